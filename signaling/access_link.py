@@ -1,0 +1,257 @@
+"""What the access router says on its links: who is attached where, which prefixes each node is offered, who is silent.
+
+Every node is told only its own prefixes, in a frame to its own link-layer address, by a router that looks the same
+everywhere: link-local fe80::200:5eff:fe00:5213 (RFC 6543), so that the node sees no change of router when it moves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from math import inf
+
+from signaling.actions import Action, ExpectNode, SendOnLink
+from signaling.deadlines import Deadlines
+from signaling.events import LinkAttached, LinkUp
+from signaling.settings import Counters, Settings
+from signaling.wire import ipv6
+from signaling.wire.message import Message
+from signaling.wire.neighbor import (
+    ALL_NODES,
+    EchoRequest,
+    LinkMtu,
+    MulticastListenerQuery,
+    NeighborSolicitation,
+    PrefixInformation,
+    RouterAdvertisement,
+    SourceLinkLayerAddress,
+)
+
+ROUTER_ADDRESS = IPv6Address("fe80::200:5eff:fe00:5213")  # RFC 6543 1
+ROUTER_LINK_LAYER = bytes.fromhex("00005e005213")  # RFC 6543 1
+ALL_NODES_LINK_LAYER = bytes.fromhex("333300000001")  # RFC 2464 7
+CURRENT_HOP_LIMIT = 64
+ADVERTISE_AGAIN = (1.0, 3.0)  # s after a change: one advertisement may be lost (RFC 4861 6.2.4)
+SOLICIT_AT = (0.0, 0.005, 0.02, 0.08, 0.32, 1.28)  # s after a carrier appears, until somebody shows up
+PROBES = 3  # MAX_UNICAST_SOLICIT, RFC 4861 10
+PROBE_INTERVAL = 1.0  # s, RetransTimer, RFC 4861 10
+QUICK_PROBE_INTERVAL = 0.1  # s, when an anchor waits for the answer
+MIN_MTU = 1280  # octets, RFC 8200 5
+
+
+@dataclass(slots=True)
+class Link:
+    """An access interface with a carrier."""
+
+    interface: str
+    link_layer: bytes
+    mtu: int  # octets
+    solicited: int = 0  # how often since the carrier appeared
+
+
+@dataclass(slots=True)
+class Attachment:
+    """A node on one of our links."""
+
+    node: str
+    interface: str
+    link_layer: bytes
+    link_local: IPv6Address | None
+    since: float  # monotonic s
+    heard: float  # monotonic s
+    probes: int = 0  # unanswered ones
+    probe_interval: float = PROBE_INTERVAL
+    advertised: int = 0  # advertisements since the last change
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A prefix as the node shall see it; preferred 0: keep it for what runs, choose another for what is new."""
+
+    prefix: IPv6Network
+    valid_lifetime: int  # s
+    preferred_lifetime: int  # s
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What time brought about: things to send, nodes to advertise to again, nodes that are gone."""
+
+    actions: list[Action]
+    advertise: list[str]
+    gone: list[str]
+
+
+Key = tuple[str, str]  # ("solicit", interface) | ("advertise", node) | ("probe", node)
+
+
+class AccessLink:
+    """The access links of one router and the nodes on them."""
+
+    def __init__(self, settings: Settings, counters: Counters) -> None:
+        self.links: dict[str, Link] = {}
+        self.attached: dict[str, Attachment] = {}
+        self.deadlines: Deadlines[Key] = Deadlines()
+        self._settings = settings
+        self._counters = counters
+
+    # --- links ---
+
+    def link_up(self, event: LinkUp, now: float) -> list[Action]:
+        """A carrier appeared: ask whoever is there to show itself.
+
+        A host whose link comes back sends no Router Solicitation by itself.
+        """
+        self.links[event.interface] = Link(event.interface, event.link_layer, event.mtu)
+        self.deadlines.set(("solicit", event.interface), now)
+        return self.wake(now).actions
+
+    def link_lost(self, interface: str) -> list[str]:
+        """The carrier went. Returns the nodes that were there."""
+        self.links.pop(interface, None)
+        self.deadlines.cancel(("solicit", interface))
+        return [item.node for item in self.attached.values() if item.interface == interface]
+
+    # --- nodes ---
+
+    def attach(self, event: LinkAttached, now: float) -> bool:
+        """A node showed itself. True: it was not attached there before."""
+        item = self.attached.get(event.node)
+        known = item is not None and (item.interface, item.link_layer) == (event.interface, event.link_layer)
+        if item is None or not known:
+            item = Attachment(event.node, event.interface, event.link_layer, event.link_local, since=now, heard=now)
+            self.attached[event.node] = item
+        if event.link_local is not None:
+            item.link_local = event.link_local
+        item.heard, item.probes, item.probe_interval = now, 0, PROBE_INTERVAL
+        self.deadlines.cancel(("solicit", event.interface))
+        self._probe_later(item, now)
+        return not known
+
+    def detach(self, node: str) -> Attachment | None:
+        """A node is gone. Returns what was known of it, None if it was not here."""
+        self.deadlines.cancel(("advertise", node))
+        self.deadlines.cancel(("probe", node))
+        return self.attached.pop(node, None)
+
+    def expect(self, item: Attachment) -> Action:
+        """Tell the driver who is on the link, so that it needs no look at every packet of that node."""
+        return ExpectNode(
+            node=item.node, interface=item.interface, link_layer=item.link_layer, link_local=item.link_local
+        )
+
+    def heard_since(self, node: str, since: float, now: float) -> bool:
+        """Whether a node was heard since then; if not, it is being asked."""
+        item = self.attached.get(node)
+        if item is None:
+            return False
+        if item.heard > since:
+            return True
+        self.doubt(node, now, PROBE_INTERVAL)
+        return False
+
+    def doubt(self, node: str, now: float, interval: float) -> None:
+        """Find out whether a node is there: ask it now, and again after each interval."""
+        item = self.attached.get(node)
+        if item is not None and (item.probes == 0 or interval < item.probe_interval):
+            item.probes, item.probe_interval = 0, interval
+            self.deadlines.set(("probe", node), now)
+
+    # --- advertisements ---
+
+    def advertise(self, node: str, offers: Sequence[Offer], now: float, *, changed: bool = True) -> list[Action]:
+        """A Router Advertisement to this node alone: all its prefixes, and when to repeat it."""
+        item = self.attached.get(node)
+        link = self.links.get(item.interface) if item else None
+        if item is None or link is None:
+            return []
+        item.advertised = 1 if changed else item.advertised + 1
+        again = ADVERTISE_AGAIN[item.advertised - 1] if item.advertised <= len(ADVERTISE_AGAIN) else None
+        self.deadlines.set(("advertise", node), now + (again or self._settings.advertise_every))
+        return [self._advertisement(item, link, offers, self._settings.router_lifetime)]
+
+    def farewell(self, node: str, offers: Sequence[Offer]) -> list[Action]:
+        """We stop being this node's router: prefixes deprecated, router lifetime 0 (RFC 4861 6.2.5)."""
+        item = self.attached.get(node)
+        link = self.links.get(item.interface) if item else None
+        return [self._advertisement(item, link, offers, 0)] if item and link else []
+
+    def _advertisement(self, item: Attachment, link: Link, offers: Sequence[Offer], router_lifetime: int) -> Action:
+        prefixes = tuple(
+            PrefixInformation(
+                prefix=offer.prefix,
+                on_link=self._settings.on_link,
+                valid_lifetime=offer.valid_lifetime,
+                preferred_lifetime=min(offer.preferred_lifetime, offer.valid_lifetime),
+            )
+            for offer in offers
+        )
+        mtu = max(MIN_MTU, min(self._settings.tunnel_mtu, link.mtu))
+        advertisement = RouterAdvertisement(
+            hop_limit=CURRENT_HOP_LIMIT,
+            router_lifetime=router_lifetime,
+            options=(SourceLinkLayerAddress(address=link.link_layer), LinkMtu(mtu=mtu), *prefixes),
+        )
+        self._counters["link.advertisements"] += 1
+        return self._send(advertisement, link, item.link_local or ALL_NODES, item.link_layer, item.node)
+
+    # --- time ---
+
+    @property
+    def next_wake(self) -> float | None:
+        """The earliest deadline, monotonic s."""
+        return self.deadlines.next
+
+    def wake(self, now: float) -> Findings:
+        """Solicit, repeat advertisements, probe silent nodes."""
+        findings = Findings([], [], [])
+        for kind, name in self.deadlines.due(now):
+            if kind == "solicit":
+                findings.actions.extend(self._solicit(self.links[name], now))
+            elif kind == "advertise":
+                findings.advertise.append(name)
+            else:
+                self._probe(self.attached[name], now, findings)
+        return findings
+
+    def _solicit(self, link: Link, now: float) -> list[Action]:
+        """Two questions nobody on the link can overhear.
+
+        The echo brings the quickest answer; the MLD query is the one that a host may not ignore.
+        """
+        if link.solicited + 1 < len(SOLICIT_AT):
+            wait = SOLICIT_AT[link.solicited + 1] - SOLICIT_AT[link.solicited]
+            self.deadlines.set(("solicit", link.interface), now + wait)
+        link.solicited += 1
+        self._counters["link.solicitations"] += 1
+        echo = EchoRequest(identifier=0x5213, sequence_number=link.solicited)
+        query = MulticastListenerQuery(max_response_delay=1)
+        return [self._send(message, link, ALL_NODES, ALL_NODES_LINK_LAYER) for message in (echo, query)]
+
+    def _probe(self, item: Attachment, now: float, findings: Findings) -> None:
+        """Ask a node by Neighbor Solicitation; after three without an answer it is gone (RFC 4861 7.3.3)."""
+        link = self.links.get(item.interface)
+        if item.probes >= PROBES:
+            findings.gone.append(item.node)
+        elif link is not None and item.link_local is not None:
+            item.probes += 1
+            self.deadlines.set(("probe", item.node), now + item.probe_interval)
+            solicitation = NeighborSolicitation(
+                target=item.link_local, options=(SourceLinkLayerAddress(address=link.link_layer),)
+            )
+            self._counters["link.probes"] += 1
+            findings.actions.append(self._send(solicitation, link, item.link_local, item.link_layer, item.node))
+
+    def _probe_later(self, item: Attachment, now: float) -> None:
+        every = self._settings.probe_every or inf
+        if every < inf and item.link_local is not None:
+            self.deadlines.set(("probe", item.node), now + every)
+        else:
+            self.deadlines.cancel(("probe", item.node))
+
+    def _send(
+        self, message: Message, link: Link, destination: IPv6Address, link_layer: bytes, node: str | None = None
+    ) -> Action:
+        packet = ipv6.carry(message, ROUTER_ADDRESS, destination)
+        return SendOnLink(
+            octets=packet, message=message, interface=link.interface, link_layer=link_layer, node=node
+        )

@@ -1,0 +1,89 @@
+"""What an anchor knows: one entry for each prefix it has lent, found by prefix and by node.
+
+The rule that holds: an entry exists from the allocation of the prefix until it may be lent again, and its state
+only changes along `session.NEXT`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from math import inf
+
+from signaling.session import NEXT, Happening, Session, State
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """A binding cache entry (RFC 6275 9.1, RFC 5213 5.1) of one prefix."""
+
+    node: str
+    prefix: IPv6Network
+    state: State = State.FREE
+    care_of: IPv6Address
+    link_layer: bytes = b""
+    technology: int = 0
+    timestamp: int = 0  # of the last accepted update or attachment, 1/65536 s since 1970
+    sequence_number: int | None = None  # of the last update accepted without a timestamp
+    interface: str = ""  # where the node is, while LOCAL
+    expires: float = inf  # monotonic s
+    valid_lifetime: int = 0
+
+    def step(self, happening: Happening) -> bool:
+        """Go where the state machine says. False: this cannot happen here, and nothing changed."""
+        state = NEXT.get((self.state, happening))
+        if state is None:
+            return False
+        self.state = state
+        return True
+
+    def session(self, anchor: IPv6Address, wall_minus_monotonic: float) -> Session:
+        """The entry as other routers, and we after a restart, will read it."""
+        return Session(
+            node=self.node,
+            prefix=self.prefix,
+            anchor=anchor,
+            state=self.state,
+            care_of=self.care_of,
+            link_layer=self.link_layer,
+            technology=self.technology,
+            timestamp=self.timestamp,
+            expires=self.expires + wall_minus_monotonic,
+            valid_lifetime=self.valid_lifetime,
+        )
+
+
+class BindingCache:
+    """Entries by prefix, and the prefixes of each node."""
+
+    def __init__(self) -> None:
+        self._entries: dict[IPv6Network, Entry] = {}
+        self._of_node: dict[str, dict[IPv6Network, Entry]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def get(self, prefix: IPv6Network) -> Entry | None:
+        """The entry of exactly this prefix."""
+        return self._entries.get(prefix)
+
+    def of(self, node: str) -> list[Entry]:
+        """All entries of a node, oldest first."""
+        return list(self._of_node.get(node, {}).values())
+
+    def add(self, entry: Entry) -> None:
+        """A new entry; its prefix must not be there yet."""
+        if entry.prefix in self._entries:
+            raise KeyError(entry.prefix)
+        self._entries[entry.prefix] = entry
+        self._of_node.setdefault(entry.node, {})[entry.prefix] = entry
+
+    def remove(self, entry: Entry) -> None:
+        """The prefix is free again."""
+        del self._entries[entry.prefix]
+        of_node = self._of_node[entry.node]
+        del of_node[entry.prefix]
+        if not of_node:
+            del self._of_node[entry.node]

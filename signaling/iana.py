@@ -1,0 +1,535 @@
+"""Every registry number the protocols use, spelled as in its registry, each block with its RFC.
+
+Numbers only: what they mean for a binding is decided in the roles. A number a peer sends that is not listed
+here stays a plain int in the message; see `known`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import Final, TypeVar
+
+_Registry = TypeVar("_Registry", bound=IntEnum)
+
+
+def known(registry: type[_Registry], number: int) -> _Registry | int:
+    """Give the registry's name for number, or the plain number if the registry has none."""
+    try:
+        return registry(number)
+    except ValueError:
+        return number
+
+
+# --- ports and protocol numbers -----------------------------------------------------------------------------
+
+PROXY_MOBILE_IPV6_SIGNALING_PORT: Final = 5436  # UDP, RFC 5844 4.1.3.2
+PROXY_MOBILE_IPV6_DATA_PORT: Final = 5437  # UDP, RFC 5844 4.1.4.1
+
+HMAC_SHA1_SPI: Final = 3  # the well-known SPI of MN-AAA authentication, RFC 4285 8
+FIRST_FREE_SPI: Final = 256  # 0 to 255 are reserved, RFC 4285 8
+
+
+class ProtocolNumber(IntEnum):
+    """Next Header values (RFC 8200 4, 2473 5, 7676 4.1, 6275 6.1.1)."""
+
+    HOP_BY_HOP = 0
+    IPV4 = 4
+    TCP = 6
+    UDP = 17
+    IPV6 = 41
+    ROUTING = 43
+    FRAGMENT = 44
+    GRE = 47
+    ESP = 50
+    AH = 51
+    ICMPV6 = 58
+    NO_NEXT_HEADER = 59
+    DESTINATION_OPTIONS = 60
+    MOBILITY_HEADER = 135
+
+
+class Ipv6Option(IntEnum):
+    """Options of the Hop-by-Hop and Destination Options headers (RFC 8200 4.2, 2711, 2473 4.1.1, 6275)."""
+
+    PAD1 = 0
+    PADN = 1
+    TUNNEL_ENCAPSULATION_LIMIT = 4
+    ROUTER_ALERT = 5
+    HOME_ADDRESS = 201
+
+
+# --- Mobility Header ----------------------------------------------------------------------------------------
+
+
+class MobilityHeaderType(IntEnum):
+    """MH Type (RFC 6275 14 and the RFC named)."""
+
+    BINDING_REFRESH_REQUEST = 0
+    HOME_TEST_INIT = 1
+    CARE_OF_TEST_INIT = 2
+    HOME_TEST = 3
+    CARE_OF_TEST = 4
+    BINDING_UPDATE = 5
+    BINDING_ACKNOWLEDGEMENT = 6
+    BINDING_ERROR = 7
+    FAST_BINDING_UPDATE = 8  # RFC 5568
+    FAST_BINDING_ACKNOWLEDGMENT = 9  # RFC 5568
+    FAST_NEIGHBOR_ADVERTISEMENT = 10  # deprecated, RFC 5568
+    EXPERIMENTAL = 11  # RFC 5096
+    HOME_AGENT_SWITCH = 12  # RFC 5142
+    HEARTBEAT = 13  # RFC 5847 3.3
+    HANDOVER_INITIATE = 14  # RFC 5568
+    HANDOVER_ACKNOWLEDGE = 15  # RFC 5568
+    BINDING_REVOCATION = 16  # RFC 5846 5
+    LOCALIZED_ROUTING_INITIATION = 17  # RFC 6705
+    LOCALIZED_ROUTING_ACKNOWLEDGMENT = 18  # RFC 6705
+    UPDATE_NOTIFICATION = 19  # RFC 7077 4.1
+    UPDATE_NOTIFICATION_ACKNOWLEDGEMENT = 20  # RFC 7077 4.2
+    FLOW_BINDING = 21  # RFC 7109
+    SUBSCRIPTION_QUERY = 22  # RFC 7161 9
+    SUBSCRIPTION_RESPONSE = 23  # RFC 7161 9
+
+
+class OptionType(IntEnum):
+    """Mobility options (RFC 6275 6.2 and the RFC named)."""
+
+    PAD1 = 0
+    PADN = 1
+    BINDING_REFRESH_ADVICE = 2
+    ALTERNATE_CARE_OF_ADDRESS = 3
+    NONCE_INDICES = 4
+    BINDING_AUTHORIZATION_DATA = 5
+    MOBILE_NETWORK_PREFIX = 6  # RFC 3963 4.3
+    MOBILITY_HEADER_LINK_LAYER_ADDRESS = 7  # RFC 5568 6.4.4
+    MOBILE_NODE_IDENTIFIER = 8  # RFC 4283 3
+    MOBILITY_MESSAGE_AUTHENTICATION = 9  # RFC 4285 5
+    MOBILITY_MESSAGE_REPLAY_PROTECTION = 10  # RFC 4285 6
+    CGA_PARAMETERS_REQUEST = 11  # RFC 4866
+    CGA_PARAMETERS = 12  # RFC 4866
+    SIGNATURE = 13  # RFC 4866
+    PERMANENT_HOME_KEYGEN_TOKEN = 14  # RFC 4866
+    CARE_OF_TEST_INIT = 15  # RFC 4866
+    CARE_OF_TEST = 16  # RFC 4866
+    DNS_UPDATE = 17  # RFC 5026
+    EXPERIMENTAL = 18  # RFC 5096
+    VENDOR_SPECIFIC = 19  # RFC 5094 3
+    SERVICE_SELECTION = 20  # RFC 5149 3
+    BINDING_AUTHORIZATION_DATA_FOR_FMIPV6 = 21  # RFC 5568 6.4.5
+    HOME_NETWORK_PREFIX = 22  # RFC 5213 8.3
+    HANDOFF_INDICATOR = 23  # RFC 5213 8.4
+    ACCESS_TECHNOLOGY_TYPE = 24  # RFC 5213 8.5
+    MOBILE_NODE_LINK_LAYER_IDENTIFIER = 25  # RFC 5213 8.6
+    LINK_LOCAL_ADDRESS = 26  # RFC 5213 8.7
+    TIMESTAMP = 27  # RFC 5213 8.8
+    RESTART_COUNTER = 28  # RFC 5847 3.4
+    IPV4_HOME_ADDRESS = 29  # RFC 5555 3.1.1
+    IPV4_ADDRESS_ACKNOWLEDGEMENT = 30  # RFC 5555 3.2.1
+    NAT_DETECTION = 31  # RFC 5555 3.2.2
+    IPV4_CARE_OF_ADDRESS = 32  # RFC 5555 3.1.2
+    GRE_KEY = 33  # RFC 5845 6.1
+    MOBILITY_HEADER_IPV6_ADDRESS_PREFIX = 34  # RFC 5568 6.4.2
+    BINDING_IDENTIFIER = 35  # RFC 5648 4.3
+    IPV4_HOME_ADDRESS_REQUEST = 36  # RFC 5844 3.3.1
+    IPV4_HOME_ADDRESS_REPLY = 37  # RFC 5844 3.3.2
+    IPV4_DEFAULT_ROUTER_ADDRESS = 38  # RFC 5844 3.3.3
+    IPV4_DHCP_SUPPORT_MODE = 39  # RFC 5844 3.3.4
+    CONTEXT_REQUEST = 40  # RFC 5949
+    LOCAL_MOBILITY_ANCHOR_ADDRESS = 41  # RFC 5949
+    MOBILE_NODE_LINK_LOCAL_ADDRESS_INTERFACE_IDENTIFIER = 42  # RFC 5949
+    TRANSIENT_BINDING = 43  # RFC 6058
+    FLOW_SUMMARY = 44  # RFC 6089 4.2.2; its section 8 swaps 44 and 45, the registry does not
+    FLOW_IDENTIFICATION = 45  # RFC 6089 4.2
+    REDIRECT_CAPABILITY = 46  # RFC 6463
+    REDIRECT = 47  # RFC 6463
+    LOAD_INFORMATION = 48  # RFC 6463
+    ALTERNATE_IPV4_CARE_OF_ADDRESS = 49  # RFC 6463
+    MOBILE_NODE_GROUP_IDENTIFIER = 50  # RFC 6602 4.3
+    MAG_IPV6_ADDRESS = 51  # RFC 6705
+    ACCESS_NETWORK_IDENTIFIER = 52  # RFC 6757
+    IPV4_TRAFFIC_OFFLOAD_SELECTOR = 53  # RFC 6909
+    DYNAMIC_IP_MULTICAST_SELECTOR = 54  # RFC 7028
+    DELEGATED_MOBILE_NETWORK_PREFIX = 55  # RFC 7148 4.1
+    ACTIVE_MULTICAST_SUBSCRIPTION_IPV4 = 56  # RFC 7161 6.1
+    ACTIVE_MULTICAST_SUBSCRIPTION_IPV6 = 57  # RFC 7161 4.1
+    QUALITY_OF_SERVICE = 58  # RFC 7222
+    LMA_USER_PLANE_ADDRESS = 59  # RFC 7389
+    MULTICAST_MOBILITY = 60  # RFC 7411
+    MULTICAST_ACKNOWLEDGEMENT = 61  # RFC 7411
+    LMA_CONTROLLED_MAG_PARAMETERS = 62  # RFC 8127 3
+    MAG_MULTIPATH_BINDING = 63  # RFC 8278 4.1
+    MAG_IDENTIFIER = 64  # RFC 8278 4.2
+    ANCHORED_PREFIX = 65  # RFC 8885 4.3
+    LOCAL_PREFIX = 66  # RFC 8885 4.4
+    PREVIOUS_MAAR = 67  # RFC 8885 4.5
+    SERVING_MAAR = 68  # RFC 8885 4.6
+    DLIF_LINK_LOCAL_ADDRESS = 69  # RFC 8885 4.7
+    DLIF_LINK_LAYER_ADDRESS = 70  # RFC 8885 4.8
+
+
+class Status(IntEnum):
+    """Binding Acknowledgement status (RFC 6275 6.1.8 and the RFC named). Below 128: accepted."""
+
+    BINDING_UPDATE_ACCEPTED = 0
+    ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY = 1
+    GRE_KEY_OPTION_NOT_REQUIRED = 2  # RFC 5845 6.4
+    GRE_TUNNELING_BUT_TLV_HEADER_NOT_SUPPORTED = 3  # RFC 5845 6.4
+    MCOA_NOTCOMPLETE = 4  # RFC 5648 4.4
+    MCOA_RETURNHOME_WO_NDP = 5  # RFC 5648 4.4
+    PBU_ACCEPTED_TB_IGNORED_SETTINGSMISMATCH = 6  # RFC 6058
+    REASON_UNSPECIFIED = 128
+    ADMINISTRATIVELY_PROHIBITED = 129
+    INSUFFICIENT_RESOURCES = 130
+    HOME_REGISTRATION_NOT_SUPPORTED = 131
+    NOT_HOME_SUBNET = 132
+    NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE = 133
+    DUPLICATE_ADDRESS_DETECTION_FAILED = 134
+    SEQUENCE_NUMBER_OUT_OF_WINDOW = 135
+    EXPIRED_HOME_NONCE_INDEX = 136
+    EXPIRED_CARE_OF_NONCE_INDEX = 137
+    EXPIRED_NONCES = 138
+    REGISTRATION_TYPE_CHANGE_DISALLOWED = 139
+    MOBILE_ROUTER_OPERATION_NOT_PERMITTED = 140  # RFC 3963 4.2
+    INVALID_PREFIX = 141  # RFC 3963 4.2
+    NOT_AUTHORIZED_FOR_PREFIX = 142  # RFC 3963 4.2
+    FORWARDING_SETUP_FAILED = 143  # RFC 3963 4.2
+    MIPV6_ID_MISMATCH = 144  # RFC 4285 8
+    MIPV6_MESG_ID_REQD = 145  # RFC 4285 8
+    MIPV6_AUTH_FAIL = 146  # RFC 4285 8
+    PERMANENT_HOME_KEYGEN_TOKEN_UNAVAILABLE = 147  # RFC 4866
+    CGA_AND_SIGNATURE_VERIFICATION_FAILED = 148  # RFC 4866
+    PERMANENT_HOME_KEYGEN_TOKEN_EXISTS = 149  # RFC 4866
+    NON_NULL_HOME_NONCE_INDEX_EXPECTED = 150  # RFC 4866
+    SERVICE_AUTHORIZATION_FAILED = 151  # RFC 5149 4.2
+    PROXY_REG_NOT_ENABLED = 152  # RFC 5213 8.9, as all to 162
+    NOT_LMA_FOR_THIS_MOBILE_NODE = 153
+    MAG_NOT_AUTHORIZED_FOR_PROXY_REG = 154
+    NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX = 155
+    TIMESTAMP_MISMATCH = 156
+    TIMESTAMP_LOWER_THAN_PREV_ACCEPTED = 157
+    MISSING_HOME_NETWORK_PREFIX_OPTION = 158
+    BCE_PBU_PREFIX_SET_DO_NOT_MATCH = 159
+    MISSING_MN_IDENTIFIER_OPTION = 160
+    MISSING_HANDOFF_INDICATOR_OPTION = 161
+    MISSING_ACCESS_TECH_TYPE_OPTION = 162
+    GRE_KEY_OPTION_REQUIRED = 163  # RFC 5845 6.4
+    MCOA_MALFORMED = 164  # RFC 5648 4.4, as all to 169
+    MCOA_NON_MCOA_BINDING_EXISTS = 165
+    MCOA_PROHIBITED = 166
+    MCOA_UNKNOWN_COA = 167
+    MCOA_BULK_REGISTRATION_PROHIBITED = 168
+    MCOA_SIMULTANEOUS_HOME_AND_FOREIGN_PROHIBITED = 169
+    NOT_AUTHORIZED_FOR_IPV4_MOBILITY_SERVICE = 170  # RFC 5844 3.3.5, as all to 173
+    NOT_AUTHORIZED_FOR_IPV4_HOME_ADDRESS = 171
+    NOT_AUTHORIZED_FOR_IPV6_MOBILITY_SERVICE = 172
+    MULTIPLE_IPV4_HOME_ADDRESS_ASSIGNMENT_NOT_SUPPORTED = 173
+    INVALID_CARE_OF_ADDRESS = 174
+    INVALID_MOBILE_NODE_GROUP_IDENTIFIER = 175  # RFC 6602 4.4
+    REINIT_SA_WITH_HAC = 176  # RFC 6618
+    NOT_AUTHORIZED_FOR_DELEGATED_MNP = 177  # RFC 7148 4.2
+    REQUESTED_DMNP_IN_USE = 178  # RFC 7148 4.2
+    CANNOT_MEET_QOS_SERVICE_REQUEST = 179  # RFC 7222
+    CANNOT_SUPPORT_MULTIPATH_BINDING = 180  # RFC 8278 4.3
+
+
+class BindingUpdateFlag(IntFlag):
+    """Flags of a Binding Update (RFC 6275 6.1.7 and the RFC named).
+
+    0x0040 has two meanings: bulk binding update with P, overwrite with a Binding Identifier option and no P.
+    """
+
+    ACKNOWLEDGE = 0x8000
+    HOME_REGISTRATION = 0x4000
+    LINK_LOCAL_ADDRESS_COMPATIBILITY = 0x2000
+    KEY_MANAGEMENT_MOBILITY_CAPABILITY = 0x1000
+    MAP_REGISTRATION = 0x0800  # RFC 4140
+    MOBILE_ROUTER = 0x0400  # RFC 3963 4.1
+    PROXY_REGISTRATION = 0x0200  # RFC 5213 8.1
+    FORCING_UDP_ENCAPSULATION = 0x0100  # RFC 5555 3.1.3
+    TLV_HEADER_FORMAT = 0x0080  # RFC 5845 6.2
+    BULK_BINDING_UPDATE = 0x0040  # RFC 6602 4.1
+    OVERWRITE = 0x0040  # RFC 5648 4.2
+    MULTICAST_SIGNALING = 0x0020  # RFC 7161 9
+    DISTRIBUTED_MOBILITY = 0x0010  # RFC 8885 4.1
+
+
+class BindingAckFlag(IntFlag):
+    """Flags of a Binding Acknowledgement (RFC 6275 6.1.8 and the RFC named)."""
+
+    KEY_MANAGEMENT_MOBILITY_CAPABILITY = 0x80
+    MOBILE_ROUTER = 0x40  # RFC 3963 4.2
+    PROXY_REGISTRATION = 0x20  # RFC 5213 8.2
+    TLV_HEADER_FORMAT = 0x10  # RFC 5845 6.3
+    BULK_BINDING_UPDATE = 0x08  # RFC 6602 4.2
+    MULTICAST_SIGNALING = 0x04  # RFC 7161 9
+    DISTRIBUTED_MOBILITY = 0x02  # RFC 8885 4.2
+
+
+class HandoffIndicator(IntEnum):
+    """How the mobile node came to the access link (RFC 5213 8.4)."""
+
+    RESERVED = 0
+    ATTACHMENT_OVER_A_NEW_INTERFACE = 1
+    HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES = 2
+    HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE = 3
+    HANDOFF_STATE_UNKNOWN = 4
+    HANDOFF_STATE_NOT_CHANGED = 5
+    ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES = 6  # RFC 7864 3.2.1
+
+
+class AccessTechnologyType(IntEnum):
+    """What the access link is made of (RFC 5213 8.5; 6 and up: registry)."""
+
+    RESERVED = 0
+    VIRTUAL = 1
+    PPP = 2
+    IEEE_802_3 = 3
+    IEEE_802_11 = 4
+    IEEE_802_16E = 5
+    GPP_GERAN = 6
+    GPP_UTRAN = 7
+    GPP_E_UTRAN = 8
+    GPP2_EHRPD = 9
+    GPP2_HRPD = 10
+    GPP2_1XRTT = 11
+    GPP2_UMB = 12
+    GPP_NB_IOT = 13
+
+
+class MobileNodeIdentifierSubtype(IntEnum):
+    """Kind of identifier in MN-ID and MAG Identifier options (RFC 4283 3.1, 8371 6)."""
+
+    NAI = 1
+    IPV6_ADDRESS = 2
+    IMSI = 3
+    P_TMSI = 4
+    EUI_48 = 5
+    EUI_64 = 6
+    GUTI = 7
+    DUID = 8
+
+
+class MobileNodeGroupSubtype(IntEnum):
+    """Sub-type of the Mobile Node Group Identifier (RFC 6602 4.3)."""
+
+    BULK_BINDING_UPDATE = 1
+
+
+class AuthenticationSubtype(IntEnum):
+    """Who shares the key of a Mobility Message Authentication option (RFC 4285 8)."""
+
+    MN_HA = 1
+    MN_AAA = 2
+
+
+class BindingErrorStatus(IntEnum):
+    """Status of a Binding Error (RFC 6275 6.1.9)."""
+
+    UNKNOWN_BINDING_FOR_HOME_ADDRESS_OPTION = 1
+    UNRECOGNIZED_MH_TYPE = 2
+
+
+class RevocationType(IntEnum):
+    """B.R. Type of a Binding Revocation message (RFC 5846 5)."""
+
+    INDICATION = 1
+    ACKNOWLEDGEMENT = 2
+
+
+class RevocationTrigger(IntEnum):
+    """Why bindings are revoked (RFC 5846 5.1, 11). 128 and up: only with the G flag."""
+
+    UNSPECIFIED = 0
+    ADMINISTRATIVE_REASON = 1
+    INTER_MAG_HANDOVER_SAME_ACCESS_TYPE = 2
+    INTER_MAG_HANDOVER_DIFFERENT_ACCESS_TYPE = 3
+    INTER_MAG_HANDOVER_UNKNOWN = 4
+    USER_INITIATED_SESSION_TERMINATION = 5
+    ACCESS_NETWORK_SESSION_TERMINATION = 6
+    POSSIBLE_OUT_OF_SYNC_BCE_STATE = 7
+    PER_PEER_POLICY = 128
+    REVOKING_MOBILITY_NODE_LOCAL_POLICY = 129
+
+
+class RevocationStatus(IntEnum):
+    """Status of a Binding Revocation Acknowledgement (RFC 5846 5.2, 11)."""
+
+    SUCCESS = 0
+    PARTIAL_SUCCESS = 1
+    BINDING_DOES_NOT_EXIST = 128
+    IPV4_HOME_ADDRESS_OPTION_REQUIRED = 129
+    GLOBAL_REVOCATION_NOT_AUTHORIZED = 130
+    REVOKED_MOBILE_NODES_IDENTITY_REQUIRED = 131
+    REVOCATION_FAILED_MN_IS_ATTACHED = 132
+    REVOCATION_TRIGGER_NOT_SUPPORTED = 133
+    REVOCATION_FUNCTION_NOT_SUPPORTED = 134
+    PROXY_BINDING_REVOCATION_NOT_SUPPORTED = 135
+
+
+class RevocationFlag(IntFlag):
+    """Flags of BRI and BRA (RFC 5846 5.1, 5.2)."""
+
+    PROXY_BINDING = 0x8000
+    IPV4_HOME_ADDRESS_BINDING_ONLY = 0x4000
+    GLOBAL = 0x2000
+
+
+class HeartbeatFlag(IntFlag):
+    """Flags of a Heartbeat (RFC 5847 3.3)."""
+
+    UNSOLICITED = 0x0002
+    RESPONSE = 0x0001
+
+
+class UpdateNotificationFlag(IntFlag):
+    """Flags of an Update Notification (RFC 7077 4.1)."""
+
+    ACKNOWLEDGE = 0x8000
+    RETRANSMIT = 0x4000
+
+
+class UpdateNotificationReason(IntEnum):
+    """Why an anchor sends an Update Notification (RFC 7077 4.1 and the RFC named)."""
+
+    FORCE_REREGISTRATION = 1
+    UPDATE_SESSION_PARAMETERS = 2
+    VENDOR_SPECIFIC_REASON = 3
+    ANI_PARAMS_REQUESTED = 4
+    QOS_SERVICE_REQUEST = 5  # RFC 7222
+    FLOW_MOBILITY = 8  # RFC 7864 4.2
+
+
+class UpdateNotificationStatus(IntEnum):
+    """Status of an Update Notification Acknowledgement (RFC 7077 4.2 and the RFC named)."""
+
+    SUCCESS = 0
+    FAILED_TO_UPDATE_SESSION_PARAMETERS = 128
+    MISSING_VENDOR_SPECIFIC_OPTION = 129
+    CANNOT_MEET_QOS_SERVICE_REQUEST = 130  # RFC 7222
+    REASON_UNSPECIFIED = 131  # RFC 7864 4.3
+    MOBILE_NODE_NOT_ATTACHED = 132  # RFC 7864 4.3
+
+
+class MultipathBindingFlag(IntFlag):
+    """Flags of a MAG Multipath Binding option (RFC 8278 4.1); no relation to those of the Binding Update."""
+
+    BULK_REREGISTRATION = 0x800000
+    REGISTRATION_OVERWRITE = 0x400000
+
+
+class Ipv4HomeAddressStatus(IntEnum):
+    """Status of an IPv4 Home Address Reply or Address Acknowledgement (RFC 5844 3.3.2, 5555 3.2.1)."""
+
+    SUCCESS = 0
+    REASON_UNSPECIFIED = 128
+    ADMINISTRATIVELY_PROHIBITED = 129
+    INCORRECT_IPV4_HOME_ADDRESS = 130
+    INVALID_IPV4_ADDRESS = 131
+    DYNAMIC_IPV4_HOME_ADDRESS_ASSIGNMENT_NOT_AVAILABLE = 132
+    PREFIX_ALLOCATION_UNAUTHORIZED = 133  # RFC 5555 3.2.1
+
+
+class FlowIdentificationStatus(IntEnum):
+    """Status inside a Flow Identification option (RFC 6089 4.2)."""
+
+    FLOW_BINDING_SUCCESSFUL = 0
+    ADMINISTRATIVELY_PROHIBITED = 128
+    REASON_UNSPECIFIED = 129
+    FLOW_IDENTIFICATION_OPTION_MALFORMED = 130
+    BID_NOT_FOUND = 131
+    FID_NOT_FOUND = 132
+    TRAFFIC_SELECTOR_FORMAT_NOT_SUPPORTED = 133
+
+
+class FlowSuboption(IntEnum):
+    """Sub-options of the Flow Identification option (RFC 6089 8, 7109)."""
+
+    PAD1 = 0
+    PADN = 1
+    BINDING_REFERENCE = 2
+    TRAFFIC_SELECTOR = 3
+    FLOW_BINDING_ACTION = 4  # RFC 7109
+    TARGET_CARE_OF_ADDRESS = 5  # RFC 7109
+
+
+class TrafficSelectorFormat(IntEnum):
+    """TS Format (RFC 6088 5)."""
+
+    IPV4_BINARY = 1
+    IPV6_BINARY = 2
+
+
+class LmaControlledSuboption(IntEnum):
+    """Sub-options of LMA-Controlled MAG Parameters (RFC 8127 3.1)."""
+
+    BINDING_REREGISTRATION_CONTROL = 1
+    HEARTBEAT_CONTROL = 2
+
+
+# --- ICMPv6 -------------------------------------------------------------------------------------------------
+
+
+class Icmpv6Type(IntEnum):
+    """ICMPv6 types (RFC 4443, 4861, 2710, 3810, 6275 6.5 to 6.8)."""
+
+    DESTINATION_UNREACHABLE = 1
+    PACKET_TOO_BIG = 2
+    TIME_EXCEEDED = 3
+    PARAMETER_PROBLEM = 4
+    ECHO_REQUEST = 128
+    ECHO_REPLY = 129
+    MULTICAST_LISTENER_QUERY = 130
+    MULTICAST_LISTENER_REPORT = 131
+    MULTICAST_LISTENER_DONE = 132
+    ROUTER_SOLICITATION = 133
+    ROUTER_ADVERTISEMENT = 134
+    NEIGHBOR_SOLICITATION = 135
+    NEIGHBOR_ADVERTISEMENT = 136
+    REDIRECT = 137
+    MULTICAST_LISTENER_REPORT_V2 = 143
+    HOME_AGENT_ADDRESS_DISCOVERY_REQUEST = 144
+    HOME_AGENT_ADDRESS_DISCOVERY_REPLY = 145
+    MOBILE_PREFIX_SOLICITATION = 146
+    MOBILE_PREFIX_ADVERTISEMENT = 147
+
+
+class ParameterProblemCode(IntEnum):
+    """Codes of a Parameter Problem (RFC 4443 3.4)."""
+
+    ERRONEOUS_HEADER_FIELD = 0
+    UNRECOGNIZED_NEXT_HEADER = 1
+    UNRECOGNIZED_OPTION = 2
+
+
+class NdOption(IntEnum):
+    """Neighbor discovery options (RFC 4861 4.6, 6275 7, 4191 2.3, 8106 5)."""
+
+    SOURCE_LINK_LAYER_ADDRESS = 1
+    TARGET_LINK_LAYER_ADDRESS = 2
+    PREFIX_INFORMATION = 3
+    REDIRECTED_HEADER = 4
+    MTU = 5
+    ADVERTISEMENT_INTERVAL = 7  # RFC 6275 7.3
+    HOME_AGENT_INFORMATION = 8  # RFC 6275 7.4
+    ROUTE_INFORMATION = 24  # RFC 4191 2.3
+    RECURSIVE_DNS_SERVER = 25  # RFC 8106 5.1
+    DNS_SEARCH_LIST = 31  # RFC 8106 5.2
+
+
+class RouterPreference(IntEnum):
+    """Prf of a router or a route, as its two bits (RFC 4191 2.1). 2 is reserved: read as medium."""
+
+    MEDIUM = 0
+    HIGH = 1
+    RESERVED = 2
+    LOW = 3
+
+
+class MulticastRecordType(IntEnum):
+    """Record types of an MLDv2 report (RFC 3810 5.2.12)."""
+
+    MODE_IS_INCLUDE = 1
+    MODE_IS_EXCLUDE = 2
+    CHANGE_TO_INCLUDE_MODE = 3
+    CHANGE_TO_EXCLUDE_MODE = 4
+    ALLOW_NEW_SOURCES = 5
+    BLOCK_OLD_SOURCES = 6

@@ -1,0 +1,318 @@
+"""Sending updates: for every prefix a visiting node brought along, its anchor is asked to tunnel it here.
+
+The visited side of Dynamic Mobility Anchoring (V-MAR) in the words of Proxy Mobile IPv6 (RFC 5213 6.9). An update is
+repeated with a fresh timestamp until it is answered, refreshed while the node is here, and taken back when it left.
+"""
+
+from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network
+
+from signaling.actions import Action, Bind, Held, Note, TowardAnchor, Unbind
+from signaling.deadlines import Deadlines
+from signaling.door import Door
+from signaling.iana import BindingUpdateFlag, HandoffIndicator, Status
+from signaling.session import Session
+from signaling.settings import Clock, Counters, Settings
+from signaling.update_list import Progress, Registration, Step
+from signaling.update_request import identifier_of, node_of, prefixes_of
+from signaling.wire.binding_ack import BindingAck
+from signaling.wire.binding_update import BindingUpdate
+from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
+from signaling.wire.options.identity import MobileNodeLinkLayerIdentifier
+from signaling.wire.options.option import Option
+from signaling.wire.options.prefix import HomeNetworkPrefix
+from signaling.wire.options.time import Timestamp
+
+INITIAL_BINDACK_TIMEOUT = 1.0  # s, RFC 6275 12
+MAX_BINDACK_TIMEOUT = 32.0  # s, RFC 6275 12
+MAX_UPDATE_RATE = 3  # a second, for one prefix, RFC 6275 12
+REFRESH_BEFORE = 40.0  # s before expiry, the default of RFC 8127 4.1
+CONFIRM_PRESENCE = 1.0  # s: while a node is being asked whether it is there, look again after this
+HEARD_LATELY = 10.0  # s: a node heard so long ago is taken to be there
+ORDER_LOST = {Status.TIMESTAMP_LOWER_THAN_PREV_ACCEPTED, Status.SEQUENCE_NUMBER_OUT_OF_WINDOW}
+
+
+class Registrar:
+    """The prefixes of visiting nodes, each with the state of its registration."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        door: Door,
+        clock: Clock,
+        counters: Counters,
+        *,
+        is_present: Callable[[str, float, float], bool],
+    ) -> None:
+        """is_present(node, since, now): whether the node was heard since then; if not, it is being asked."""
+        self.deadlines: Deadlines[IPv6Network] = Deadlines()
+        self._settings = settings
+        self._door = door
+        self._clock = clock
+        self._counters = counters
+        self._is_present = is_present
+        self._list: dict[IPv6Network, Registration] = {}
+        self._waiting: dict[int, Registration] = {}
+        self._sequence_number = 0
+
+    def of(self, node: str) -> list[Registration]:
+        """All registrations of a node."""
+        return [item for item in self._list.values() if item.node == node]
+
+    def all(self) -> list[Registration]:
+        """All registrations."""
+        return list(self._list.values())
+
+    def visited(self, node: str) -> list[Registration]:
+        """The accepted registrations of a node."""
+        return [item for item in self.of(node) if item.progress is Progress.VISITED]
+
+    # --- what the node does ---
+
+    def register(self, session: Session, interface: str, link_layer: bytes, now: float) -> list[Action]:
+        """The node is here, and this prefix of it is anchored there."""
+        if self._door.peer(session.anchor) is None:
+            self._counters["registrar.anchor-is-no-peer"] += 1
+            return [Note("anchor-is-no-peer", {"node": session.node, "anchor": session.anchor})]
+        item = self._list.get(session.prefix)
+        if item is not None and item.progress in (Progress.PENDING, Progress.VISITED) and item.interface == interface:
+            return []
+        # the store proves that it is the same node; which of its interfaces came, the link-layer address tells
+        same = session.link_layer == link_layer and session.technology == self._settings.technology
+        item = self._list[session.prefix] = item or Registration(
+            node=session.node,
+            prefix=session.prefix,
+            anchor=session.anchor,
+            interface=interface,
+            link_layer=link_layer,
+            handoff=HandoffIndicator.HANDOFF_STATE_UNKNOWN,
+            valid_lifetime=session.valid_lifetime,
+        )
+        item.handoff = (
+            HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE
+            if same
+            else HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES
+        )
+        item.anchor, item.interface, item.link_layer = session.anchor, interface, link_layer
+        item.step(Step.FOUND)
+        return self._ask(item, now)
+
+    def resume(self, node: str, interface: str, link_layer: bytes, now: float) -> list[Action]:
+        """The node is back before its anchors were told that it left: ask them again, without asking the store."""
+        actions: list[Action] = []
+        for item in self.of(node):
+            if item.step(Step.FOUND):
+                item.interface, item.link_layer = interface, link_layer
+                actions += self._ask(item, now)
+        return actions
+
+    def insist(self, items: list[Registration], now: float) -> list[Action]:
+        """The anchor believes in something older than what we know: register again, with a newer timestamp."""
+        return [action for item in items for action in self._ask(item, now)]
+
+    def leave(self, node: str, now: float) -> list[Action]:
+        """The node has left our access link. A moment later its anchors are told, unless it is back by then."""
+        actions: list[Action] = []
+        for item in self.of(node):
+            if not item.step(Step.LEFT):
+                continue
+            self._forget_question(item)
+            if item.progress is Progress.NONE:
+                self._drop(item)
+            else:
+                self.deadlines.set(item.prefix, now + self._settings.leave_guard)
+                actions.append(Bind(prefix=item.prefix, path=Held(), node=node))
+        return actions
+
+    def drain(self, now: float) -> list[Action]:
+        """We are going: take back every registration at once, waiting for no answer."""
+        actions: list[Action] = []
+        for item in list(self._list.values()):
+            if item.progress in (Progress.VISITED, Progress.LEAVING, Progress.PENDING):
+                actions.append(self._update(item, 0, HandoffIndicator.HANDOFF_STATE_UNKNOWN, now))
+            self._drop(item)
+            actions.append(Unbind(prefix=item.prefix, node=item.node))
+        return actions
+
+    # --- what the anchor says ---
+
+    def confirm(self, ack: BindingAck, source: IPv6Address, now: float) -> list[Action]:
+        """An authenticated acknowledgement came in (RFC 5213 6.9.1.2)."""
+        item = self._waiting.get(ack.sequence_number)
+        # a refusal for a number out of window carries the anchor's last one, not ours
+        if item is None and ack.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW:
+            item = next((it for it in self._waiting.values() if it.prefix in prefixes_of(ack)), None)
+        if item is None or item.anchor != source or node_of(ack) != item.node:
+            self._counters["registrar.unmatched"] += 1
+            return []
+        self._forget_question(item)
+        if int(ack.status) < 128:
+            return self._accepted(item, ack, now)
+        return self._refused(item, ack, now)
+
+    def _accepted(self, item: Registration, ack: BindingAck, now: float) -> list[Action]:
+        fresh = item.progress is Progress.PENDING
+        if not item.step(Step.ACCEPTED):
+            return []
+        if item.progress is Progress.NONE:
+            return self._end(item)
+        if item.progress is Progress.LEAVING:
+            return []
+        self._counters["registrar.accepted"] += 1
+        item.expires = now + ack.lifetime
+        margin = min(REFRESH_BEFORE, ack.lifetime / 3)
+        self.deadlines.set(item.prefix, item.expires - margin)
+        fields: dict[str, object] = {"node": item.node, "prefix": item.prefix, "anchor": item.anchor}
+        return [Note("prefix-visits", fields)] if fresh else []
+
+    def _refused(self, item: Registration, ack: BindingAck, now: float) -> list[Action]:
+        name = ack.status.name if isinstance(ack.status, Status) else str(ack.status)
+        self._counters[f"registrar.refused.{name.lower().replace('_', '-')}"] += 1
+        if ack.status in ORDER_LOST and item.progress in (Progress.PENDING, Progress.VISITED):
+            return self._order_lost(item, ack, now)
+        if not item.step(Step.REFUSED):
+            return []
+        fields: dict[str, object] = {
+            "node": item.node,
+            "prefix": item.prefix,
+            "anchor": item.anchor,
+            "status": name,
+        }
+        actions: list[Action] = [Note("registration-refused", fields)]
+        if item.progress is Progress.NONE:
+            return actions + self._end(item)
+        self.deadlines.set(item.prefix, now + MAX_BINDACK_TIMEOUT)
+        return [*actions, Unbind(prefix=item.prefix, node=item.node)]
+
+    def _order_lost(self, item: Registration, ack: BindingAck, now: float) -> list[Action]:
+        """The anchor has accepted something newer: ask again, but only if the node is proven to be here now.
+
+        Else a visited router that has not noticed that the node left would take the prefix back from where it is.
+        """
+        if ack.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW:
+            self._sequence_number = ack.sequence_number
+        item.proof_after = now
+        self._present(item, now)
+        return []
+
+    def revoked(self, prefix: IPv6Network) -> list[Action]:
+        """The anchor has taken the registration back (RFC 5846 9.1)."""
+        item = self._list[prefix]
+        item.step(Step.REVOKED)
+        return self._end(item)
+
+    # --- time ---
+
+    def wake(self, now: float) -> list[Action]:
+        """Repeat, refresh, retry and take back what is due."""
+        actions: list[Action] = []
+        for prefix in self.deadlines.due(now):
+            item = self._list[prefix]
+            actions += DUE[item.progress](self, item, now)
+        return actions
+
+    def _ask_again(self, item: Registration, now: float) -> list[Action]:
+        """No answer yet: again, waiting twice as long each time, as long as the node is here (RFC 5213 6.9.4)."""
+        if not self._present(item, now):
+            return []
+        self._counters["registrar.repeated"] += 1
+        retry_after = min(item.retry_after * 2, MAX_BINDACK_TIMEOUT)
+        return self._send_update(item, item.handoff, retry_after, now)
+
+    def _refresh(self, item: Registration, now: float) -> list[Action]:
+        """Only a node that is known to be here is refreshed (RFC 5213 6.9.1.3)."""
+        if not self._present(item, now):
+            return []
+        if now >= item.expires:
+            item.step(Step.EXPIRED)
+            return self._ask(item, now)
+        first = item.answered
+        retry_after = INITIAL_BINDACK_TIMEOUT if first else min(item.retry_after * 2, MAX_BINDACK_TIMEOUT)
+        return self._send_update(item, HandoffIndicator.HANDOFF_STATE_NOT_CHANGED, retry_after, now)
+
+    def _present(self, item: Registration, now: float) -> bool:
+        """Whether the node is here; if that has to be found out first, look again in a moment."""
+        since = max(item.proof_after, now - HEARD_LATELY)
+        present = self._is_present(item.node, since, now)
+        if not present:
+            self.deadlines.set(item.prefix, now + CONFIRM_PRESENCE)
+        return present
+
+    def _retry(self, item: Registration, now: float) -> list[Action]:
+        item.step(Step.DUE)
+        return self._ask(item, now)
+
+    def _take_back(self, item: Registration, now: float) -> list[Action]:
+        item.step(Step.DUE)
+        self.deadlines.set(item.prefix, now + INITIAL_BINDACK_TIMEOUT)
+        return [self._update(item, 0, HandoffIndicator.HANDOFF_STATE_UNKNOWN, now)]
+
+    def _give_up(self, item: Registration, now: float) -> list[Action]:
+        item.step(Step.DUE)
+        return self._end(item)
+
+    # --- sending ---
+
+    def _ask(self, item: Registration, now: float) -> list[Action]:
+        # bind before asking: the first packet through the tunnel may overtake the acknowledgement
+        path = TowardAnchor(anchor=item.anchor, interface=item.interface)
+        bind = Bind(prefix=item.prefix, path=path, node=item.node)
+        return [bind, *self._send_update(item, item.handoff, INITIAL_BINDACK_TIMEOUT, now)]
+
+    def _send_update(self, item: Registration, handoff: int, retry_after: float, now: float) -> list[Action]:
+        item.sent = [at for at in item.sent if at > now - 1.0]
+        if len(item.sent) >= MAX_UPDATE_RATE:
+            self.deadlines.set(item.prefix, item.sent[0] + 1.0)
+            return []
+        item.sent.append(now)
+        item.retry_after = retry_after
+        self.deadlines.set(item.prefix, now + retry_after)
+        return [self._update(item, self._settings.binding_lifetime, handoff, now)]
+
+    def _update(self, item: Registration, lifetime: int, handoff: int, now: float) -> Action:
+        """A PBU with a number and a timestamp of its own (RFC 5213 6.9.1.5, 6.9.4)."""
+        self._forget_question(item)
+        self._sequence_number = (self._sequence_number + 1) % 65536
+        item.sequence_number, item.answered = self._sequence_number, False
+        self._waiting[item.sequence_number] = item
+        options: list[Option] = [
+            identifier_of(item.node),
+            HomeNetworkPrefix(prefix=item.prefix),
+            HandoffIndicatorOption(indicator=handoff),
+            AccessTechnologyTypeOption(technology=self._settings.technology),
+        ]
+        if any(item.link_layer):  # an identifier of zeros is not valid: left out (RFC 5213 6.9.1.1)
+            options.append(MobileNodeLinkLayerIdentifier(identifier=item.link_layer))
+        options.append(Timestamp(value=self._clock.timestamp(now)))
+        update = BindingUpdate(
+            sequence_number=item.sequence_number,
+            flags=BindingUpdateFlag.ACKNOWLEDGE | BindingUpdateFlag.PROXY_REGISTRATION,
+            lifetime=lifetime,
+            options=tuple(options),
+        )
+        return self._door.send(update, item.anchor, care_of=self._settings.address)
+
+    def _forget_question(self, item: Registration) -> None:
+        self._waiting.pop(item.sequence_number, None) if not item.answered else None
+        item.answered = True
+
+    def _end(self, item: Registration) -> list[Action]:
+        self._drop(item)
+        return [
+            Unbind(prefix=item.prefix, node=item.node),
+            Note("prefix-gone", {"node": item.node, "prefix": item.prefix, "anchor": item.anchor}),
+        ]
+
+    def _drop(self, item: Registration) -> None:
+        self._forget_question(item)
+        self.deadlines.cancel(item.prefix)
+        del self._list[item.prefix]
+
+
+DUE: dict[Progress, Callable[[Registrar, Registration, float], list[Action]]] = {
+    Progress.PENDING: Registrar._ask_again,
+    Progress.VISITED: Registrar._refresh,
+    Progress.REFUSED: Registrar._retry,
+    Progress.LEAVING: Registrar._take_back,
+    Progress.DEREGISTERING: Registrar._give_up,
+}

@@ -1,0 +1,1 @@
+"""The roles of a router: compositions of an anchor, a registrar and access links."""

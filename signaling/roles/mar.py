@@ -1,0 +1,395 @@
+"""Mobility capable Access Router: anchor for the prefixes it lends, visited router for those lent elsewhere.
+
+Dynamic Mobility Anchoring: a node gets a prefix from every router it comes to. New flows use the newest one, natively;
+older prefixes stay alive through a tunnel from their anchor (H-MAR) straight to where the node is (V-MAR).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Any
+
+from signaling.access_link import QUICK_PROBE_INTERVAL, AccessLink, Offer
+from signaling.actions import Action, ExpectNode, FindSessions, Note, SendError
+from signaling.anchor import Anchor
+from signaling.deadlines import Deadlines
+from signaling.door import Door, Verdict
+from signaling.errors import MalformedMessage, Reaction
+from signaling.events import (
+    ClockStepped,
+    DatagramReceived,
+    Event,
+    LinkAttached,
+    LinkDetached,
+    LinkLost,
+    LinkUp,
+    NodeDoubted,
+    SessionsFound,
+    SessionsRestored,
+)
+from signaling.iana import (
+    BindingErrorStatus,
+    OptionType,
+    RevocationFlag,
+    RevocationStatus,
+    RevocationTrigger,
+    Status,
+)
+from signaling.rate_limit import RateLimit
+from signaling.registrar import Registrar
+from signaling.session import State
+from signaling.settings import TIMESTAMP_UNITS, Clock, Counters, Settings
+from signaling.update_list import Registration
+from signaling.update_request import UpdateRequest, acknowledgement, care_of_address, node_of, prefixes_of
+from signaling.wire import ipv6
+from signaling.wire.binding_ack import BindingAck
+from signaling.wire.binding_error import BindingError
+from signaling.wire.binding_update import BindingUpdate
+from signaling.wire.message import Message
+from signaling.wire.options.time import Timestamp
+from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
+
+FIND_AGAIN = 2.0  # s, while the store is away
+HANDOVER_TRIGGERS = {
+    RevocationTrigger.INTER_MAG_HANDOVER_SAME_ACCESS_TYPE,
+    RevocationTrigger.INTER_MAG_HANDOVER_DIFFERENT_ACCESS_TYPE,
+    RevocationTrigger.INTER_MAG_HANDOVER_UNKNOWN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """An anchor says that a node is elsewhere, while it is attached here: the node itself is being asked."""
+
+    indication: BindingRevocationIndication
+    source: IPv6Address
+
+
+class Mar:
+    """One router: `handle`, `wake`, `next_wake`, and `drain` before the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self.clock = Clock()
+        self.door = Door(settings, self.counters)
+        self.access = AccessLink(settings, self.counters)
+        self.anchor = Anchor(settings, self.door, self.clock, self.counters)
+        self.registrar = Registrar(
+            settings, self.door, self.clock, self.counters, is_present=self.access.heard_since
+        )
+        self._find_again: Deadlines[str] = Deadlines()
+        self._offered: dict[str, list[Offer]] = {}
+        self._contests: dict[str, list[Contest]] = {}
+        self._last_revocation: dict[IPv6Address, int] = {}  # anchor -> timestamp, 1/65536 s
+        self._answers_to_broken = RateLimit(rate=10.0, burst=20)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What to do about an event. now: monotonic s."""
+        return HANDLERS[type(event)](self, event, now)
+
+    def wake(self, now: float) -> list[Action]:
+        """What to do because of the time."""
+        findings = self.access.wake(now)
+        actions = findings.actions
+        for node in findings.gone:
+            actions += self._leave(node, "silent", now)
+        actions += self.registrar.wake(now)
+        actions += self.anchor.wake(now)
+        actions += [FindSessions(node=node) for node in self._find_again.due(now) if node in self.access.attached]
+        for node in findings.advertise:
+            actions += self.access.advertise(node, self._offers(node), now, changed=False)
+        return actions + self._offer_changes(self.access.attached, now)
+
+    @property
+    def next_wake(self) -> float | None:
+        """When wake() is due next, monotonic s; None: never, unless something happens."""
+        parts = (self.access.next_wake, self.registrar.deadlines.next, self.anchor.next_wake, self._find_again.next)
+        return min((at for at in parts if at is not None), default=None)
+
+    def drain(self, now: float) -> list[Action]:
+        """We are going: nodes are told to look for another router, registrations are taken back."""
+        actions: list[Action] = []
+        for node in list(self.access.attached):
+            deprecated = [Offer(offer.prefix, offer.valid_lifetime, 0) for offer in self._offers(node)]
+            actions += self.access.farewell(node, deprecated)
+            actions += self._leave(node, "router stops", now)
+        return actions + self.registrar.drain(now)
+
+    # --- the access links ---
+
+    def _link_up(self, event: LinkUp, now: float) -> list[Action]:
+        return [Note("link-up", {"interface": event.interface}), *self.access.link_up(event, now)]
+
+    def _link_lost(self, event: LinkLost, now: float) -> list[Action]:
+        actions: list[Action] = [Note("link-lost", {"interface": event.interface})]
+        for node in self.access.link_lost(event.interface):
+            actions += self._leave(node, "link lost", now)
+        return actions
+
+    def _attached(self, event: LinkAttached, now: float) -> list[Action]:
+        node = event.node
+        fresh = self.access.attach(event, now)
+        actions = self._settle(node, RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED, now)
+        here = self.access.attached[node]
+        if not fresh:
+            if event.trigger == "rs":
+                actions += self.access.advertise(node, self._offers(node), now, changed=False)
+            return actions
+        fields: dict[str, object] = {"node": node, "interface": event.interface, "trigger": event.trigger}
+        actions += [FindSessions(node=node), Note("attached", fields), self.access.expect(here)]
+        self._offered.pop(node, None)
+        actions += self.anchor.attach(node, here.interface, here.link_layer, now)
+        actions += self.registrar.resume(node, here.interface, here.link_layer, now)
+        return actions + self._offer_changes((node,), now)
+
+    def _detached(self, event: LinkDetached, now: float) -> list[Action]:
+        return self._leave(event.node, event.reason, now)
+
+    def _leave(self, node: str, reason: str, now: float) -> list[Action]:
+        gone = self.access.detach(node)
+        if gone is None:
+            return []
+        self._offered.pop(node, None)
+        self._find_again.cancel(node)
+        fields: dict[str, object] = {"node": node, "interface": gone.interface, "reason": reason}
+        forget = ExpectNode(node=node, interface=None, link_layer=gone.link_layer, link_local=gone.link_local)
+        actions: list[Action] = [Note("detached", fields), forget]
+        actions += self._settle(node, RevocationStatus.SUCCESS, now)
+        return actions + self.anchor.leave(node, now) + self.registrar.leave(node, now)
+
+    def _doubted(self, event: NodeDoubted, now: float) -> list[Action]:
+        self.access.doubt(event.node, now, QUICK_PROBE_INTERVAL)
+        return self.wake(now)
+
+    def _offers(self, node: str) -> list[Offer]:
+        """What a node is offered: the prefix of this router preferred, those it brought along deprecated."""
+        settings = self.settings
+        own = [
+            Offer(prefix, settings.valid_lifetime, settings.preferred_lifetime) for prefix in self.anchor.local(node)
+        ]
+        preferred = 0 if own else settings.preferred_lifetime
+        return own + [
+            Offer(item.prefix, min(settings.valid_lifetime, item.valid_lifetime), preferred)
+            for item in self.registrar.visited(node)
+        ]
+
+    def _offer_changes(self, nodes: Iterable[str], now: float) -> list[Action]:
+        """Advertise to those nodes whose offers differ from what they were told last; what is lost is withdrawn."""
+        actions: list[Action] = []
+        for node in nodes:
+            offers, before = self._offers(node), self._offered.get(node)
+            if offers == before:
+                continue
+            self._offered[node] = offers
+            kept = {offer.prefix for offer in offers}
+            withdrawn = [Offer(offer.prefix, 0, 0) for offer in before or () if offer.prefix not in kept]
+            actions += self.access.advertise(node, offers + withdrawn, now)
+        return actions
+
+    # --- the store ---
+
+    def _sessions_found(self, event: SessionsFound, now: float) -> list[Action]:
+        here = self.access.attached.get(event.node)
+        if here is None:
+            return []
+        if event.sessions is None:
+            self._find_again.set(event.node, now + FIND_AGAIN)
+            return [Note("store-away", {"node": event.node})]
+        actions: list[Action] = []
+        for session in event.sessions:
+            if session.anchor != self.settings.address and session.state is not State.FREE:
+                actions += self.registrar.register(session, here.interface, here.link_layer, now)
+        return actions
+
+    def _restored(self, event: SessionsRestored, now: float) -> list[Action]:
+        return self.anchor.restore(event.sessions, now)
+
+    def _clock_stepped(self, event: ClockStepped, now: float) -> list[Action]:
+        self.clock.wall_minus_monotonic = event.wall_minus_monotonic
+        return []
+
+    # --- the peers ---
+
+    def _datagram(self, event: DatagramReceived, now: float) -> list[Action]:
+        try:
+            message = self.door.decode(event.octets, event.source, event.destination)
+        except MalformedMessage as defect:
+            return self._malformed(event, defect, now)
+        self.counters[f"received.{type(message).__name__}"] += 1
+        receive = RECEIVERS.get(type(message))
+        if receive is None:
+            self.counters[f"ignored.{type(message).__name__}"] += 1
+            return []
+        return receive(self, message, event, now)
+
+    def _malformed(self, event: DatagramReceived, defect: MalformedMessage, now: float) -> list[Action]:
+        """Answer what RFC 6275 9.2 wants answered, at a bounded rate; nothing is changed."""
+        self.counters[f"malformed.{defect.reason}"] += 1
+        if defect.reaction is Reaction.DISCARD or not self._answers_to_broken.allows(now):
+            return []
+        if defect.reaction is Reaction.BINDING_ERROR:
+            error = BindingError(status=BindingErrorStatus.UNRECOGNIZED_MH_TYPE, home_address=IPv6Address(0))
+            return [self.door.send(error, event.source, care_of=event.source, port=event.port)]
+        octets = ipv6.parameter_problem(event.octets, event.source, event.destination, defect)
+        return [SendError(octets=octets, destination=event.source)]
+
+    def _trusted(self, message: Message, event: DatagramReceived, care_of: IPv6Address) -> bool:
+        return self.door.judge(event.octets, message, event.source, care_of) is Verdict.TRUSTED
+
+    def _update(self, update: BindingUpdate, event: DatagramReceived, now: float) -> list[Action]:
+        if not update.proxy:
+            self.counters["ignored.not-a-proxy-update"] += 1  # no home agent lives here
+            return []
+        care_of = care_of_address(update, event.source)
+        verdict = self.door.judge(event.octets, update, event.source, care_of)
+        if verdict is Verdict.FORGED and self._answers_to_broken.allows(now):
+            return self._refuse_forged(update, event, now)
+        if verdict is not Verdict.TRUSTED:
+            return []
+        fields: dict[str, object] = {
+            "node": node_of(update), "prefix": prefixes_of(update), "peer": event.source, "lifetime": update.lifetime
+        }
+        answer = self.anchor.answer(update, event.source, event.port, now)
+        left = self._leave(answer.left, "registered elsewhere", now) if answer.left else []
+        return [Note("pbu-received", fields), *answer.actions, *left]
+
+    def _refuse_forged(self, update: BindingUpdate, event: DatagramReceived, now: float) -> list[Action]:
+        request = UpdateRequest.of(update, event.source, event.port)
+        ack = acknowledgement(
+            request,
+            status=Status.MIPV6_AUTH_FAIL,
+            lifetime=0,
+            prefixes=request.requested,
+            our_timestamp=self.clock.timestamp(now),
+        )
+        return [self.door.send(ack, event.source, care_of=request.care_of, port=event.port)]
+
+    def _ack(self, ack: BindingAck, event: DatagramReceived, now: float) -> list[Action]:
+        if not self._trusted(ack, event, care_of=event.destination):
+            return []
+        fields: dict[str, object] = {
+            "node": node_of(ack), "prefix": prefixes_of(ack), "peer": event.source, "status": _name(ack.status)
+        }
+        actions = [Note("pba-received", fields), *self.registrar.confirm(ack, event.source, now)]
+        return actions + self._offer_changes([node for node in (node_of(ack),) if node in self.access.attached], now)
+
+    # --- revocation by an anchor (RFC 5846 9.1) ---
+
+    def _revocation(
+        self, indication: BindingRevocationIndication, event: DatagramReceived, now: float
+    ) -> list[Action]:
+        if not self._trusted(indication, event, care_of=event.destination):
+            return []
+        if not self._fresh(indication, event.source, now):
+            self.counters["revocation.replayed"] += 1
+            return []
+        status = _unsupported(indication)
+        if status is not None:
+            return [self._answer(Contest(indication, event.source), status)]
+        concerned = self._concerned(indication, event.source)
+        if not concerned:
+            contest = Contest(indication, event.source)
+            return [self._answer(contest, RevocationStatus.BINDING_DOES_NOT_EXIST)]
+        node = concerned[0].node
+        contest = Contest(indication, event.source)
+        if node in self.access.attached and indication.trigger in HANDOVER_TRIGGERS:
+            self._contests.setdefault(node, []).append(contest)
+            self.access.doubt(node, now, QUICK_PROBE_INTERVAL)
+            return self.wake(now)
+        return self._give_up(contest, concerned, now)
+
+    def _fresh(self, indication: BindingRevocationIndication, source: IPv6Address, now: float) -> bool:
+        """A signed indication carries a timestamp, newer than all before: RFC 4285 leaves replay to the message."""
+        peer = self.door.peer(source)
+        if peer is None or not peer.key:
+            return True
+        timestamp = indication.option(Timestamp)
+        if timestamp is None or timestamp.value <= self._last_revocation.get(source, 0):
+            return False
+        window = self.settings.timestamp_window * TIMESTAMP_UNITS
+        if abs(timestamp.value - self.clock.timestamp(now)) > window:
+            return False
+        self._last_revocation[source] = timestamp.value
+        return True
+
+    def _concerned(self, indication: BindingRevocationIndication, anchor: IPv6Address) -> list[Registration]:
+        named = prefixes_of(indication)
+        return [
+            item
+            for item in self.registrar.of(node_of(indication))
+            if item.anchor == anchor and (item.prefix in named or not named)
+        ]
+
+    def _settle(self, node: str, status: RevocationStatus, now: float) -> list[Action]:
+        """The node was heard, or is gone: answer the anchors that say it is elsewhere."""
+        actions: list[Action] = []
+        for contest in self._contests.pop(node, ()):
+            concerned = self._concerned(contest.indication, contest.source)
+            if status is RevocationStatus.SUCCESS:
+                actions += self._give_up(contest, concerned, now)
+                continue
+            actions.append(self._answer(contest, status))
+            # it is proven to be here, after the anchor spoke: the newest evidence wins
+            actions += self.registrar.insist(concerned, now)
+        return actions
+
+    def _give_up(self, contest: Contest, concerned: list[Registration], now: float) -> list[Action]:
+        actions: list[Action] = []
+        for item in concerned:
+            actions += self.registrar.revoked(item.prefix)
+        node = node_of(contest.indication)
+        if node in self.access.attached:
+            actions += self._offer_changes((node,), now)
+        return [*actions, self._answer(contest, RevocationStatus.SUCCESS)]
+
+    def _answer(self, contest: Contest, status: RevocationStatus) -> Action:
+        indication = contest.indication
+        echoed = tuple(option for option in indication.options if option.number in ECHOED)
+        ack = BindingRevocationAck(
+            status=status,
+            sequence_number=indication.sequence_number,
+            flags=indication.flags & RevocationFlag.PROXY_BINDING,
+            options=() if status is RevocationStatus.SUCCESS else echoed,
+        )
+        return self.door.send(ack, contest.source, care_of=self.settings.address)
+
+    def _revocation_ack(self, ack: BindingRevocationAck, event: DatagramReceived, now: float) -> list[Action]:
+        if not self._trusted(ack, event, care_of=event.source):
+            return []
+        return self.anchor.confirm_revocation(ack, event.source)
+
+
+ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}
+
+
+def _name(status: Status | int) -> str:
+    return status.name if isinstance(status, Status) else str(status)
+
+
+def _unsupported(indication: BindingRevocationIndication) -> RevocationStatus | None:
+    """Why an indication cannot be followed, before anything is looked up (RFC 5846 6.2.1)."""
+    if not isinstance(indication.trigger, RevocationTrigger):
+        return RevocationStatus.REVOCATION_TRIGGER_NOT_SUPPORTED
+    if RevocationFlag.GLOBAL in indication.flags:
+        return RevocationStatus.REVOCATION_FUNCTION_NOT_SUPPORTED
+    return None
+
+
+HANDLERS: dict[type, Callable[[Mar, Any, float], list[Action]]] = {
+    ClockStepped: Mar._clock_stepped,
+    DatagramReceived: Mar._datagram,
+    LinkUp: Mar._link_up,
+    LinkLost: Mar._link_lost,
+    LinkAttached: Mar._attached,
+    LinkDetached: Mar._detached,
+    NodeDoubted: Mar._doubted,
+    SessionsFound: Mar._sessions_found,
+    SessionsRestored: Mar._restored,
+}
+RECEIVERS: dict[type, Callable[[Mar, Any, DatagramReceived, float], list[Action]]] = {
+    BindingUpdate: Mar._update,
+    BindingAck: Mar._ack,
+    BindingRevocationIndication: Mar._revocation,
+    BindingRevocationAck: Mar._revocation_ack,
+}

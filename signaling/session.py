@@ -1,0 +1,75 @@
+"""A mobility session: one prefix of one node, as its anchor knows it, and the state machine it goes through.
+
+The table is the one of Dynamic Mobility Anchoring at the anchor (H-MAR), per node and prefix:
+
+    FREE --attach--> LOCAL --link lost--> GUARD --time--> HOLD --valid lifetime over--> FREE
+                     |  ^                 |  ^             |
+              update |  | attach   update |  | de-reg.     | attach or update of the same node
+                     v  |                 v  | or expiry   v
+                    REMOTE <---------------- +        LOCAL or REMOTE
+
+`NEXT` is consulted by the code and drives the tests; a missing pair is an event that changes nothing.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv6Address, IPv6Network
+
+
+class State(Enum):
+    """Where the node of an anchored prefix is."""
+
+    FREE = "free"  # not lent to anybody
+    LOCAL = "local"  # the node is here: the kernel forwards natively
+    GUARD = "guard"  # the node has left and nobody has registered it yet
+    REMOTE = "remote"  # registered by a visited router: tunnelled
+    HOLD = "hold"  # session over; hosts may still believe in the prefix, so nobody else gets it
+
+
+class Happening(Enum):
+    """What can happen to an anchored prefix."""
+
+    ATTACHED = "attached"  # the node is on our access link
+    LEFT = "left"  # the node left our access link
+    REGISTERED = "registered"  # a valid update of a visited router, lifetime > 0
+    DEREGISTERED = "deregistered"  # lifetime 0 from the router that holds the registration
+    EXPIRED = "expired"  # the deadline of the state has passed
+    RESTORED = "restored"  # we were restarted and cannot know whether the node is still here
+
+
+NEXT: dict[tuple[State, Happening], State] = {
+    (State.FREE, Happening.ATTACHED): State.LOCAL,
+    (State.LOCAL, Happening.ATTACHED): State.LOCAL,
+    (State.LOCAL, Happening.LEFT): State.GUARD,
+    (State.LOCAL, Happening.REGISTERED): State.REMOTE,
+    (State.LOCAL, Happening.RESTORED): State.GUARD,
+    (State.GUARD, Happening.ATTACHED): State.LOCAL,
+    (State.GUARD, Happening.REGISTERED): State.REMOTE,
+    (State.GUARD, Happening.EXPIRED): State.HOLD,
+    (State.GUARD, Happening.RESTORED): State.GUARD,
+    (State.REMOTE, Happening.ATTACHED): State.LOCAL,
+    (State.REMOTE, Happening.REGISTERED): State.REMOTE,
+    (State.REMOTE, Happening.DEREGISTERED): State.GUARD,
+    (State.REMOTE, Happening.EXPIRED): State.HOLD,
+    (State.REMOTE, Happening.RESTORED): State.REMOTE,
+    (State.HOLD, Happening.ATTACHED): State.LOCAL,
+    (State.HOLD, Happening.REGISTERED): State.REMOTE,
+    (State.HOLD, Happening.EXPIRED): State.FREE,
+    (State.HOLD, Happening.RESTORED): State.HOLD,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One prefix of one node, as written to the store by its anchor, for any router the node comes to."""
+
+    node: str  # MN-Identifier (NAI)
+    prefix: IPv6Network
+    anchor: IPv6Address  # signalling and tunnel address of the H-MAR
+    state: State
+    care_of: IPv6Address  # where the prefix is delivered now: the anchor itself, or the V-MAR
+    link_layer: bytes  # of the node's interface, b"" when unknown
+    technology: int  # access technology type, RFC 5213 8.5
+    timestamp: int  # of the last accepted update or attachment, 1/65536 s since 1970
+    expires: float  # wall clock s: when the state ends by itself; inf while the node is here
+    valid_lifetime: int  # s, as advertised to the node

@@ -1,0 +1,97 @@
+"""What a visited router knows: one entry for each prefix of its nodes that is anchored elsewhere (RFC 5213 6.1).
+
+    NONE --found--> PENDING --accepted--> VISITED --left--> LEAVING --time--> DEREGISTERING --answer or time--> NONE
+                     |  ^                    |                |
+             refused |  | retry              | refused        | attached again
+                     v  |                    v                v
+                    REFUSED               REFUSED          PENDING
+
+`NEXT` is consulted by the code and drives the tests; a missing pair is an event that changes nothing.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv6Address, IPv6Network
+from math import inf
+
+
+class Progress(Enum):
+    """How far the registration of a visiting prefix is."""
+
+    NONE = "none"  # not in the list
+    PENDING = "pending"  # asked, not answered
+    VISITED = "visited"  # accepted: tunnelled, advertised as deprecated
+    REFUSED = "refused"  # the anchor does not want it: not advertised; asked again now and then
+    LEAVING = "leaving"  # the node is gone, perhaps only for a moment
+    DEREGISTERING = "deregistering"  # the anchor is being told
+
+
+class Step(Enum):
+    """What can happen to a registration."""
+
+    FOUND = "found"  # the store names an anchor for a prefix of a node that is here
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    LEFT = "left"  # the node left
+    DUE = "due"  # the deadline of the state has passed
+    REVOKED = "revoked"  # by the anchor
+    EXPIRED = "expired"  # no refresh was accepted in time
+
+
+NEXT: dict[tuple[Progress, Step], Progress] = {
+    (Progress.NONE, Step.FOUND): Progress.PENDING,
+    (Progress.PENDING, Step.ACCEPTED): Progress.VISITED,
+    (Progress.PENDING, Step.REFUSED): Progress.REFUSED,
+    (Progress.PENDING, Step.DUE): Progress.PENDING,
+    (Progress.PENDING, Step.LEFT): Progress.LEAVING,
+    (Progress.PENDING, Step.REVOKED): Progress.NONE,
+    (Progress.VISITED, Step.FOUND): Progress.VISITED,
+    (Progress.VISITED, Step.ACCEPTED): Progress.VISITED,
+    (Progress.VISITED, Step.REFUSED): Progress.REFUSED,
+    (Progress.VISITED, Step.DUE): Progress.VISITED,
+    (Progress.VISITED, Step.EXPIRED): Progress.PENDING,
+    (Progress.VISITED, Step.LEFT): Progress.LEAVING,
+    (Progress.VISITED, Step.REVOKED): Progress.NONE,
+    (Progress.REFUSED, Step.FOUND): Progress.PENDING,
+    (Progress.REFUSED, Step.DUE): Progress.PENDING,
+    (Progress.REFUSED, Step.LEFT): Progress.NONE,
+    (Progress.REFUSED, Step.REVOKED): Progress.NONE,
+    (Progress.LEAVING, Step.FOUND): Progress.PENDING,
+    (Progress.LEAVING, Step.ACCEPTED): Progress.LEAVING,
+    (Progress.LEAVING, Step.DUE): Progress.DEREGISTERING,
+    (Progress.LEAVING, Step.REVOKED): Progress.NONE,
+    (Progress.DEREGISTERING, Step.FOUND): Progress.PENDING,
+    (Progress.DEREGISTERING, Step.ACCEPTED): Progress.NONE,
+    (Progress.DEREGISTERING, Step.REFUSED): Progress.NONE,
+    (Progress.DEREGISTERING, Step.DUE): Progress.NONE,
+    (Progress.DEREGISTERING, Step.REVOKED): Progress.NONE,
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Registration:
+    """A binding update list entry: one prefix of one node, anchored elsewhere."""
+
+    node: str
+    prefix: IPv6Network
+    anchor: IPv6Address
+    interface: str
+    link_layer: bytes
+    handoff: int
+    valid_lifetime: int  # s, the anchor's
+    progress: Progress = Progress.NONE
+    sequence_number: int = 0  # of the update that waits for its answer
+    answered: bool = True
+    tries: int = 0
+    retry_after: float = 0.0  # s, doubles with each try
+    sent: list[float] = field(default_factory=list)  # monotonic s, of the last few updates
+    proof_after: float = -inf  # monotonic s: ask only if the node was heard since then
+    expires: float = 0.0  # monotonic s, of the lifetime that was granted
+
+    def step(self, step: Step) -> bool:
+        """Go where the table says. False: this cannot happen here, and nothing changed."""
+        progress = NEXT.get((self.progress, step))
+        if progress is None:
+            return False
+        self.progress = progress
+        return True
