@@ -1,0 +1,243 @@
+"""The command line: `python -m router --mar ...` runs a router; the verbs ask a running one, or show what it can do.
+
+Only what a command needs is imported, so that asking is quick.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from router._version import __version__
+from router.errors import ConfigError, ExitCode, RouterError
+from router.places import default_socket
+
+SHOWN = ("nodes", "prefixes", "bindings", "tunnels", "peers", "counters", "config")
+EPILOG = """\
+verbs (python -m router VERB --help tells more):
+  show WHAT        what a running router knows: nodes, prefixes, bindings, tunnels, peers, counters, config
+  monitor          a line for each thing it does, as it happens
+  attach, detach   tell it that a node came or left
+  demo             watch a stock host move between three routers during a download
+
+exit codes: 0 done, 1 refused or failed, 2 usage or configuration, 3 no router answers, 4 timed out,
+            5 a right or device is missing, 7 address, port, socket or device in use, 8 already running,
+            9 no such interface or address
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given and given[0] in VERBS:
+            return VERBS[given[0]](given[1:])
+        return _run(given)
+    except RouterError as error:
+        # problems of a configuration already begin with their file and line
+        print(error if isinstance(error, ConfigError) else f"openmar: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # whoever read our output has enough; nothing more may be written at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except KeyboardInterrupt:
+        return ExitCode.FAILED
+
+
+# --- running a router ---
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m router",
+        description="A mobility router in user space: IP sessions survive while a node moves between access routers.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--mar", action="store_true", help="run a Mobility capable Access Router")
+    what.add_argument("--check-config", metavar="FILE", type=Path, help="check a configuration file; opens nothing")
+    what.add_argument("--doctor", action="store_true", help="look at this machine: what works, what is missing")
+    what.add_argument("--version", action="version", version=f"openmar {__version__}")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="TOML configuration; flags are laid over it")
+    parser.add_argument("--name", help="name of this router (default: mar)")
+    parser.add_argument("--access", metavar="IF", action="append", default=[], help="access link; may be repeated")
+    parser.add_argument("--prefixes", metavar="PREFIX", action="append", default=[], help="pool of /64 prefixes")
+    parser.add_argument("--underlay", metavar="ADDRESS", help="where tunnels and signalling of this router begin")
+    parser.add_argument("--encapsulation", choices=("udp", "ip6"), help="of tunnels (default: udp)")
+    parser.add_argument("--signaling", choices=("mh", "udp"), help="what carries updates (default: mh)")
+    parser.add_argument(
+        "--peer",
+        metavar="NAME=ADDRESS[,KEY]",
+        action="append",
+        default=[],
+        help='another router; KEY is "hex:..." or "file:PATH"',
+    )
+    parser.add_argument("--no-authentication", action="store_true", help="run without keys; said at every start")
+    parser.add_argument("--store", metavar="URL", help="where sessions are kept, e.g. sqlite:///run/openmar/sessions.db")
+    parser.add_argument("--state-dir", metavar="DIR", help="what has to survive a restart")
+    parser.add_argument("--socket", metavar="PATH", help="control socket")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log every event, as `monitor` shows it")
+    return parser
+
+
+def _run(given: Sequence[str]) -> int:
+    parser = _run_parser()
+    options = parser.parse_args(given)
+    if options.check_config is not None:
+        return _check_config(options.check_config)
+    if options.doctor:
+        from router.doctor import report
+
+        return report()
+    if not options.mar:
+        parser.print_help()
+        return ExitCode.USAGE
+    return _run_mar(options)
+
+
+def _check_config(file: Path) -> int:
+    from router.config import load
+
+    load(file)
+    print(f"{file}: good")
+    return ExitCode.DONE
+
+
+def _run_mar(options: argparse.Namespace) -> int:
+    import uvloop
+
+    from engine import EngineError
+    from router import daemon
+    from router.config import load
+
+    config = load(options.config, _overrides(options))
+    level = logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        return uvloop.run(daemon.run(config))
+    except EngineError as error:
+        raise daemon.explain(error) from None
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """Flags in the shape of a configuration file."""
+    tables: dict[str, Any] = {
+        "router": {"name": options.name, "state_dir": options.state_dir},
+        "underlay": {
+            "address": options.underlay,
+            "encapsulation": options.encapsulation,
+            "signaling": options.signaling,
+        },
+        "access": {"interfaces": options.access or None},
+        "anchor": {"prefixes": [part for item in options.prefixes for part in item.split(",")] or None},
+        "security": {"authentication": "none" if options.no_authentication else None},
+        "store": {"url": options.store},
+        "control": {"socket": options.socket},
+    }
+    given = {
+        table: {key: value for key, value in keys.items() if value is not None} for table, keys in tables.items()
+    }
+    result: dict[str, Any] = {table: keys for table, keys in given.items() if keys}
+    if options.peer:
+        result["peer"] = [_peer(text) for text in options.peer]
+    return result
+
+
+def _peer(text: str) -> dict[str, str]:
+    name, equals, rest = text.partition("=")
+    if not equals:
+        raise ConfigError(f"command line: --peer {text}: expected NAME=ADDRESS,KEY")
+    address, _, key = rest.partition(",")
+    peer = {"name": name, "address": address}
+    if key.startswith("file:"):
+        peer["key_file"] = key.removeprefix("file:")
+    elif key:
+        peer["key"] = key
+    return peer
+
+
+# --- asking one ---
+
+
+def _verb_parser(verb: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m router {verb}", description=description)
+    parser.add_argument("--name", default="mar", help="name of the router to ask (default: mar)")
+    parser.add_argument("--socket", type=Path, help="its control socket, when it is not where its name says")
+    parser.add_argument("-j", "--json", action="store_true", help="JSON instead of text")
+    return parser
+
+
+def _client(options: argparse.Namespace) -> Any:
+    from router.control.client import Client
+
+    return Client(options.socket or default_socket(options.name))
+
+
+def _show(given: Sequence[str]) -> int:
+    parser = _verb_parser("show", "What a running router knows.")
+    parser.add_argument("what", choices=SHOWN)
+    options = parser.parse_args(given)
+    answer = _client(options).show(options.what)
+    if options.json:
+        print(json.dumps(answer, indent=2))
+    else:
+        from router.control.render import table
+
+        print(table(answer["rows"]))
+    return ExitCode.DONE
+
+
+def _monitor(given: Sequence[str]) -> int:
+    parser = _verb_parser("monitor", "A line for each thing a running router does, as it happens.")
+    parser.add_argument("--history", type=int, default=0, metavar="N", help="begin with the last N lines (at most 1000)")
+    options = parser.parse_args(given)
+    from router.control.render import line
+
+    for event in _client(options).monitor(max(0, options.history)):
+        print(json.dumps(event) if options.json else line(event), flush=True)
+    return ExitCode.DONE
+
+
+def _attach(given: Sequence[str]) -> int:
+    parser = _verb_parser("attach", "Tell a running router that a node is on one of its access links.")
+    parser.add_argument("interface", help="the access link")
+    parser.add_argument("link_layer", metavar="link-layer", help="address of the node, e.g. 02:00:00:00:00:11")
+    parser.add_argument("--node", help="MN-Identifier; default: as configured, or after the link-layer address")
+    parser.add_argument("--link-local", help="its link-local address, for probes and advertisements")
+    options = parser.parse_args(given)
+    names = ("interface", "link_layer", "node", "link_local")
+    request = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return _tell(options, _client(options).attach(request), "attached")
+
+
+def _detach(given: Sequence[str]) -> int:
+    parser = _verb_parser("detach", "Tell a running router that a node has left.")
+    parser.add_argument("node", help="its MN-Identifier, as `show nodes` has it")
+    options = parser.parse_args(given)
+    return _tell(options, _client(options).detach(options.node), "detached")
+
+
+def _tell(options: argparse.Namespace, answer: dict[str, Any], what: str) -> int:
+    print(json.dumps(answer) if options.json else f"{answer['node']} {what}")
+    return ExitCode.DONE
+
+
+def _demo(given: Sequence[str]) -> int:
+    from router.demo.play import main as play
+
+    return play(given)
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "show": _show,
+    "monitor": _monitor,
+    "attach": _attach,
+    "detach": _detach,
+    "demo": _demo,
+}

@@ -1,0 +1,92 @@
+"""Asking a running router, with nothing but the standard library: the command line must start fast."""
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from router.errors import NoRights, NotRunning, RouterError, TimedOut
+
+ANSWER_WITHIN = 5.0  # s
+
+
+class Client:
+    """The control API of one router. Raises NotRunning, TimedOut, NoRights; RouterError for what it refuses."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def show(self, what: str) -> dict[str, Any]:
+        """The answer to `show what`."""
+        return self._ask("GET", f"/v1/show/{what}")
+
+    def attach(self, request: Mapping[str, str]) -> dict[str, Any]:
+        """Say that a node is there."""
+        return self._ask("POST", "/v1/attach", request)
+
+    def detach(self, node: str) -> dict[str, Any]:
+        """Say that a node has left."""
+        return self._ask("POST", "/v1/detach", {"node": node})
+
+    def monitor(self, history: int = 0) -> Iterator[dict[str, Any]]:
+        """Events as they happen, after so many past ones, until the router ends."""
+        connection = self._connect()
+        try:
+            connection.request("GET", f"/v1/monitor?history={history}")
+            response = connection.getresponse()
+            connection_socket = connection.sock
+            if connection_socket is not None:
+                connection_socket.settimeout(None)
+            for line in response:
+                yield json.loads(line)
+        except (http.client.IncompleteRead, ConnectionError):
+            return
+        finally:
+            connection.close()
+
+    def _ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
+        connection = self._connect()
+        try:
+            connection.request(method, path, body=json.dumps(body) if body is not None else None)
+            response = connection.getresponse()
+            answer: dict[str, Any] = json.loads(response.read())
+        except TimeoutError:
+            raise TimedOut(f"{self._path}: no answer in {ANSWER_WITHIN:g} s") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NotRunning(f"{self._path}: no router answered there ({error or type(error).__name__})") from None
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise RouterError(str(answer.get("error", f"refused with status {response.status}")))
+        return answer
+
+    def _connect(self) -> "UnixConnection":
+        connection = UnixConnection(self._path)
+        try:
+            connection.connect()
+        except PermissionError:
+            raise NoRights(f"{self._path}: permission denied: run as the user of the router, or its group") from None
+        except TimeoutError:
+            raise TimedOut(f"{self._path}: the router does not accept the connection") from None
+        except OSError:
+            raise NotRunning(
+                f"{self._path}: no router listens there: start one with `python -m router --mar`, or name its socket "
+                "with --socket"
+            ) from None
+        return connection
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_WITHIN)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ANSWER_WITHIN)
+        self.sock.connect(str(self._path))

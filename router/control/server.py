@@ -1,0 +1,189 @@
+"""The control API: HTTP on a Unix socket, for `python -m router show ...` and for `curl --unix-socket`.
+
+    GET  /v1/show/{what}            {"schema": 1, "what": ..., "rows": [...]}
+    GET  /v1/monitor[?history=N]    a line of JSON for each event, for as long as you listen
+    POST /v1/attach                 {"interface", "link_layer", "node"?, "link_local"?}
+    POST /v1/detach                 {"node"}
+
+Whoever may open the socket may do all of it: its file permissions (0660) are the access control.
+"""
+
+import asyncio
+import errno
+import json
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from router import config as reading
+from router.control.commands import SHOW
+from router.driver import Line
+from router.errors import InUse, NoRights, RouterError
+from signaling.events import LinkDetached
+
+if TYPE_CHECKING:
+    from router.daemon import Router
+
+SCHEMA = 1
+SHUTDOWN_WITHIN = 0.2  # s: listeners of `monitor` do not hold up the end
+QUEUE = 10_000  # lines a slow listener may be behind; then it misses some
+
+
+class ControlServer:
+    """The control socket of one router."""
+
+    def __init__(self, router: "Router") -> None:
+        self._router = router
+        self._path: Path | None = None
+        application = web.Application(middlewares=[_errors_as_json])
+        application.add_routes(
+            [
+                web.get("/v1/show/{what}", self._show),
+                web.get("/v1/monitor", self._monitor),
+                web.post("/v1/attach", self._attach),
+                web.post("/v1/detach", self._detach),
+            ]
+        )
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_WITHIN)
+
+    async def start(self, path: Path) -> None:
+        """Listen. Raises InUse, NoRights."""
+        await self._runner.setup()
+        _make_way(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            before = os.umask(0o117)  # 0660 from the first moment on
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(before)
+        except OSError as error:
+            listener.close()
+            raise NoRights(
+                f"control socket {path}: {os.strerror(error.errno or 0).lower()}: choose another with --socket"
+            ) from None
+        self._path = path
+        await web.SockSite(self._runner, listener).start()
+
+    async def stop(self) -> None:
+        """Stop listening and take the socket away."""
+        await self._runner.cleanup()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    async def _show(self, request: web.Request) -> web.Response:
+        what = request.match_info["what"]
+        if what not in SHOW:
+            raise RouterError(f"show {what}: unknown: expected one of {', '.join(SHOW)}")
+        return _json({"schema": SCHEMA, "what": what, "rows": SHOW[what](self._router)})
+
+    async def _monitor(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
+        await response.prepare(request)
+        lines: asyncio.Queue[Line] = asyncio.Queue(QUEUE)
+        journalist = self._router.driver.journalist
+        history = int(request.query.get("history", "0") or 0)
+        for line in list(journalist.history)[-history:] if history else ():
+            lines.put_nowait(line)
+
+        def listen(line: Line) -> None:
+            if not lines.full():
+                lines.put_nowait(line)
+
+        journalist.listeners.add(listen)
+        try:
+            while True:
+                await response.write(json.dumps(plain_line(await lines.get())).encode() + b"\n")
+        except (ConnectionResetError, asyncio.CancelledError):
+            return response
+        finally:
+            journalist.listeners.discard(listen)
+
+    async def _attach(self, request: web.Request) -> web.Response:
+        asked = await _body(request, required=("interface", "link_layer"), optional=("node", "link_local"))
+        try:
+            link_layer = reading.link_layer(asked["link_layer"])
+            node = reading.node_id(asked["node"]) if asked.get("node") else None
+            link_local = IPv6Address(asked["link_local"]) if asked.get("link_local") else None
+        except ValueError as expected:
+            raise RouterError(f"attach: expected {expected}") from None
+        return _json({"schema": SCHEMA, "node": self._router.attach(asked["interface"], link_layer, node, link_local)})
+
+    async def _detach(self, request: web.Request) -> web.Response:
+        node = (await _body(request, required=("node",)))["node"]
+        if node not in self._router.mar.access.attached:
+            here = ", ".join(self._router.mar.access.attached) or "nobody"
+            raise RouterError(f"detach {node}: not attached here: attached: {here}")
+        self._router.driver.feed(LinkDetached(node=node, reason="command"))
+        return _json({"schema": SCHEMA, "node": node})
+
+
+def plain_line(line: Line) -> dict[str, Any]:
+    """A line of the monitor as JSON has it."""
+    return {"time": round(line.time, 6), "event": line.event} | {
+        key: _plain(value) for key, value in line.fields.items()
+    }
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str) or value is None else str(value)
+
+
+def _json(answer: Mapping[str, Any], status: int = 200) -> web.Response:
+    return web.json_response(answer, status=status)
+
+
+async def _body(
+    request: web.Request, *, required: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, str]:
+    try:
+        asked = json.loads(await request.text())
+    except ValueError:
+        raise RouterError(f"{request.path}: expected a JSON object") from None
+    if not isinstance(asked, dict) or not all(isinstance(value, str | None) for value in asked.values()):
+        raise RouterError(f"{request.path}: expected a JSON object of strings")
+    missing = [key for key in required if not asked.get(key)]
+    unknown = [key for key in asked if key not in required + optional]
+    if missing or unknown:
+        raise RouterError(f"{request.path}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+    return asked
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
+    try:
+        answer: web.StreamResponse = await handler(request)
+        return answer
+    except (RouterError, ValueError) as error:
+        return _json({"schema": SCHEMA, "error": str(error)}, status=409)
+    except web.HTTPException as error:
+        return _json({"schema": SCHEMA, "error": error.reason}, status=error.status)
+
+
+def _make_way(path: Path) -> None:
+    """Remove the socket of a router that is dead. Raises InUse if somebody listens, or it is no socket."""
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError:
+        return  # binding will say why
+    if not is_socket:
+        raise InUse(f"control socket {path}: a file is there that is no socket: remove it, or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:
+                path.unlink(missing_ok=True)
+            return
+    raise InUse(f"control socket {path}: another router listens there: stop it, or choose another with --socket")

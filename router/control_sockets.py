@@ -1,0 +1,206 @@
+"""Sockets that Python reads: Mobility Headers from peers, frames of the access links. No data packet passes here."""
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from ctypes import addressof, create_string_buffer
+from ipaddress import IPv6Address
+
+from router.errors import InUse, NoInterface, NoRights, RouterError
+from signaling.iana import ProtocolNumber
+from signaling.settings import Transport
+
+UDP_PORT = 5436  # RFC 5844 4.1.3
+READS = 64  # datagrams a wake-up, so that a flood from one socket cannot hold the loop
+MAX_DATAGRAM = 65536  # octets
+IPV6_UNICAST_HOPS_OF_ND = 255
+ETH_P_IPV6 = 0x86DD
+SO_ATTACH_FILTER = 26
+MAX_FILTERED_NODES = 500  # above, data packets of strangers announce nobody: the filter would get too long
+
+OnDatagram = Callable[[bytes, IPv6Address, int], None]  # octets, source, UDP source port or 0
+OnFrame = Callable[[bytes, bytes], None]  # IPv6 packet, link-layer source
+
+
+class SignalingSocket:
+    """Mobility Headers to and from peers: a raw socket of protocol 135, or UDP port 5436.
+
+    The kernel fills in the checksum of what leaves by protocol 135, and drops what comes in with a wrong one.
+    """
+
+    def __init__(self, address: IPv6Address, transport: Transport) -> None:
+        """Open and bind. Raises NoRights, InUse, NoInterface."""
+        self._transport = transport
+        udp = transport is Transport.UDP
+        where = f"UDP port {UDP_PORT}" if udp else f"protocol {ProtocolNumber.MOBILITY_HEADER}"
+        try:
+            kind = socket.SOCK_DGRAM if udp else socket.SOCK_RAW
+            protocol = 0 if udp else ProtocolNumber.MOBILITY_HEADER
+            self.socket = socket.socket(socket.AF_INET6, kind | socket.SOCK_NONBLOCK, protocol)
+            self.socket.bind((str(address), UDP_PORT if udp else 0))
+        except OSError as error:
+            raise _opening_error(error, f"signalling on {address}, {where}", address) from None
+        self._errors = None if udp else _raw_icmp(address)
+
+    def serve(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram) -> None:
+        """Call on_datagram for everything that comes in."""
+        loop.add_reader(self.socket.fileno(), self._read, on_datagram)
+
+    def _read(self, on_datagram: OnDatagram) -> None:
+        for _ in range(READS):
+            try:
+                octets, (host, port, *_rest) = self.socket.recvfrom(MAX_DATAGRAM)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                continue  # an ICMPv6 error about something we sent: retransmission is the role's
+            source = IPv6Address(host.partition("%")[0])
+            on_datagram(octets, source, port if self._transport is Transport.UDP else 0)
+
+    def send(self, octets: bytes, destination: IPv6Address, port: int = 0) -> str | None:
+        """Send to a peer. Returns why it could not leave, None when it has; the role repeats what matters."""
+        try:
+            self.socket.sendto(octets, (str(destination), (port or UDP_PORT) if self._transport is Transport.UDP else 0))
+        except OSError as error:
+            return os.strerror(error.errno or 0)
+        return None
+
+    def send_error(self, octets: bytes, destination: IPv6Address) -> None:
+        """Send an ICMPv6 error message; best effort, as all of them."""
+        if self._errors is not None:
+            try:
+                self._errors.sendto(octets, (str(destination), 0))
+            except OSError:
+                return
+
+    def close(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop reading and close."""
+        loop.remove_reader(self.socket.fileno())
+        self.socket.close()
+        if self._errors is not None:
+            self._errors.close()
+
+
+class AccessSocket:
+    """IPv6 frames of one access link, with the link-layer address of whoever sent them.
+
+    A packet socket: an ICMPv6 socket would not tell the link-layer address, nor see a host that sends anything but
+    ICMPv6. A filter in the kernel lets through neighbour discovery and MLD, and of other packets only those of nodes
+    that are not known yet: data packets of attached nodes never wake Python.
+    """
+
+    def __init__(self, interface: str, index: int) -> None:
+        """Open and bind to an interface. Raises NoRights."""
+        self.interface = interface
+        self._index = index
+        try:
+            # bound only after the filter is in place, so that nothing unfiltered is queued
+            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+            self.expect(())
+            self.socket.bind((interface, ETH_P_IPV6))
+        except OSError as error:
+            raise _opening_error(error, f"access link {interface}, packet socket", None) from None
+
+    def serve(self, loop: asyncio.AbstractEventLoop, on_frame: OnFrame) -> None:
+        """Call on_frame for everything that passes the filter."""
+        loop.add_reader(self.socket.fileno(), self._read, on_frame)
+
+    def _read(self, on_frame: OnFrame) -> None:
+        for _ in range(READS):
+            try:
+                packet, (_name, _protocol, kind, _type, link_layer) = self.socket.recvfrom(2048)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                continue  # the interface went down: netlink tells the rest
+            if kind != socket.PACKET_OUTGOING:
+                on_frame(packet, link_layer)
+
+    def send(self, packet: bytes, link_layer: bytes) -> str | None:
+        """Send an IPv6 packet in a frame to a link-layer address. Returns why it could not leave."""
+        try:
+            self.socket.sendto(packet, (self.interface, ETH_P_IPV6, 0, 0, link_layer))
+        except OSError as error:
+            return os.strerror(error.errno or 0)
+        return None
+
+    def expect(self, nodes: Iterable[bytes]) -> None:
+        """From now on data packets of these link-layer addresses are of no interest."""
+        program = frame_filter(list(nodes))
+        octets = create_string_buffer(b"".join(program))
+        self.socket.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), addressof(octets))
+        )
+
+    def close(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop reading and close."""
+        loop.remove_reader(self.socket.fileno())
+        self.socket.close()
+
+
+# --- the filter: classic BPF, on the IPv6 packet; the link-layer header stands at negative offsets ---
+
+LD_WORD, LD_HALF, LD_BYTE, LD_MEMORY, STORE = 0x20, 0x28, 0x30, 0x60, 0x02
+JUMP_IF_EQUAL, RETURN = 0x15, 0x06
+LINK_LAYER = 0xFFE00000  # SKF_LL_OFF
+PASS, DROP = 0xFFFF, 0
+HOP_BY_HOP, ICMPV6 = ProtocolNumber.HOP_BY_HOP, ProtocolNumber.ICMPV6
+ROUTER_SOLICITATION, NEIGHBOR_SOLICITATION, NEIGHBOR_ADVERTISEMENT = 133, 135, 136
+
+
+def frame_filter(known: list[bytes]) -> list[bytes]:
+    """The program: pass solicitations, advertisements of neighbours, MLD; of the rest what strangers send."""
+    program = [
+        _op(LD_BYTE, 6),  # Next Header
+        _op(JUMP_IF_EQUAL, ICMPV6, 0, 4),
+        _op(LD_BYTE, 40),  # ICMPv6 type
+        _op(JUMP_IF_EQUAL, ROUTER_SOLICITATION, 5, 0),
+        _op(JUMP_IF_EQUAL, NEIGHBOR_SOLICITATION, 4, 0),
+        _op(JUMP_IF_EQUAL, NEIGHBOR_ADVERTISEMENT, 3, 4),
+        _op(JUMP_IF_EQUAL, HOP_BY_HOP, 0, 3),
+        _op(LD_BYTE, 40),  # what follows the hop-by-hop options: MLD
+        _op(JUMP_IF_EQUAL, ICMPV6, 0, 1),
+        _op(RETURN, PASS),
+        _op(LD_WORD, LINK_LAYER + 6),
+        _op(STORE, 0),
+        _op(LD_HALF, LINK_LAYER + 10),
+        _op(STORE, 1),
+    ]
+    if len(known) > MAX_FILTERED_NODES:
+        return [*program, _op(RETURN, DROP)]
+    for link_layer in known:
+        first, last = struct.unpack("!IH", link_layer)
+        program += [
+            _op(LD_MEMORY, 0),
+            _op(JUMP_IF_EQUAL, first, 0, 3),
+            _op(LD_MEMORY, 1),
+            _op(JUMP_IF_EQUAL, last, 0, 1),
+            _op(RETURN, DROP),
+        ]
+    return [*program, _op(RETURN, PASS)]
+
+
+def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("HBBI", code, if_true, if_false, value)
+
+
+def _raw_icmp(address: IPv6Address) -> socket.socket:
+    result = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
+    result.setsockopt(socket.IPPROTO_ICMPV6, 1, b"\xff" * 32)  # ICMP6_FILTER: it only sends
+    result.bind((str(address), 0))
+    return result
+
+
+def _opening_error(error: OSError, what: str, address: IPv6Address | None) -> RouterError:
+    text = f"{what}: {os.strerror(error.errno or 0).lower()}"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        cure = 'run as root, with --cap-add NET_RAW, or set signaling = "udp"' if address else "run as root or with --cap-add NET_RAW"
+        return NoRights(f"{text}: {cure}")
+    if error.errno == errno.EADDRINUSE:
+        return InUse(f"{text}: another program has it: end that, or give this router another underlay address")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return NoInterface(f"{text}: {address} is no address of this machine: add it, or choose another with --underlay")
+    return RouterError(text)

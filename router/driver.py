@@ -1,0 +1,242 @@
+"""Runs one role: event -> actions -> effects. It owns the clock and the one timer, and says what it does.
+
+Actions are performed in the order the role gives them. Table edits are done at once; a message to a peer waits for the
+sessions saved before it in the same turn, so that what a peer is told has become durable.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from router.control_sockets import SignalingSocket
+from router.links.attach import AccessInterface
+from router.network import Network
+from router.sessions import Sessions
+from signaling import actions
+from signaling.actions import Action
+from signaling.events import ClockStepped, Event
+from signaling.update_request import node_of, prefixes_of
+from signaling.wire.binding_ack import BindingAck
+from signaling.wire.binding_update import BindingUpdate
+from signaling.wire.message import Message
+from signaling.wire.neighbor import RouterAdvertisement
+from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
+
+log = logging.getLogger("openmar")
+
+CLOCK_STEP = 0.001  # s: a wall clock that moved by more is told to the role
+TIMER_ROUNDING = 0.0005  # s: uvloop rounds to whole milliseconds, and early is of no use
+HISTORY = 1000  # lines kept for a `monitor` that comes later
+
+
+class Role(Protocol):
+    """What every role of `signaling` offers."""
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What to do about an event."""
+
+    def wake(self, now: float) -> list[Action]:
+        """What to do because of the time."""
+
+    @property
+    def next_wake(self) -> float | None:
+        """When wake is due next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something that happened, for people: `monitor` and the log. time: wall clock s."""
+
+    time: float
+    event: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Journalist:
+    """Lines for whoever listens; the last ones are kept."""
+
+    def __init__(self) -> None:
+        self.history: deque[Line] = deque(maxlen=HISTORY)
+        self.listeners: set[Callable[[Line], None]] = set()
+
+    def tell(self, event: str, fields: Mapping[str, Any]) -> None:
+        """A line for everybody."""
+        line = Line(time.time(), event, fields)
+        self.history.append(line)
+        log.info("%s %s", event, " ".join(f"{key}={_text(value)}" for key, value in fields.items()))
+        for listener in tuple(self.listeners):
+            listener(line)
+
+
+def _text(value: object) -> str:
+    return ",".join(str(item) for item in value) if isinstance(value, tuple) else str(value)
+
+
+class Driver:
+    """One role at work."""
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        network: Network,
+        sockets: SignalingSocket,
+        links: Mapping[str, AccessInterface],
+        sessions: Callable[["Driver"], Sessions],
+    ) -> None:
+        self.role = role
+        self.journalist = Journalist()
+        self.network = network
+        self._sockets = sockets
+        self._links = links
+        self.sessions = sessions(self)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wall_minus_monotonic: float | None = None
+        self._durable: asyncio.Future[None] | None = None  # what messages of this turn wait for
+
+    def feed(self, event: Event) -> None:
+        """Something happened."""
+        now = self._now()
+        self._perform(self.role.handle(event, now))
+        self._set_timer()
+
+    def perform(self, todo: list[Action]) -> None:
+        """Actions that came from somewhere else than an event: the farewell."""
+        self._perform(todo)
+
+    def stop(self) -> None:
+        """No more timers."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _now(self) -> float:
+        """Monotonic s; on the way the role is told when the wall clock was set."""
+        now = time.monotonic()
+        difference = time.time() - now
+        if self._wall_minus_monotonic is None or abs(difference - self._wall_minus_monotonic) > CLOCK_STEP:
+            self._wall_minus_monotonic = difference
+            self._perform(self.role.handle(ClockStepped(wall_minus_monotonic=difference), now))
+        return now
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.role.next_wake
+        if due is not None:
+            wait = due - time.monotonic()
+            self._timer = self._loop.call_later(wait + TIMER_ROUNDING if wait > 0 else 0.0, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        now = self._now()
+        due = self.role.next_wake
+        # the timer may still be early
+        if due is not None and due <= now:
+            self._perform(self.role.wake(now))
+        self._set_timer()
+
+    def _perform(self, todo: list[Action]) -> None:
+        self._durable = None
+        for action in todo:
+            PERFORM[type(action)](self, action)
+
+    # --- one method for each kind of action ---
+
+    def _bind(self, action: actions.Bind) -> None:
+        self.network.bind(action.prefix, action.path, action.node)
+        event, fields = _told(action.path)
+        self.journalist.tell(event, {"node": action.node, "prefix": action.prefix, **fields})
+
+    def _unbind(self, action: actions.Unbind) -> None:
+        self.network.unbind(action.prefix)
+
+    def _send(self, action: actions.Send) -> None:
+        if self._durable is not None and not self._durable.done():
+            self._durable.add_done_callback(lambda _: self._send_now(action))
+        else:
+            self._send_now(action)
+
+    def _send_now(self, action: actions.Send) -> None:
+        failure = self._sockets.send(action.octets, action.destination, action.port)
+        fields = _summary(action.message) | {"peer": action.destination}
+        if failure is not None:
+            fields["failed"] = failure
+        self.journalist.tell(f"{NAMES.get(type(action.message), type(action.message).__name__.lower())}-sent", fields)
+
+    def _send_error(self, action: actions.SendError) -> None:
+        self._sockets.send_error(action.octets, action.destination)
+
+    def _send_on_link(self, action: actions.SendOnLink) -> None:
+        link = self._links.get(action.interface)
+        failure = link.send(action) if link is not None else "no such interface"
+        if isinstance(action.message, RouterAdvertisement) or failure is not None:
+            fields: dict[str, Any] = {"node": action.node, "interface": action.interface}
+            if failure is not None:
+                fields["failed"] = failure
+            self.journalist.tell(f"{NAMES.get(type(action.message), 'solicitation')}-sent", fields)
+
+    def _save(self, action: actions.SaveSession) -> None:
+        self._durable = self.sessions.save(action.session)
+
+    def _forget(self, action: actions.ForgetSession) -> None:
+        self._durable = self.sessions.forget(action.node, action.prefix)
+
+    def _find(self, action: actions.FindSessions) -> None:
+        self.sessions.find(action.node)
+
+    def _expect(self, action: actions.ExpectNode) -> None:
+        self.network.expect(action)
+        for link in self._links.values():
+            link.expect(action)
+
+    def _note(self, action: actions.Note) -> None:
+        self.journalist.tell(action.event, action.fields)
+
+
+def _told(path: actions.Path) -> tuple[str, dict[str, Any]]:
+    match path:
+        case actions.LocalLink(interface=interface):
+            return "native", {"interface": interface}
+        case actions.TowardVisited(care_of=care_of):
+            return "tunnel-to-visited", {"peer": care_of}
+        case actions.TowardAnchor(anchor=anchor):
+            return "tunnel-to-anchor", {"peer": anchor}
+        case _:
+            return "held", {}
+
+
+def _summary(message: Message) -> dict[str, Any]:
+    """What of a message is worth a line."""
+    fields: dict[str, Any] = {"node": node_of(message), "prefix": prefixes_of(message)}
+    for name in ("status", "trigger", "lifetime"):
+        value = getattr(message, name, None)
+        if value is not None:
+            fields[name] = getattr(value, "name", value)
+    return fields
+
+
+NAMES: dict[type[Message], str] = {
+    BindingUpdate: "pbu",
+    BindingAck: "pba",
+    BindingRevocationIndication: "bri",
+    BindingRevocationAck: "bra",
+    RouterAdvertisement: "ra",
+}
+PERFORM: dict[type, Callable[[Driver, Any], None]] = {
+    actions.Bind: Driver._bind,
+    actions.Unbind: Driver._unbind,
+    actions.Send: Driver._send,
+    actions.SendError: Driver._send_error,
+    actions.SendOnLink: Driver._send_on_link,
+    actions.SaveSession: Driver._save,
+    actions.ForgetSession: Driver._forget,
+    actions.FindSessions: Driver._find,
+    actions.ExpectNode: Driver._expect,
+    actions.Note: Driver._note,
+}

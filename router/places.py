@@ -1,0 +1,26 @@
+"""Where a router keeps its state and its control socket, unless it is told otherwise. Cheap to import."""
+
+import os
+from pathlib import Path
+
+DEFAULT_NAME = "mar"
+
+
+def default_state_dir() -> Path:
+    """/var/lib/openmar for root, the user's state directory (XDG) for anybody else."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/openmar")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "openmar"
+
+
+def default_run_dir() -> Path:
+    """/run/openmar for root, the user's runtime directory (XDG) or else the state directory for anybody else."""
+    if os.geteuid() == 0:
+        return Path("/run/openmar")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "openmar" if runtime else default_state_dir()
+
+
+def default_socket(name: str = DEFAULT_NAME) -> Path:
+    """The control socket of the router with this name."""
+    return default_run_dir() / f"{name}.sock"

@@ -1,0 +1,222 @@
+"""The embedded store: one SQLite file that the routers of one machine share.
+
+    record    node, revision, sessions (JSON), expires          one row a node
+    anchored  anchor, node                                      who has something anchored where
+    change    cursor, node                                      a bounded log: who was written, in order
+
+All SQL runs in one thread of its own, so that a slow disk delays no packet. WAL and normal sync: a write survives the
+death of the process, not a power cut; the anchor repairs the latter with the next refresh.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from ipaddress import IPv6Address, IPv6Network
+from math import inf
+from pathlib import Path
+from typing import Any, TypeVar
+
+from router.store import Change, Record, StoreError
+from signaling.session import Session, State
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS record (node TEXT PRIMARY KEY, revision INTEGER NOT NULL, sessions TEXT NOT NULL, expires REAL);
+CREATE INDEX IF NOT EXISTS record_expires ON record (expires) WHERE expires IS NOT NULL;
+CREATE TABLE IF NOT EXISTS anchored (anchor TEXT, node TEXT, PRIMARY KEY (anchor, node)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS change (cursor INTEGER PRIMARY KEY AUTOINCREMENT, node TEXT NOT NULL);
+"""
+BUSY_TIMEOUT = 2.0  # s a writer waits for another router's write
+WATCH_EVERY = 0.2  # s between looks for writes of other processes
+LOG_LENGTH = 10_000  # changes kept for watchers that come back
+
+
+class SqliteStore:
+    """Sessions in one file. Raises StoreError when the file cannot be opened or written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._written = asyncio.Event()
+        self._connection: sqlite3.Connection | None = None
+        self._thread.submit(self._guarded, self._open).result()
+
+    async def get(self, node: str) -> Record:
+        """The record of a node."""
+        return await self._run(lambda db: self._get(db, node))
+
+    async def put_if(self, record: Record) -> bool:
+        """Compare and set."""
+        done = await self._run(lambda db: self._put_if(db, record))
+        if done:
+            self._written.set()
+        return done
+
+    async def anchored(self, anchor: IPv6Address) -> list[Session]:
+        """All sessions anchored at this router."""
+        return await self._run(lambda db: self._anchored(db, anchor))
+
+    async def watch(self, cursor: int | None = None) -> AsyncIterator[Change]:
+        """Changes after the cursor; those of other processes are seen within WATCH_EVERY."""
+        if cursor is None:
+            cursor = (await self._run(self._bounds))[1]
+        while True:
+            self._written.clear()
+            oldest, _ = await self._run(self._bounds)
+            if oldest > cursor + 1:
+                cursor = oldest - 1
+                yield Change(node="", cursor=cursor, resync=True)
+            for cursor, node in await self._run(partial(self._changes, after=cursor)):
+                yield Change(node=node, cursor=cursor)
+            try:
+                await asyncio.wait_for(self._written.wait(), WATCH_EVERY)
+            except TimeoutError:
+                continue
+
+    async def expire(self, now: float) -> int:
+        """Remove what ended before now."""
+        return await self._run(lambda db: self._expire(db, now))
+
+    async def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            await self._run(lambda db: db.close())
+            self._connection = None
+        self._thread.shutdown(wait=True)
+
+    # --- below: in the store's own thread ---
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._guarded, lambda: work(self._db()))
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"store {self._path}: {error}") from error
+
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise sqlite3.ProgrammingError("closed")
+        return self._connection
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise sqlite3.DatabaseError(f"written by another version of openmar (schema {version}): use another file")
+        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+        self._connection = db
+
+    @staticmethod
+    def _get(db: sqlite3.Connection, node: str) -> Record:
+        row = db.execute("SELECT revision, sessions FROM record WHERE node = ?", (node,)).fetchone()
+        if row is None:
+            return Record(node=node)
+        return Record(node=node, revision=row[0], sessions=decode(node, row[1]))
+
+    def _put_if(self, db: sqlite3.Connection, record: Record) -> bool:
+        with transaction(db):
+            old = self._get(db, record.node)
+            if old.revision != record.revision:
+                return False
+            self._write(db, old, record.sessions)
+            return True
+
+    @staticmethod
+    def _write(db: sqlite3.Connection, old: Record, sessions: tuple[Session, ...]) -> None:
+        # the cursor is the revision: it never comes back, also not when a record goes and comes again
+        cursor = db.execute("INSERT INTO change (node) VALUES (?)", (old.node,)).lastrowid or 0
+        db.execute("DELETE FROM change WHERE cursor <= ?", (cursor - LOG_LENGTH,))
+        if sessions:
+            expires = max(session.expires for session in sessions)
+            row = (old.node, cursor, encode(sessions), None if expires == inf else expires)
+            db.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", row)
+        else:
+            db.execute("DELETE FROM record WHERE node = ?", (old.node,))
+        before, after = ({str(session.anchor) for session in some} for some in (old.sessions, sessions))
+        db.executemany("DELETE FROM anchored WHERE anchor = ? AND node = ?", [(a, old.node) for a in before - after])
+        db.executemany("INSERT INTO anchored VALUES (?, ?)", [(a, old.node) for a in after - before])
+
+    def _anchored(self, db: sqlite3.Connection, anchor: IPv6Address) -> list[Session]:
+        rows = db.execute(
+            "SELECT node, sessions FROM anchored JOIN record USING (node) WHERE anchor = ?", (str(anchor),)
+        ).fetchall()
+        return [session for row in rows for session in decode(*row) if session.anchor == anchor]
+
+    @staticmethod
+    def _bounds(db: sqlite3.Connection) -> tuple[int, int]:
+        oldest, newest = db.execute("SELECT min(cursor), max(cursor) FROM change").fetchone()
+        return oldest or 0, newest or 0
+
+    @staticmethod
+    def _changes(db: sqlite3.Connection, after: int) -> list[tuple[int, str]]:
+        return db.execute("SELECT cursor, node FROM change WHERE cursor > ? ORDER BY cursor", (after,)).fetchall()
+
+    def _expire(self, db: sqlite3.Connection, now: float) -> int:
+        with transaction(db):
+            nodes = db.execute("SELECT node FROM record WHERE expires < ?", (now,)).fetchall()
+            for (node,) in nodes:
+                self._write(db, self._get(db, node), ())
+            return len(nodes)
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing; other writers wait."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def encode(sessions: tuple[Session, ...]) -> str:
+    """Sessions of one node as JSON; the node is the key of the record and is not repeated."""
+    return json.dumps([_plain(session) for session in sessions], separators=(",", ":"))
+
+
+def decode(node: str, text: str) -> tuple[Session, ...]:
+    """Sessions from JSON."""
+    return tuple(_session(node, item) for item in json.loads(text))
+
+
+def _plain(session: Session) -> dict[str, Any]:
+    return {
+        "prefix": str(session.prefix),
+        "anchor": str(session.anchor),
+        "state": session.state.value,
+        "care_of": str(session.care_of),
+        "link_layer": session.link_layer.hex(),
+        "technology": session.technology,
+        "timestamp": session.timestamp,
+        "expires": None if session.expires == inf else session.expires,
+        "valid_lifetime": session.valid_lifetime,
+    }
+
+
+def _session(node: str, item: dict[str, Any]) -> Session:
+    return Session(
+        node=node,
+        prefix=IPv6Network(item["prefix"]),
+        anchor=IPv6Address(item["anchor"]),
+        state=State(item["state"]),
+        care_of=IPv6Address(item["care_of"]),
+        link_layer=bytes.fromhex(item["link_layer"]),
+        technology=item["technology"],
+        timestamp=item["timestamp"],
+        expires=inf if item["expires"] is None else item["expires"],
+        valid_lifetime=item["valid_lifetime"],
+    )
