@@ -47,18 +47,22 @@ class SignalingSocket:
 
     def serve(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram) -> None:
         """Call on_datagram for everything that comes in."""
-        loop.add_reader(self.socket.fileno(), self._read, on_datagram)
+        self._loop, self._on_datagram = loop, on_datagram
+        loop.add_reader(self.socket.fileno(), self._read)
 
-    def _read(self, on_datagram: OnDatagram) -> None:
+    def _read(self) -> None:
         for _ in range(READS):
             try:
                 octets, (host, port, *_rest) = self.socket.recvfrom(MAX_DATAGRAM)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                continue  # an ICMPv6 error about something we sent: retransmission is the role's
+                # an ICMPv6 error about something we sent: repeating it is the role's; uvloop hears nothing more after it
+                self._loop.remove_reader(self.socket.fileno())
+                self._loop.add_reader(self.socket.fileno(), self._read)
+                return
             source = IPv6Address(host.partition("%")[0])
-            on_datagram(octets, source, port if self._transport is Transport.UDP else 0)
+            self._on_datagram(octets, source, port if self._transport is Transport.UDP else 0)
 
     def send(self, octets: bytes, destination: IPv6Address, port: int = 0) -> str | None:
         """Send to a peer. Returns why it could not leave, None when it has; the role repeats what matters."""
@@ -106,18 +110,22 @@ class AccessSocket:
 
     def serve(self, loop: asyncio.AbstractEventLoop, on_frame: OnFrame) -> None:
         """Call on_frame for everything that passes the filter."""
-        loop.add_reader(self.socket.fileno(), self._read, on_frame)
+        self._loop, self._on_frame = loop, on_frame
+        loop.add_reader(self.socket.fileno(), self._read)
 
-    def _read(self, on_frame: OnFrame) -> None:
+    def _read(self) -> None:
         for _ in range(READS):
             try:
                 packet, (_name, _protocol, kind, _type, link_layer) = self.socket.recvfrom(2048)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                continue  # the interface went down: netlink tells the rest
+                # the interface went down, netlink tells the rest; uvloop hears nothing more after an error
+                self._loop.remove_reader(self.socket.fileno())
+                self._loop.add_reader(self.socket.fileno(), self._read)
+                return
             if kind != socket.PACKET_OUTGOING:
-                on_frame(packet, link_layer)
+                self._on_frame(packet, link_layer)
 
     def send(self, packet: bytes, link_layer: bytes) -> str | None:
         """Send an IPv6 packet in a frame to a link-layer address. Returns why it could not leave."""

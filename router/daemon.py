@@ -111,6 +111,7 @@ class Router:
         for found in self.network.clean():
             log.warning("removed what an earlier run left behind: %s", found)
         self.network.use_tun(config.tun, mtu)
+        self.network.claim(config.prefixes)
         if config.interfaces:
             self.network.forward(self.underlay.interface)
         self.store = open_store(config.store_url)

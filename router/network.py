@@ -7,7 +7,7 @@ has no owner mark (sysctls, a link-layer address) is written to a journal before
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
@@ -20,13 +20,14 @@ from router.forwarding import Device, Edits, WantedBinding, WantedRoute, edits
 from router.forwarding import Table as Where
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import ROUTE_PROTOCOL, Address, Link, Neighbor, Route, Rule
-from router.links.rtnetlink_constants import AddressFlag, NeighborState, Table
+from router.links.rtnetlink_constants import AddressFlag, NeighborState, RouteKind, Table
 from signaling import actions
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
 
 T = TypeVar("T")
 
 RULE_PRIORITY = 5213  # before the main table (32766), after the local one (0)
+LAST_RESORT = 1 << 31  # metric: any other route to the same prefix is better
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETDOWN}
 SYSCTL = Path("/proc/sys/net/ipv6")
 LINK_LOCAL_LENGTH = 64
@@ -126,9 +127,16 @@ class Network:
             self.unbind(prefix)
         for name in list(self._access):
             self.remove_access(name)
+        for route in self._netlink.routes(protocol=ROUTE_PROTOCOL):
+            self._quietly(self._netlink.delete_route, route)
         for change in reversed(self._journal.changes):
             self._restore(change)
         self._journal.clear()
+
+    def claim(self, pools: Iterable[IPv6Network]) -> None:
+        """What nobody was lent is unreachable, or packets to it would go in circles between us and the core."""
+        for pool in pools:
+            self._netlink.replace_route(Route(destination=pool, kind=RouteKind.UNREACHABLE, metric=LAST_RESORT))
 
     def use_tun(self, name: str, mtu: int) -> None:
         """The TUN exists: switch it on."""
@@ -187,12 +195,13 @@ class Network:
 
     def expect(self, action: actions.ExpectNode) -> None:
         """A node is known to be there: its packets need no address resolution. Or it left: the kernel forgets it."""
-        if action.interface is None:
-            for index in self._access.values():
-                for near in self._netlink.neighbors(index):
-                    if near.link_layer == action.link_layer:
-                        self._quietly(self._netlink.delete_neighbor, near)
-        elif action.link_local is not None and action.interface in self._access:
+        for index in self._access.values():
+            for near in self._netlink.neighbors(index):
+                # an address that could not be resolved while nobody was there would be left alone for a second
+                unresolved = not near.link_layer and not near.address.is_multicast
+                if unresolved or action.interface is None and near.link_layer == action.link_layer:
+                    self._quietly(self._netlink.delete_neighbor, near)
+        if action.link_local is not None and action.interface in self._access:
             index = self._access[action.interface]
             neighbor = Neighbor(
                 index=index,

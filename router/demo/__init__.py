@@ -1,0 +1,1 @@
+"""A small world of network namespaces, and traffic to play on it."""

@@ -1,0 +1,128 @@
+"""What the captures and reports of a demo say, as figures. Pure: packets and reports in, numbers out.
+
+All times are CLOCK_REALTIME in seconds.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+from router.demo.capture import Packet
+from signaling.iana import Icmpv6Type, ProtocolNumber
+
+TUNNEL_PORT = 5437  # RFC 5844 4.2.2.2
+ETHERNET, IPV6, UDP = 14, 40, 8  # octets of headers
+SIGNS = {
+    Icmpv6Type.ROUTER_SOLICITATION: "router solicitation",
+    Icmpv6Type.NEIGHBOR_SOLICITATION: "neighbour solicitation",
+    Icmpv6Type.NEIGHBOR_ADVERTISEMENT: "neighbour advertisement",
+    Icmpv6Type.ECHO_REPLY: "echo reply",
+    Icmpv6Type.MULTICAST_LISTENER_REPORT_V2: "MLD report",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One handover as the lab made it. made: the node's link was up at the new router."""
+
+    origin: str
+    target: str
+    broken: float
+    made: float
+    until: float  # the next move, or the end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """What the node's own link saw after a move."""
+
+    sign: str  # what the node sent first
+    heard: float  # when
+    first_downlink: float | None  # first packet to its old address through the new router; None: none came
+
+
+def arrival(packets: Iterable[Packet], move: Move, node: bytes, old_address: IPv6Address) -> Arrival | None:
+    """When the node showed itself on the new link, and when its old address was reached there.
+
+    packets: captured on the node's link, oldest first. None: the node sent nothing at all.
+    """
+    heard: Packet | None = None
+    for packet in packets:
+        if not move.made <= packet.time < move.until:
+            continue
+        if heard is None and packet.from_link_layer == node and packet.is_ipv6:
+            heard = packet
+        if heard is not None and packet.from_link_layer != node and packet.destination == old_address:
+            if packet.next_header != ProtocolNumber.ICMPV6:
+                return Arrival(sign=sign(heard), heard=heard.time, first_downlink=packet.time)
+    return None if heard is None else Arrival(sign=sign(heard), heard=heard.time, first_downlink=None)
+
+
+def sign(packet: Packet) -> str:
+    """What kind of packet gave the node away."""
+    octets = packet.octets[ETHERNET:]
+    next_header, at = octets[6], IPV6
+    if next_header == ProtocolNumber.HOP_BY_HOP and len(octets) > IPV6 + 1:
+        next_header, at = octets[IPV6], IPV6 + 8 * (octets[IPV6 + 1] + 1)
+    if next_header == ProtocolNumber.ICMPV6 and len(octets) > at:
+        return SIGNS.get(Icmpv6Type(octets[at]), "ICMPv6") if octets[at] in set(Icmpv6Type) else "ICMPv6"
+    return {ProtocolNumber.TCP: "TCP segment", ProtocolNumber.UDP: "datagram"}.get(
+        ProtocolNumber(next_header) if next_header in set(ProtocolNumber) else ProtocolNumber.NO_NEXT_HEADER, "packet"
+    )
+
+
+def losses(arrivals: Sequence[tuple[int, float, float]], moves: Sequence[Move]) -> list[int]:
+    """Numbered datagrams that never came, for each move: those sent from its break on until the next one.
+
+    arrivals: (number, sent, arrived). A datagram that is lost was sent about when its neighbours were.
+    """
+    sent = {number: at for number, at, _ in arrivals}
+    lost = [0] * len(moves)
+    if not sent:
+        return lost
+    known = min(sent)
+    for number in range(min(sent), max(sent)):
+        if number in sent:
+            known = number
+            continue
+        at = sent[known]  # a moment too early at most
+        for index in reversed(range(len(moves))):
+            if at >= moves[index].broken - 0.05:
+                lost[index] += 1
+                break
+    return lost
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnelled:
+    """A packet that crossed the core inside a tunnel."""
+
+    time: float
+    source: IPv6Address
+    destination: IPv6Address
+
+
+def tunnelled(packets: Iterable[Packet]) -> list[Tunnelled]:
+    """The inner packets of all tunnels, of either encapsulation."""
+    found: list[Tunnelled] = []
+    for packet in packets:
+        inner = _inner(packet)
+        if len(inner) >= IPV6 and inner[0] >> 4 == 6:
+            found.append(Tunnelled(packet.time, IPv6Address(inner[8:24]), IPv6Address(inner[24:40])))
+    return found
+
+
+def _inner(packet: Packet) -> bytes:
+    if not packet.is_ipv6:
+        return b""
+    octets = packet.octets[ETHERNET:]
+    if packet.next_header == ProtocolNumber.IPV6:
+        return octets[IPV6:]
+    if packet.next_header == ProtocolNumber.UDP and int.from_bytes(octets[IPV6 + 2 : IPV6 + 4]) == TUNNEL_PORT:
+        return octets[IPV6 + UDP :]
+    return b""
+
+
+def strays(inner: Iterable[Tunnelled], pool: IPv6Network, begin: float, end: float) -> int:
+    """How many packets of a pool were in a tunnel during this time, though their node was with its anchor."""
+    return sum(begin <= item.time < end and (item.source in pool or item.destination in pool) for item in inner)
