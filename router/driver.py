@@ -67,7 +67,8 @@ class Journalist:
         """A line for everybody."""
         line = Line(time.time(), event, fields)
         self.history.append(line)
-        log.info("%s %s", event, " ".join(f"{key}={_text(value)}" for key, value in fields.items()))
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s %s", event, " ".join(f"{key}={_text(value)}" for key, value in fields.items()))
         for listener in tuple(self.listeners):
             listener(line)
 
@@ -213,7 +214,9 @@ def _told(path: actions.Path) -> tuple[str, dict[str, Any]]:
 
 def _summary(message: Message) -> dict[str, Any]:
     """What of a message is worth a line."""
-    fields: dict[str, Any] = {"node": node_of(message), "prefix": prefixes_of(message)}
+    fields: dict[str, Any] = {}
+    if node := node_of(message):
+        fields = {"node": node, "prefix": prefixes_of(message)}
     for name in ("status", "trigger", "lifetime"):
         value = getattr(message, name, None)
         if value is not None:

@@ -36,6 +36,7 @@ PROBES = 3  # MAX_UNICAST_SOLICIT, RFC 4861 10
 PROBE_INTERVAL = 1.0  # s, RetransTimer, RFC 4861 10
 QUICK_PROBE_INTERVAL = 0.1  # s, when an anchor waits for the answer
 MIN_MTU = 1280  # octets, RFC 8200 5
+QUERY = MulticastListenerQuery(max_response_delay=1)
 
 
 @dataclass(slots=True)
@@ -61,6 +62,7 @@ class Attachment:
     probes: int = 0  # unanswered ones
     probe_interval: float = PROBE_INTERVAL
     advertised: int = 0  # advertisements since the last change
+    changed: float = -inf  # monotonic s, of that change
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +166,13 @@ class AccessLink:
         link = self.links.get(item.interface) if item else None
         if item is None or link is None:
             return []
-        item.advertised = 1 if changed else item.advertised + 1
-        again = ADVERTISE_AGAIN[item.advertised - 1] if item.advertised <= len(ADVERTISE_AGAIN) else None
-        self.deadlines.set(("advertise", node), now + (again or self._settings.advertise_every))
+        if changed:
+            item.advertised, item.changed = 0, now
+        again = now + self._settings.advertise_every
+        if item.advertised < len(ADVERTISE_AGAIN):
+            again = max(now, item.changed + ADVERTISE_AGAIN[item.advertised])
+        item.advertised += 1
+        self.deadlines.set(("advertise", node), again)
         return [self._advertisement(item, link, offers, self._settings.router_lifetime)]
 
     def farewell(self, node: str, offers: Sequence[Offer]) -> list[Action]:
@@ -224,22 +230,29 @@ class AccessLink:
         link.solicited += 1
         self._counters["link.solicitations"] += 1
         echo = EchoRequest(identifier=0x5213, sequence_number=link.solicited)
-        query = MulticastListenerQuery(max_response_delay=1)
-        return [self._send(message, link, ALL_NODES, ALL_NODES_LINK_LAYER) for message in (echo, query)]
+        return [self._send(message, link, ALL_NODES, ALL_NODES_LINK_LAYER) for message in (echo, QUERY)]
 
     def _probe(self, item: Attachment, now: float, findings: Findings) -> None:
         """Ask a node by Neighbor Solicitation; after three without an answer it is gone (RFC 4861 7.3.3)."""
         link = self.links.get(item.interface)
         if item.probes >= PROBES:
             findings.gone.append(item.node)
-        elif link is not None and item.link_local is not None:
+        elif link is not None:
             item.probes += 1
             self.deadlines.set(("probe", item.node), now + item.probe_interval)
-            solicitation = NeighborSolicitation(
-                target=item.link_local, options=(SourceLinkLayerAddress(address=link.link_layer),)
-            )
             self._counters["link.probes"] += 1
-            findings.actions.append(self._send(solicitation, link, item.link_local, item.link_layer, item.node))
+            destination = item.link_local or ALL_NODES
+            findings.actions.extend(
+                self._send(message, link, destination, item.link_layer, item.node)
+                for message in self._questions(item, link)
+            )
+
+    def _questions(self, item: Attachment, link: Link) -> list[Message]:
+        """What a node has to answer; one whose address is not known yet is asked as all nodes are, in a frame to it."""
+        if item.link_local is None:
+            return [EchoRequest(identifier=0x5213, sequence_number=item.probes), QUERY]
+        source = SourceLinkLayerAddress(address=link.link_layer)
+        return [NeighborSolicitation(target=item.link_local, options=(source,))]
 
     def _probe_later(self, item: Attachment, now: float) -> None:
         every = self._settings.probe_every or inf

@@ -65,11 +65,18 @@ class Anchor:
             entry.care_of, entry.interface = self._settings.address, interface
             entry.link_layer, entry.technology = link_layer, self._settings.technology
             entry.timestamp = max(self._clock.timestamp(now), entry.timestamp + 1)
+            entry.valid_lifetime = max(entry.valid_lifetime, self._settings.valid_lifetime)  # it is advertised now
             self._expire_at(entry, inf)
             actions += [Bind(prefix=entry.prefix, path=LocalLink(interface=interface), node=node), self._save(entry)]
             if was_at is not None:
                 actions += self._revoker.revoke(entry, was_at, different_access=moved_technology, now=now)
         return actions
+
+    def solicited(self, node: str, now: float) -> None:
+        """The node asked for a router on our link: it is here now, whatever updates from before say."""
+        for entry in self.cache.of(node):
+            if entry.state is State.LOCAL:
+                entry.timestamp = max(self._clock.timestamp(now), entry.timestamp)
 
     def leave(self, node: str, now: float) -> list[Action]:
         """The node has left our access link; nobody knows yet where it went."""
@@ -84,6 +91,10 @@ class Anchor:
     def local(self, node: str) -> list[IPv6Network]:
         """The prefixes of a node that are anchored here and delivered here."""
         return [entry.prefix for entry in self.cache.of(node) if entry.state is State.LOCAL]
+
+    def lost(self, node: str) -> bool:
+        """Whether a node has a prefix of this router that nobody delivers."""
+        return any(entry.state in (State.GUARD, State.HOLD) for entry in self.cache.of(node))
 
     def restore(self, sessions: tuple[Session, ...], now: float) -> list[Action]:
         """Take up what a run before this one had lent. Whether nodes are still here, they will show themselves."""

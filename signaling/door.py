@@ -56,7 +56,7 @@ class Door:
         if peer is None:
             return Verdict.STRANGER if self._required else Verdict.TRUSTED
         if not peer.key:
-            return Verdict.TRUSTED
+            return Verdict.UNSIGNED if self._required else Verdict.TRUSTED
         spi = authentication.spi_of(message)
         if spi is None:
             return Verdict.UNSIGNED

@@ -12,7 +12,7 @@ from signaling.deadlines import Deadlines
 from signaling.door import Door
 from signaling.iana import BindingUpdateFlag, HandoffIndicator, Status
 from signaling.session import Session
-from signaling.settings import Clock, Counters, Settings
+from signaling.settings import TIMESTAMP_UNITS, Clock, Counters, Settings
 from signaling.update_list import Progress, Registration, Step
 from signaling.update_request import identifier_of, node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
@@ -52,12 +52,13 @@ class Registrar:
         self._counters = counters
         self._is_present = is_present
         self._list: dict[IPv6Network, Registration] = {}
+        self._of_node: dict[str, dict[IPv6Network, Registration]] = {}
         self._waiting: dict[int, Registration] = {}
         self._sequence_number = 0
 
     def of(self, node: str) -> list[Registration]:
         """All registrations of a node."""
-        return [item for item in self._list.values() if item.node == node]
+        return list(self._of_node.get(node, {}).values())
 
     def all(self) -> list[Registration]:
         """All registrations."""
@@ -75,19 +76,14 @@ class Registrar:
             self._counters["registrar.anchor-is-no-peer"] += 1
             return [Note("anchor-is-no-peer", {"node": session.node, "anchor": session.anchor})]
         item = self._list.get(session.prefix)
+        if item is not None and item.node != session.node:
+            self._drop(item)  # its anchor has lent the prefix to another node since then
+            item = None
         if item is not None and item.progress in (Progress.PENDING, Progress.VISITED) and item.interface == interface:
             return []
         # the store proves that it is the same node; which of its interfaces came, the link-layer address tells
         same = session.link_layer == link_layer and session.technology == self._settings.technology
-        item = self._list[session.prefix] = item or Registration(
-            node=session.node,
-            prefix=session.prefix,
-            anchor=session.anchor,
-            interface=interface,
-            link_layer=link_layer,
-            handoff=HandoffIndicator.HANDOFF_STATE_UNKNOWN,
-            valid_lifetime=session.valid_lifetime,
-        )
+        item = item or self._add(session, interface, link_layer)
         item.handoff = (
             HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE
             if same
@@ -108,6 +104,8 @@ class Registrar:
 
     def insist(self, items: list[Registration], now: float) -> list[Action]:
         """The anchor believes in something older than what we know: register again, with a newer timestamp."""
+        for item in items:
+            item.contested = True
         return [action for item in items for action in self._ask(item, now)]
 
     def leave(self, node: str, now: float) -> list[Action]:
@@ -159,7 +157,7 @@ class Registrar:
         if item.progress is Progress.LEAVING:
             return []
         self._counters["registrar.accepted"] += 1
-        item.expires = now + ack.lifetime
+        item.expires, item.contested = now + ack.lifetime, False
         margin = min(REFRESH_BEFORE, ack.lifetime / 3)
         self.deadlines.set(item.prefix, item.expires - margin)
         fields: dict[str, object] = {"node": item.node, "prefix": item.prefix, "anchor": item.anchor}
@@ -168,7 +166,8 @@ class Registrar:
     def _refused(self, item: Registration, ack: BindingAck, now: float) -> list[Action]:
         name = ack.status.name if isinstance(ack.status, Status) else str(ack.status)
         self._counters[f"registrar.refused.{name.lower().replace('_', '-')}"] += 1
-        if ack.status in ORDER_LOST and item.progress in (Progress.PENDING, Progress.VISITED):
+        order_lost = ack.status in ORDER_LOST or self._clocks_agree(ack, now)
+        if order_lost and item.progress in (Progress.PENDING, Progress.VISITED):
             return self._order_lost(item, ack, now)
         if not item.step(Step.REFUSED):
             return []
@@ -191,9 +190,16 @@ class Registrar:
         """
         if ack.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW:
             self._sequence_number = ack.sequence_number
-        item.proof_after = now
+        item.proof_after, item.contested = now, True
         self._present(item, now)
         return []
+
+    def _clocks_agree(self, ack: BindingAck, now: float) -> bool:
+        """Whether a refused timestamp was one that came late or twice: the anchor's clock and ours show the same."""
+        theirs = ack.option(Timestamp)
+        window = self._settings.timestamp_window * TIMESTAMP_UNITS
+        mismatch = ack.status == Status.TIMESTAMP_MISMATCH
+        return mismatch and theirs is not None and abs(theirs.value - self._clock.timestamp(now)) <= window
 
     def revoked(self, prefix: IPv6Network) -> list[Action]:
         """The anchor has taken the registration back (RFC 5846 9.1)."""
@@ -228,7 +234,8 @@ class Registrar:
             return self._ask(item, now)
         first = item.answered
         retry_after = INITIAL_BINDACK_TIMEOUT if first else min(item.retry_after * 2, MAX_BINDACK_TIMEOUT)
-        return self._send_update(item, HandoffIndicator.HANDOFF_STATE_NOT_CHANGED, retry_after, now)
+        handoff = item.handoff if item.contested else HandoffIndicator.HANDOFF_STATE_NOT_CHANGED
+        return self._send_update(item, handoff, retry_after, now)
 
     def _present(self, item: Registration, now: float) -> bool:
         """Whether the node is here; if that has to be found out first, look again in a moment."""
@@ -260,7 +267,7 @@ class Registrar:
         return [bind, *self._send_update(item, item.handoff, INITIAL_BINDACK_TIMEOUT, now)]
 
     def _send_update(self, item: Registration, handoff: int, retry_after: float, now: float) -> list[Action]:
-        item.sent = [at for at in item.sent if at > now - 1.0]
+        item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline below, to the last bit
         if len(item.sent) >= MAX_UPDATE_RATE:
             self.deadlines.set(item.prefix, item.sent[0] + 1.0)
             return []
@@ -283,7 +290,7 @@ class Registrar:
         ]
         if any(item.link_layer):  # an identifier of zeros is not valid: left out (RFC 5213 6.9.1.1)
             options.append(MobileNodeLinkLayerIdentifier(identifier=item.link_layer))
-        options.append(Timestamp(value=self._clock.timestamp(now)))
+        options.append(Timestamp(value=self._clock.stamp(now)))
         update = BindingUpdate(
             sequence_number=item.sequence_number,
             flags=BindingUpdateFlag.ACKNOWLEDGE | BindingUpdateFlag.PROXY_REGISTRATION,
@@ -303,10 +310,28 @@ class Registrar:
             Note("prefix-gone", {"node": item.node, "prefix": item.prefix, "anchor": item.anchor}),
         ]
 
+    def _add(self, session: Session, interface: str, link_layer: bytes) -> Registration:
+        item = Registration(
+            node=session.node,
+            prefix=session.prefix,
+            anchor=session.anchor,
+            interface=interface,
+            link_layer=link_layer,
+            handoff=HandoffIndicator.HANDOFF_STATE_UNKNOWN,
+            valid_lifetime=session.valid_lifetime,
+        )
+        self._list[item.prefix] = item
+        self._of_node.setdefault(item.node, {})[item.prefix] = item
+        return item
+
     def _drop(self, item: Registration) -> None:
         self._forget_question(item)
         self.deadlines.cancel(item.prefix)
         del self._list[item.prefix]
+        of_node = self._of_node[item.node]
+        del of_node[item.prefix]
+        if not of_node:
+            del self._of_node[item.node]
 
 
 DUE: dict[Progress, Callable[[Registrar, Registration, float], list[Action]]] = {

@@ -87,7 +87,7 @@ class Revoker:
         number = outstanding.indication.sequence_number
         # a timestamp of its own for every copy, or the second would be taken for a replay of the first
         subject = tuple(item for item in outstanding.indication.options if not isinstance(item, Timestamp))
-        timestamp = Timestamp(value=self._clock.timestamp(now))
+        timestamp = Timestamp(value=self._clock.stamp(now))
         indication = replace(outstanding.indication, options=(*subject, timestamp))
         self._outstanding[number] = outstanding
         self.deadlines.set(number, now + FIRST_DELAY * 2 ** (outstanding.tries - 1))

@@ -64,6 +64,12 @@ class Clock:
 
     def __init__(self) -> None:
         self.wall_minus_monotonic = 0.0
+        self._last_stamp = 0
+
+    def step(self, wall_minus_monotonic: float) -> None:
+        """The wall clock was set. Stamps follow it, backwards too: they must agree with the peers' clocks."""
+        self.wall_minus_monotonic = wall_minus_monotonic
+        self._last_stamp = 0
 
     def wall(self, now: float) -> float:
         """Seconds since 1970."""
@@ -76,6 +82,11 @@ class Clock:
     def timestamp(self, now: float) -> int:
         """The wall clock as RFC 5213 8.8 writes it: 1/65536 s since 1970."""
         return int(self.wall(now) * TIMESTAMP_UNITS)
+
+    def stamp(self, now: float) -> int:
+        """A timestamp that no message before had: the second of two equal ones would be taken for a replay."""
+        self._last_stamp = max(self.timestamp(now), self._last_stamp + 1)
+        return self._last_stamp
 
 
 Counters = Counter[str]  # "part.reason" -> how often; read by `show counters`

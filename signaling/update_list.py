@@ -40,6 +40,7 @@ class Step(Enum):
 
 NEXT: dict[tuple[Progress, Step], Progress] = {
     (Progress.NONE, Step.FOUND): Progress.PENDING,
+    (Progress.PENDING, Step.FOUND): Progress.PENDING,
     (Progress.PENDING, Step.ACCEPTED): Progress.VISITED,
     (Progress.PENDING, Step.REFUSED): Progress.REFUSED,
     (Progress.PENDING, Step.DUE): Progress.PENDING,
@@ -85,6 +86,7 @@ class Registration:
     tries: int = 0
     retry_after: float = 0.0  # s, doubles with each try
     sent: list[float] = field(default_factory=list)  # monotonic s, of the last few updates
+    contested: bool = False  # the anchor believes in another router: to register again is a handoff, no refresh
     proof_after: float = -inf  # monotonic s: ask only if the node was heard since then
     expires: float = 0.0  # monotonic s, of the lifetime that was granted
 

@@ -117,13 +117,16 @@ def packet_block(nanoseconds: int, octets: bytes, original: int, outgoing: bool)
 
 def open_capture(interface: str) -> socket.socket:
     """A socket that hears all packets of an interface of this network namespace, or of every one (ANY)."""
-    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: hears nothing until bound
+    # protocol 0 hears nothing until it is bound; without an interface to bind to, it hears all of them at once
+    protocol = socket.htons(ETH_P_ALL) if interface == ANY else 0
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, protocol)
     for name in (SO_RCVBUFFORCE, socket.SO_RCVBUF):
         with suppress(PermissionError):
             opened.setsockopt(socket.SOL_SOCKET, name, BUFFER)
             break
     opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    opened.bind(("" if interface == ANY else interface, ETH_P_ALL))
+    if interface != ANY:
+        opened.bind((interface, ETH_P_ALL))
     return opened
 
 

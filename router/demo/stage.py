@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -127,10 +127,10 @@ class Stage:
         program.wait_for("ready")
         self._programs[name] = program
 
-    def start_traffic(self) -> None:
+    def start_traffic(self, address: IPv6Address) -> None:
         """Begin what runs all the time: a download, an upload, and a datagram every millisecond to the node."""
         cn, mn = self.world["cn"], self.world["mn"]
-        self.address = self.wait_for_address("mar1")
+        self.address = address
         self._program("server", cn, "tcp-serve").wait_for("ready")
         self._program("download", mn, "tcp-get", str(CN_ADDRESS), "--rate", str(DOWNLOAD_RATE)).wait_for("connected")
         self._program("upload", mn, "tcp-put", str(CN_ADDRESS), "--rate", str(UPLOAD_RATE)).wait_for("connected")
@@ -144,7 +144,7 @@ class Stage:
     def progress(self, name: str) -> int:
         """Octets a stream has carried so far."""
         reports = self._programs[name].reports("progress")
-        return int(reports[-1].get("octets", reports[-1].get("sent", 0))) if reports else 0
+        return int(reports[-1]["octets"]) if reports else 0
 
     def stop_traffic(self) -> dict[str, Report]:
         """End everything and return the last report of each program."""
@@ -179,7 +179,7 @@ class Stage:
             if not item.address.is_link_local and not item.flags & (AddressFlag.TENTATIVE | AddressFlag.DADFAILED)
         ]
 
-    def wait_for_address(self, mar: str) -> IPv6Address:
+    def wait_for_address(self, mar: str, meanwhile: Callable[[], None]) -> IPv6Address:
         """The node's address from that router's pool, once it may be used. Raises RouterError."""
         wanted = pool(self.world.mars.index(mar) + 1)
         deadline = time.monotonic() + ADDRESS_WITHIN
@@ -189,6 +189,7 @@ class Stage:
                     return address
             if time.monotonic() > deadline:
                 raise RouterError(f"the node formed no address of {wanted} at {mar} within {ADDRESS_WITHIN:g} s")
+            meanwhile()
             time.sleep(0.02)
 
     def connect(self) -> NewConnection:

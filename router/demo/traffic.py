@@ -463,16 +463,14 @@ class Program:
             time.sleep(0.002)
 
     def stop(self, timeout: float = 10.0) -> Report:
-        """End it politely and return its last report."""
+        """End it politely and return its last report; the others can still be read."""
         self.process.terminate()
         try:
             self.process.wait(timeout)
         except TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        done = self.wait_for("done", 0.0)
-        self.close()
-        return done
+        return self.wait_for("done", 0.0)
 
     def close(self) -> None:
         """Forget its output; the process is the lab's to end."""

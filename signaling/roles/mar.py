@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
-from signaling.access_link import QUICK_PROBE_INTERVAL, AccessLink, Offer
-from signaling.actions import Action, ExpectNode, FindSessions, Note, SendError
+from signaling.access_link import PROBE_INTERVAL, QUICK_PROBE_INTERVAL, AccessLink, Offer
+from signaling.actions import Action, Bind, ExpectNode, FindSessions, Note, SendError, Unbind
 from signaling.anchor import Anchor
 from signaling.deadlines import Deadlines
 from signaling.door import Door, Verdict
@@ -98,8 +98,10 @@ class Mar:
         actions += self.anchor.wake(now)
         actions += [FindSessions(node=node) for node in self._find_again.due(now) if node in self.access.attached]
         for node in findings.advertise:
-            actions += self.access.advertise(node, self._offers(node), now, changed=False)
-        return actions + self._offer_changes(self.access.attached, now)
+            actions += self._advertise_again(node, now)
+        # what a node is offered changes only where a path does
+        touched = dict.fromkeys(action.node for action in actions if isinstance(action, Bind | Unbind))
+        return actions + self._offer_changes(touched, now)
 
     @property
     def next_wake(self) -> float | None:
@@ -133,9 +135,12 @@ class Mar:
         actions = self._settle(node, RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED, now)
         here = self.access.attached[node]
         if not fresh:
+            if self.anchor.lost(node):  # it was registered elsewhere while it stayed here, and is so no longer
+                actions += self.anchor.attach(node, here.interface, here.link_layer, now)
             if event.trigger == "rs":
-                actions += self.access.advertise(node, self._offers(node), now, changed=False)
-            return actions
+                self.anchor.solicited(node, now)
+                actions += self._advertise_again(node, now)
+            return actions + self._offer_changes((node,), now)
         fields: dict[str, object] = {"node": node, "interface": event.interface, "trigger": event.trigger}
         actions += [FindSessions(node=node), Note("attached", fields), self.access.expect(here)]
         self._offered.pop(node, None)
@@ -175,17 +180,25 @@ class Mar:
         ]
 
     def _offer_changes(self, nodes: Iterable[str], now: float) -> list[Action]:
-        """Advertise to those nodes whose offers differ from what they were told last; what is lost is withdrawn."""
+        """Advertise to those nodes whose offers differ from what they were told last; what is lost is withdrawn.
+
+        A withdrawal stays among the offers as long as the node is here: any one advertisement may be lost.
+        """
         actions: list[Action] = []
         for node in nodes:
+            if node not in self.access.attached:
+                continue
             offers, before = self._offers(node), self._offered.get(node)
+            kept = {offer.prefix for offer in offers}
+            offers += [Offer(offer.prefix, 0, 0) for offer in before or () if offer.prefix not in kept]
             if offers == before:
                 continue
             self._offered[node] = offers
-            kept = {offer.prefix for offer in offers}
-            withdrawn = [Offer(offer.prefix, 0, 0) for offer in before or () if offer.prefix not in kept]
-            actions += self.access.advertise(node, offers + withdrawn, now)
+            actions += self.access.advertise(node, offers, now)
         return actions
+
+    def _advertise_again(self, node: str, now: float) -> list[Action]:
+        return self.access.advertise(node, self._offered.get(node, ()), now, changed=False)
 
     # --- the store ---
 
@@ -198,7 +211,13 @@ class Mar:
             return [Note("store-away", {"node": event.node})]
         actions: list[Action] = []
         for session in event.sessions:
-            if session.anchor != self.settings.address and session.state is not State.FREE:
+            if session.anchor == self.settings.address or session.state is State.FREE:
+                continue
+            if session.care_of != self.settings.address and session.timestamp > self.clock.timestamp(here.heard):
+                # it was seen elsewhere after we heard it: what is its own there is not ours to take
+                self.access.doubt(event.node, now, PROBE_INTERVAL)
+                self._find_again.set(event.node, now + FIND_AGAIN)
+            else:
                 actions += self.registrar.register(session, here.interface, here.link_layer, now)
         return actions
 
@@ -206,7 +225,7 @@ class Mar:
         return self.anchor.restore(event.sessions, now)
 
     def _clock_stepped(self, event: ClockStepped, now: float) -> list[Action]:
-        self.clock.wall_minus_monotonic = event.wall_minus_monotonic
+        self.clock.step(event.wall_minus_monotonic)
         return []
 
     # --- the peers ---
@@ -251,8 +270,13 @@ class Mar:
             "node": node_of(update), "prefix": prefixes_of(update), "peer": event.source, "lifetime": update.lifetime
         }
         answer = self.anchor.answer(update, event.source, event.port, now)
-        left = self._leave(answer.left, "registered elsewhere", now) if answer.left else []
-        return [Note("pbu-received", fields), *answer.actions, *left]
+        actions = [Note("pbu-received", fields), *answer.actions]
+        if answer.left:
+            return actions + self._leave(answer.left, "registered elsewhere", now)
+        node = node_of(update)
+        if node in self.access.attached and self.anchor.lost(node):
+            self.access.doubt(node, now, PROBE_INTERVAL)  # it left the other router: is it still on our link?
+        return actions + self._offer_changes((node,), now)
 
     def _refuse_forged(self, update: BindingUpdate, event: DatagramReceived, now: float) -> list[Action]:
         request = UpdateRequest.of(update, event.source, event.port)
@@ -272,7 +296,7 @@ class Mar:
             "node": node_of(ack), "prefix": prefixes_of(ack), "peer": event.source, "status": _name(ack.status)
         }
         actions = [Note("pba-received", fields), *self.registrar.confirm(ack, event.source, now)]
-        return actions + self._offer_changes([node for node in (node_of(ack),) if node in self.access.attached], now)
+        return actions + self._offer_changes((node_of(ack),), now)
 
     # --- revocation by an anchor (RFC 5846 9.1) ---
 
@@ -338,9 +362,7 @@ class Mar:
         actions: list[Action] = []
         for item in concerned:
             actions += self.registrar.revoked(item.prefix)
-        node = node_of(contest.indication)
-        if node in self.access.attached:
-            actions += self._offer_changes((node,), now)
+        actions += self._offer_changes((node_of(contest.indication),), now)
         return [*actions, self._answer(contest, RevocationStatus.SUCCESS)]
 
     def _answer(self, contest: Contest, status: RevocationStatus) -> Action:
@@ -373,6 +395,8 @@ def _unsupported(indication: BindingRevocationIndication) -> RevocationStatus | 
         return RevocationStatus.REVOCATION_TRIGGER_NOT_SUPPORTED
     if RevocationFlag.GLOBAL in indication.flags:
         return RevocationStatus.REVOCATION_FUNCTION_NOT_SUPPORTED
+    if RevocationFlag.IPV4_HOME_ADDRESS_BINDING_ONLY in indication.flags:
+        return RevocationStatus.BINDING_DOES_NOT_EXIST  # there are no IPv4 bindings here
     return None
 
 

@@ -1,0 +1,43 @@
+# Everything a checkout needs: `make demo` and `make test` set themselves up in .venv; nothing else is touched.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '_sys_build.py') setup.py pyproject.toml
+
+.PHONY: help build demo test lint bench clean
+
+help:
+	@echo "make demo    watch a stock host move between three routers during a download"
+	@echo "make test    the whole test suite"
+	@echo "make bench   speed and memory, as ratios to the model in plain Python"
+	@echo "make lint    ruff and mypy"
+	@echo "make build   only the set-up: $(VENV), dependencies, compiled engine"
+
+build: $(VENV)/ready
+
+demo: build
+	@$(PY) -m router demo $(ARGS)
+
+# in namespaces of its own, so that it runs as any user, and nothing outlives it
+test: build
+	@$(PY) -m router.demo.lab --tun -- $(PY) -m pytest $(ARGS)
+
+lint: build
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+bench: build
+	@$(PY) -m pytest bench --benchmark-only --benchmark-sort=name --benchmark-columns=median,iqr,ops,rounds \
+		-o python_files='bench_*.py' -o addopts= $(ARGS)
+
+$(VENV)/ready: $(SOURCES)
+	@$(PYTHON) engine/_preflight.py
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name '__pycache__' -prune -exec rm -rf {} +
+	find engine -name '*.so' -delete
