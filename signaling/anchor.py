@@ -72,11 +72,12 @@ class Anchor:
                 actions += self._revoker.revoke(entry, was_at, different_access=moved_technology, now=now)
         return actions
 
-    def solicited(self, node: str, now: float) -> None:
+    def solicited(self, node: str, now: float) -> list[Action]:
         """The node asked for a router on our link: it is here now, whatever updates from before say."""
-        for entry in self.cache.of(node):
-            if entry.state is State.LOCAL:
-                entry.timestamp = max(self._clock.timestamp(now), entry.timestamp)
+        entries = [entry for entry in self.cache.of(node) if entry.state is State.LOCAL]
+        for entry in entries:
+            entry.timestamp = max(self._clock.timestamp(now), entry.timestamp)
+        return [self._save(entry) for entry in entries]
 
     def leave(self, node: str, now: float) -> list[Action]:
         """The node has left our access link; nobody knows yet where it went."""

@@ -37,7 +37,7 @@ from signaling.iana import (
 )
 from signaling.rate_limit import RateLimit
 from signaling.registrar import Registrar
-from signaling.session import State
+from signaling.session import Session, State
 from signaling.settings import TIMESTAMP_UNITS, Clock, Counters, Settings
 from signaling.update_list import Registration
 from signaling.update_request import UpdateRequest, acknowledgement, care_of_address, node_of, prefixes_of
@@ -49,7 +49,8 @@ from signaling.wire.message import Message
 from signaling.wire.options.time import Timestamp
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 
-FIND_AGAIN = 2.0  # s, while the store is away
+FIND_AGAIN = 2.0  # s, while the store is away, or while the node has to be asked first
+CLAIM_WITHIN = 3.0  # s after a node was heard its prefixes may be claimed; longer than FIND_AGAIN
 HANDOVER_TRIGGERS = {
     RevocationTrigger.INTER_MAG_HANDOVER_SAME_ACCESS_TYPE,
     RevocationTrigger.INTER_MAG_HANDOVER_DIFFERENT_ACCESS_TYPE,
@@ -138,7 +139,7 @@ class Mar:
             if self.anchor.lost(node):  # it was registered elsewhere while it stayed here, and is so no longer
                 actions += self.anchor.attach(node, here.interface, here.link_layer, now)
             if event.trigger == "rs":
-                self.anchor.solicited(node, now)
+                actions += self.anchor.solicited(node, now)
                 actions += self._advertise_again(node, now)
             return actions + self._offer_changes((node,), now)
         fields: dict[str, object] = {"node": node, "interface": event.interface, "trigger": event.trigger}
@@ -213,13 +214,22 @@ class Mar:
         for session in event.sessions:
             if session.anchor == self.settings.address or session.state is State.FREE:
                 continue
-            if session.care_of != self.settings.address and session.timestamp > self.clock.timestamp(here.heard):
-                # it was seen elsewhere after we heard it: what is its own there is not ours to take
-                self.access.doubt(event.node, now, PROBE_INTERVAL)
-                self._find_again.set(event.node, now + FIND_AGAIN)
-            else:
+            if self._may_claim(session, now):
                 actions += self.registrar.register(session, here.interface, here.link_layer, now)
+            else:
+                self._find_again.set(event.node, now + FIND_AGAIN)
         return actions
+
+    def _may_claim(self, session: Session, now: float) -> bool:
+        """Whether its node is proven to be here: heard lately, and after it was seen anywhere else.
+
+        The answer of a store that was away comes late, and its news come without being asked for. A router that has
+        not noticed that the node left would take the prefix away from where the node is.
+        """
+        if session.care_of == self.settings.address:
+            return True
+        seen_elsewhere = self.clock.monotonic(session.timestamp / TIMESTAMP_UNITS)
+        return self.access.heard_since(session.node, max(seen_elsewhere, now - CLAIM_WITHIN), now)
 
     def _restored(self, event: SessionsRestored, now: float) -> list[Action]:
         return self.anchor.restore(event.sessions, now)
