@@ -22,6 +22,7 @@ from signaling.update_request import UpdateRequest, acknowledgement
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
 
+SAVED_PERIODS = 10  # of a registration that the store may miss
 REACH_FOR_A_SEQUENCE = 32768  # numbers this far back, and the last one, are stale (RFC 6275 9.5.1)
 
 
@@ -141,7 +142,9 @@ class Anchor:
         lifetime = min(request.update.lifetime, self._settings.binding_lifetime)
         self._expire_at(entry, now + lifetime)
         actions: list[Action] = []
-        if not refreshed:  # a refresh changes no table, and stays between the two routers
+        if refreshed:
+            actions += [self._save(entry)] if entry.expires + lifetime > entry.saved_until else []
+        else:
             # bind before acknowledging: the first packet may overtake the acknowledgement
             path = TowardVisited(care_of=request.care_of)
             actions += [Bind(prefix=entry.prefix, path=path, node=entry.node), self._save(entry)]
@@ -182,14 +185,14 @@ class Anchor:
     def _acknowledge(
         self, request: UpdateRequest, status: Status, lifetime: int, now: float, prefixes: tuple[IPv6Network, ...]
     ) -> Action:
-        entry = self._entry(request) if status is Status.SEQUENCE_NUMBER_OUT_OF_WINDOW else None
+        entry = self._named(request)
         ack = acknowledgement(
             request,
             status=status,
             lifetime=lifetime,
             prefixes=prefixes,
             our_timestamp=self._clock.timestamp(now),
-            last_sequence_number=entry.sequence_number if isinstance(entry, Entry) else None,
+            last_sequence_number=entry.sequence_number if entry else None,
         )
         return self._door.send(ack, request.source, care_of=request.care_of, port=request.port)
 
@@ -210,19 +213,19 @@ class Anchor:
         return Status.REASON_UNSPECIFIED if request.ill_formed else None
 
     def _check_order(self, request: UpdateRequest, now: float) -> Status | None:
-        entry = self._entry(request)
+        entry = self._named(request)
         if request.timestamp is None:
             return self._check_sequence(entry, request)
-        if isinstance(entry, Entry) and request.timestamp < entry.timestamp:
+        if entry is not None and request.timestamp < entry.timestamp:
             return Status.TIMESTAMP_LOWER_THAN_PREV_ACCEPTED
         window = int(self._settings.timestamp_window * TIMESTAMP_UNITS)
-        replayed = isinstance(entry, Entry) and request.timestamp == entry.timestamp
+        replayed = entry is not None and request.timestamp == entry.timestamp
         if replayed or abs(request.timestamp - self._clock.timestamp(now)) > window:
             return Status.TIMESTAMP_MISMATCH
         return None
 
-    def _check_sequence(self, entry: Entry | Status, request: UpdateRequest) -> Status | None:
-        if isinstance(entry, Status) or entry.sequence_number is None:
+    def _check_sequence(self, entry: Entry | None, request: UpdateRequest) -> Status | None:
+        if entry is None or entry.sequence_number is None:
             return None
         stale = (entry.sequence_number - request.update.sequence_number) % 65536 <= REACH_FOR_A_SEQUENCE
         return Status.SEQUENCE_NUMBER_OUT_OF_WINDOW if stale else None
@@ -241,6 +244,11 @@ class Anchor:
         return None if present else Status.MISSING_ACCESS_TECH_TYPE_OPTION
 
     # --- the binding cache ---
+
+    def _named(self, request: UpdateRequest) -> Entry | None:
+        """The entry whose prefix and node an update names, whether or not it may change it: they have one order."""
+        found = (self.cache.get(prefix) for prefix in request.prefixes)
+        return next((entry for entry in found if entry is not None and entry.node == request.node), None)
 
     def _entry(self, request: UpdateRequest) -> Entry | Status:
         """The entry an update is about, or why there is none (RFC 5213 5.4.1.1, its rules 1 to 5)."""
@@ -265,11 +273,11 @@ class Anchor:
         return [entry]
 
     def _entry_of(self, session: Session, now: float) -> Entry:
-        # a stored expiry is not renewed by refreshes: give the router that has the registration a full period
+        # how much of a registration is left the store does not know: its router gets a full period to refresh it
         patience = {State.REMOTE: self._settings.binding_lifetime, State.HOLD: 0}.get(
             session.state, self._settings.guard
         )
-        expires = session.expires if session.expires < inf else 0.0
+        stored = session.expires if session.state is not State.REMOTE and session.expires < inf else 0.0
         return Entry(
             node=session.node,
             prefix=session.prefix,
@@ -278,7 +286,7 @@ class Anchor:
             link_layer=session.link_layer,
             technology=session.technology,
             timestamp=session.timestamp,
-            expires=max(self._clock.monotonic(expires), now + patience),
+            expires=max(self._clock.monotonic(stored), now + patience),
             valid_lifetime=session.valid_lifetime,
         )
 
@@ -296,6 +304,9 @@ class Anchor:
             self.deadlines.set(entry.prefix, at)
 
     def _save(self, entry: Entry) -> Action:
+        # refreshes stay between the two routers; the store hears of one in ten, before its record would end
+        reserve = SAVED_PERIODS * self._settings.binding_lifetime if entry.state is State.REMOTE else 0
+        entry.saved_until = entry.expires + reserve
         return SaveSession(session=entry.session(self._settings.address, self._clock.wall_minus_monotonic))
 
     def wake(self, now: float) -> list[Action]:

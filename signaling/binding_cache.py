@@ -26,6 +26,7 @@ class Entry:
     sequence_number: int | None = None  # of the last update accepted without a timestamp
     interface: str = ""  # where the node is, while LOCAL
     expires: float = inf  # monotonic s
+    saved_until: float = inf  # monotonic s: the expiry that the store knows
     valid_lifetime: int = 0
 
     def step(self, happening: Happening) -> bool:
@@ -47,7 +48,7 @@ class Entry:
             link_layer=self.link_layer,
             technology=self.technology,
             timestamp=self.timestamp,
-            expires=self.expires + wall_minus_monotonic,
+            expires=self.saved_until + wall_minus_monotonic,
             valid_lifetime=self.valid_lifetime,
         )
 

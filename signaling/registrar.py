@@ -68,6 +68,11 @@ class Registrar:
         """The accepted registrations of a node."""
         return [item for item in self.of(node) if item.progress is Progress.VISITED]
 
+    def holds(self, prefix: IPv6Network) -> bool:
+        """Whether this prefix is registered here, or being registered."""
+        item = self._list.get(prefix)
+        return item is not None and item.progress in (Progress.PENDING, Progress.VISITED)
+
     # --- what the node does ---
 
     def register(self, session: Session, interface: str, link_layer: bytes, now: float) -> list[Action]:
@@ -79,7 +84,7 @@ class Registrar:
         if item is not None and item.node != session.node:
             self._drop(item)  # its anchor has lent the prefix to another node since then
             item = None
-        if item is not None and item.progress in (Progress.PENDING, Progress.VISITED) and item.interface == interface:
+        if item is not None and item.interface == interface and self.holds(session.prefix):
             return []
         # the store proves that it is the same node; which of its interfaces came, the link-layer address tells
         same = session.link_layer == link_layer and session.technology == self._settings.technology
@@ -144,7 +149,10 @@ class Registrar:
             self._counters["registrar.unmatched"] += 1
             return []
         self._forget_question(item)
-        if int(ack.status) < 128:
+        if ack.accepted:
+            if not _answers(ack, item):
+                self._counters["registrar.other-answer"] += 1
+                return []
             return self._accepted(item, ack, now)
         return self._refused(item, ack, now)
 
@@ -235,7 +243,11 @@ class Registrar:
         first = item.answered
         retry_after = INITIAL_BINDACK_TIMEOUT if first else min(item.retry_after * 2, MAX_BINDACK_TIMEOUT)
         handoff = item.handoff if item.contested else HandoffIndicator.HANDOFF_STATE_NOT_CHANGED
-        return self._send_update(item, handoff, retry_after, now)
+        actions = self._send_update(item, handoff, retry_after, now)
+        again = self.deadlines.of(item.prefix)
+        if again is not None and again > item.expires:
+            self.deadlines.set(item.prefix, item.expires)  # the anchor does not wait for our next try
+        return actions
 
     def _present(self, item: Registration, now: float) -> bool:
         """Whether the node is here; if that has to be found out first, look again in a moment."""
@@ -282,6 +294,7 @@ class Registrar:
         self._sequence_number = (self._sequence_number + 1) % 65536
         item.sequence_number, item.answered = self._sequence_number, False
         self._waiting[item.sequence_number] = item
+        item.asked = handoff, self._settings.technology
         options: list[Option] = [
             identifier_of(item.node),
             HomeNetworkPrefix(prefix=item.prefix),
@@ -332,6 +345,19 @@ class Registrar:
         del of_node[item.prefix]
         if not of_node:
             del self._of_node[item.node]
+
+
+def _answers(ack: BindingAck, item: Registration) -> bool:
+    """Whether an acceptance is about what was asked; another one is ignored (RFC 5213 6.9.1.2)."""
+    handoff, technology = ack.option(HandoffIndicatorOption), ack.option(AccessTechnologyTypeOption)
+    interface = ack.option(MobileNodeLinkLayerIdentifier)
+    return (
+        handoff is not None
+        and technology is not None
+        and (handoff.indicator, technology.technology) == item.asked
+        and (interface is None or interface.identifier == item.link_layer)
+        and prefixes_of(ack) == (item.prefix,)
+    )
 
 
 DUE: dict[Progress, Callable[[Registrar, Registration, float], list[Action]]] = {

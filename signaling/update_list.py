@@ -82,6 +82,7 @@ class Registration:
     valid_lifetime: int  # s, the anchor's
     progress: Progress = Progress.NONE
     sequence_number: int = 0  # of the update that waits for its answer
+    asked: tuple[int, int] = (0, 0)  # its handoff indicator and access technology
     answered: bool = True
     tries: int = 0
     retry_after: float = 0.0  # s, doubles with each try

@@ -57,6 +57,7 @@ KEY = bytes(range(16))
 STRANGER = IPv6Address("2001:db8:bad::1")  # no router of the domain
 INTERFACE = "lan0"
 ROUTER_LINK_LAYER = bytes.fromhex("00005e005213")
+ALL_NODES_LINK_LAYER = bytes.fromhex("333300000001")
 TWO_HOURS = 7200.0  # s, RFC 4862 5.5.3 e
 STEPS_AT_ONCE = 10_000  # more than this without time passing: something goes round in circles
 
@@ -79,6 +80,7 @@ class Host:
         self.link_layer = bytes((2, 0, 0, 0, 0, number))
         self.link_local = IPv6Address(f"fe80::ff:fe00:{number:x}")
         self.at: str | None = None  # name of the router whose link it is on
+        self.interface = INTERFACE  # of that router
         self.silent = False  # there, but it answers nothing
         self.addresses: dict[IPv6Network, HostAddress] = {}
         self.on_link: set[IPv6Network] = set()
@@ -253,7 +255,7 @@ class World:
         self.name = {address: name for name, address in self.address.items()}
         self.routers: dict[str, Router] = {}
         for number, name in enumerate(names, 1):
-            of_router = {
+            of_router: dict[str, Any] = {
                 "address": self.address[name],
                 "tunnel_mtu": 1460,
                 "pools": (IPv6Network(f"2001:db8:{number}00::/48"),),
@@ -283,9 +285,10 @@ class World:
             self.hosts[name] = Host(name, len(self.hosts) + 1)
         return self.hosts[name]
 
-    def attach(self, name: str, mar: str, *, trigger: str = "rs") -> None:
+    def attach(self, name: str, mar: str, *, interface: str = INTERFACE, trigger: str = "rs") -> None:
         """A host comes to a link and solicits."""
-        self.host(name).at = mar
+        host = self.host(name)
+        host.at, host.interface = mar, interface
         self.show(name, trigger)
 
     def show(self, name: str, trigger: str = "rs") -> None:
@@ -294,7 +297,7 @@ class World:
         assert host.at is not None
         event = LinkAttached(
             node=host.name,
-            interface=INTERFACE,
+            interface=host.interface,
             link_layer=host.link_layer,
             link_local=host.link_local,
             trigger=trigger,
@@ -314,6 +317,10 @@ class World:
         self.attach(name, mar)
 
     # --- routers ---
+
+    def carrier(self, name: str, interface: str) -> None:
+        """A further access link of a router comes up."""
+        self.feed(name, LinkUp(interface=interface, link_layer=self[name].link_layer, mtu=1500))
 
     def feed(self, name: str, event: Event) -> list[Action]:
         """Something happens to a router. Returns what it does about it."""
@@ -414,7 +421,7 @@ class World:
         for value in options.values():
             flat += value if isinstance(value, tuple) else [value] if value is not None else []
         flags = BindingUpdateFlag.ACKNOWLEDGE | BindingUpdateFlag.PROXY_REGISTRATION
-        values = {"sequence_number": 77, "lifetime": 300, "flags": flags} | fixed
+        values: dict[str, Any] = {"sequence_number": 77, "lifetime": 300, "flags": flags} | fixed
         return BindingUpdate(options=tuple(flat), **values)
 
     def sent(self, kind: type, *, source: str | None = None) -> list[Transmission]:
@@ -509,7 +516,8 @@ class World:
 
     def _send_on_link(self, router: Router, action: actions.SendOnLink) -> None:
         for host in self.hosts.values():
-            if host.at == router.name and action.link_layer in (host.link_layer, bytes.fromhex("333300000001")):
+            there = (host.at, host.interface) == (router.name, action.interface)
+            if there and action.link_layer in (host.link_layer, ALL_NODES_LINK_LAYER):
                 self._reach(host, action.octets)
 
     def _reach(self, host: Host, octets: bytes) -> None:

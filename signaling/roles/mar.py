@@ -229,7 +229,8 @@ class Mar:
         if session.care_of == self.settings.address:
             return True
         seen_elsewhere = self.clock.monotonic(session.timestamp / TIMESTAMP_UNITS)
-        return self.access.heard_since(session.node, max(seen_elsewhere, now - CLAIM_WITHIN), now)
+        since = seen_elsewhere if self.registrar.holds(session.prefix) else max(seen_elsewhere, now - CLAIM_WITHIN)
+        return self.access.heard_since(session.node, since, now)
 
     def _restored(self, event: SessionsRestored, now: float) -> list[Action]:
         return self.anchor.restore(event.sessions, now)
