@@ -33,8 +33,10 @@ bench: build
 
 $(VENV)/ready: $(SOURCES)
 	@$(PYTHON) engine/_preflight.py
+	@echo "setting up $(VENV): dependencies and the compiled engine (about a minute the first time)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@$(PY) -m pip install --disable-pip-version-check --editable '.[test,lint]' >$(VENV)/build.log 2>&1 \
+		|| { cat $(VENV)/build.log >&2; exit 1; }
 	@touch $@
 
 clean:

@@ -11,7 +11,7 @@ import sysconfig
 LEAST = (3, 11)
 
 
-def missing():
+def missing() -> "list[tuple[str, str]]":
     """What is missing, as (in words, Debian package)."""
     found = []
     try:
@@ -30,7 +30,7 @@ def missing():
     return found
 
 
-def main():
+def main() -> "str | int":
     """Exit code 0: it can be built."""
     if sys.version_info < LEAST:
         return "openmar: Python %d.%d is too old: install Python 3.11 or newer, and name it: make PYTHON=python3.11" % (

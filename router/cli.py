@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given and given[0] in VERBS:
-            return VERBS[given[0]](given[1:])
-        return _run(given)
+        done = VERBS[given[0]](given[1:]) if given and given[0] in VERBS else _run(given)
+        sys.stdout.flush()  # here and not at exit, where it could only fail loudly
+        return done
     except RouterError as error:
         # problems of a configuration already begin with their file and line
         print(error if isinstance(error, ConfigError) else f"openmar: {error}", file=sys.stderr)
@@ -195,7 +195,7 @@ def _show(given: Sequence[str]) -> int:
 
 def _monitor(given: Sequence[str]) -> int:
     parser = _verb_parser("monitor", "A line for each thing a running router does, as it happens.")
-    parser.add_argument("--history", type=int, default=0, metavar="N", help="begin with the last N lines (at most 1000)")
+    parser.add_argument("--history", type=int, default=0, metavar="N", help="begin with the last N lines, at most 1000")
     options = parser.parse_args(given)
     from router.control.render import line
 

@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
@@ -21,6 +21,7 @@ from signaling.settings import DEFAULT_SPI, Authentication, Peer, Transport
 
 T = TypeVar("T")
 
+LEAST_POOL, MOST_POOL = 64, 16  # prefix lengths: one node's prefix, and more than anybody has
 VALID_LIFETIME = 7200  # s
 PREFERRED_LIFETIME = 1800  # s, RFC 8273 5
 
@@ -76,8 +77,13 @@ def name(value: object) -> str:
 
 def interface(value: object) -> str:
     """The name of a network interface."""
-    if not isinstance(value, str) or not re.fullmatch(r"[^\s/:]{1,15}", value):
-        raise ValueError("an interface name of at most 15 characters")
+    if (
+        not isinstance(value, str)
+        or not re.fullmatch(r"[^\s/:%\0]+", value)
+        or value in (".", "..")
+        or len(os.fsencode(value)) > 15
+    ):
+        raise ValueError('an interface name of at most 15 characters, such as "eth1"')
     return value
 
 
@@ -87,8 +93,20 @@ def address(value: object) -> IPv6Address:
         result = IPv6Address(value if isinstance(value, str) else "")
     except ValueError:
         raise ValueError('an IPv6 address such as "2001:db8::1"') from None
-    if result.is_multicast or result.is_unspecified or result.is_link_local:
+    local = result.is_link_local or result.scope_id is not None
+    if result.is_multicast or result.is_unspecified or local or result.ipv4_mapped is not None:
         raise ValueError("a unicast IPv6 address with more than link scope")
+    return result
+
+
+def link_local(value: object) -> IPv6Address:
+    """A link-local address of a node, without its zone."""
+    try:
+        result = IPv6Address(value if isinstance(value, str) else "")
+    except ValueError:
+        result = IPv6Address(0)
+    if not result.is_link_local or result.scope_id is not None:
+        raise ValueError('a link-local IPv6 address such as "fe80::1"')
     return result
 
 
@@ -99,8 +117,8 @@ def pool(value: object) -> IPv6Network:
     except ValueError as error:
         why = " without host bits" if "host bits" in str(error) else ""
         raise ValueError(f'an IPv6 prefix{why} such as "2001:db8:1000::/48"') from None
-    if result.prefixlen > 64:
-        raise ValueError("a prefix of /64 or shorter: each node gets a /64 of it")
+    if not MOST_POOL <= result.prefixlen <= LEAST_POOL:
+        raise ValueError(f"a prefix from /{MOST_POOL} to /{LEAST_POOL}: each node gets a /64 of it")
     if result.is_multicast or result.is_link_local:
         raise ValueError("a prefix of unicast addresses with more than link scope")
     return result
@@ -123,7 +141,7 @@ def socket_path(value: object) -> Path:
 
 def store_url(value: object) -> str:
     """Where sessions are kept."""
-    if not isinstance(value, str) or not re.fullmatch(r"sqlite://[^?#]+", value):
+    if not isinstance(value, str) or not re.fullmatch(r"sqlite://[^?#\0]+", value):
         raise ValueError('"sqlite://PATH"')
     return value
 
@@ -137,11 +155,14 @@ def boolean(value: object) -> bool:
 
 def number(low: float, high: float, unit: str = "") -> Callable[[object], Any]:
     """A whole number in these bounds; where the bounds are floats, any number."""
-    kinds: tuple[type, ...] = (int, float) if isinstance(low, float) else (int,)
+    whole = isinstance(low, int)
+    bounds = f"from {low} to {high}" if whole else f"from {low:g} to {high:g}"
+    expected = f"a {'whole ' if whole else ''}number {bounds} {unit}".rstrip()
 
     def read(value: object) -> Any:
-        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:  # type: ignore[operator]
-            raise ValueError(f"a {'' if float in kinds else 'whole '}number from {low:g} to {high:g}{unit and ' ' + unit}")
+        fits = isinstance(value, int) or (isinstance(value, float) and not whole)
+        if isinstance(value, bool) or not fits or not low <= value <= high:  # type: ignore[operator]
+            raise ValueError(expected)
         return value
 
     return read
@@ -265,19 +286,29 @@ NODE: dict[str, tuple[str, Callable[[object], Any]]] = {
 LISTS = {"peer": PEER, "node": NODE}
 
 
+COMMAND_LINE = 0  # the "line" of what a flag has set
+
+Place = tuple[object, ...]  # (table, key), or (table, number, key) in a list of tables
+Lines = dict[Place, int]
+
+
 class Problems:
     """What is wrong with a configuration, each with the place where it was found."""
 
-    def __init__(self, source: str, lines: Mapping[tuple[object, ...], int]) -> None:
+    def __init__(self, file: Path | None, lines: Lines) -> None:
         self.found: list[tuple[int, str]] = []
-        self._source = source
+        self._file = file
         self._lines = lines
 
-    def add(self, where: tuple[object, ...], key: str, expected: str) -> None:
-        """A problem at this place: (table, key), or (table, number, key) for a list of tables."""
-        line = self._lines.get(where) or self._lines.get(where[:-1]) or 0
-        place = f"{self._source}:{line}" if line else self._source
-        self.found.append((line, f"{place}: {key}: {expected}"))
+    def add(self, where: Place, key: str, expected: str) -> None:
+        """A problem here; what is missing is placed at its table."""
+        places = (where[:length] for length in range(len(where), 0, -1))
+        line = next((self._lines[place] for place in places if place in self._lines), None)
+        if line == COMMAND_LINE or self._file is None:
+            source = "command line"
+        else:
+            source = str(self._file) if line is None else f"{self._file}:{line}"
+        self.found.append((line or 0, f"{source}: {key}: {expected}"))
 
     def raise_if_any(self) -> None:
         """ConfigError with one line for each problem, in the order of the file."""
@@ -288,27 +319,18 @@ class Problems:
 def load(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
     """The configuration of a file with flags laid over it. Raises ConfigError that lists every problem.
 
-    overrides: like the parsed file ({"router": {"name": ...}, "peer": [...]}); lists are added, values replaced.
+    overrides: like the parsed file ({"router": {"name": ...}, "peer": [...]}). Lists of tables are added to those of
+    the file, all other values replace what stands there.
     """
     tables: dict[str, Any] = {}
-    lines: dict[tuple[object, ...], int] = {}
+    lines: Lines = {}
     if file is not None:
         text = _read(file)
-        try:
-            tables = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(_syntax_error(file, error)) from None
+        tables = _parse(file, text)
         lines = key_lines(text)
-    problems = Problems(str(file) if file else "command line", lines)
+    tables = _overlay(tables, overrides or {}, lines)
+    problems = Problems(file, lines)
     values = _check(tables, problems)
-    if overrides:
-        flags = Problems("command line", {})
-        changed = _check(overrides, flags)
-        flags.raise_if_any() if not problems.found else problems.found.extend(flags.found)
-        for key in ("peers", "nodes"):
-            if key in changed and key in values:
-                changed[key] = values[key] + changed[key]
-        values |= changed
     _check_together(values, problems)
     problems.raise_if_any()
     values["nodes"] = {item["link_layer"]: item["id"] for item in values.get("nodes", ())}
@@ -318,36 +340,90 @@ def load(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Confi
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}: expected a readable TOML file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not UTF-8 text: expected a TOML file") from None
 
 
-def _syntax_error(file: Path, error: tomllib.TOMLDecodeError) -> str:
-    found = re.search(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error))
-    text, line = (found[1], found[2]) if found else (str(error), None)
-    return f"{file}:{line or 'end'}: syntax: {text[:1].lower()}{text[1:]}"
+def _parse(file: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{file}: syntax: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, and what Python says of numbers with thousands of digits
+        found = re.search(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error))
+        what, line = (found[1], found[2]) if found else (str(error), None)
+        line = line or str(text.rstrip("\n").count("\n") + 1)
+        raise ConfigError(f"{file}:{line}: syntax: {what[:1].lower()}{what[1:]}") from None
 
 
-def key_lines(text: str) -> dict[tuple[object, ...], int]:
-    """Where each table and key stands: (table, key) or (table, number, key) -> line; tomllib does not tell."""
-    lines: dict[tuple[object, ...], int] = {}
-    table: tuple[object, ...] = ()
+def _overlay(tables: Mapping[str, Any], overrides: Mapping[str, Any], lines: Lines) -> dict[str, Any]:
+    """The tables of the file with flags laid over them; lines learns what came from the command line."""
+    result = dict(tables)
+    for table, given in overrides.items():
+        below = result.get(table, type(given)())
+        if not isinstance(below, type(given)):
+            continue  # the file is wrong there, and will be told so
+        if isinstance(given, list):
+            lines |= {(table, len(below) + at): COMMAND_LINE for at in range(len(given))}
+            result[table] = below + given
+        else:
+            lines |= {(table, key): COMMAND_LINE for key in given}
+            result[table] = below | given
+    return result
+
+
+# --- where things stand: tomllib does not tell ---
+
+WORD = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*')"""
+DOTTED = rf"{WORD}(?:\s*\.\s*{WORD})*"
+STATEMENT = re.compile(
+    rf"\s*(?:\[\[\s*(?P<list>{DOTTED})\s*\]\]|\[\s*(?P<table>{DOTTED})\s*\]|(?P<key>{DOTTED})\s*=)"
+)
+# what has to be stepped over as a whole: strings of several lines, strings, comments; and what opens, closes, ends
+TOKEN = re.compile(
+    r'''"""(?:\\.|[^\\])*?"{3,5}|'{3}.*?'{3,5}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*|[\[{\]}\n]''', re.DOTALL
+)
+
+
+def key_lines(text: str) -> Lines:
+    """Where each table and key of a TOML document without errors stands: place -> line."""
+    lines: Lines = {}
+    table: Place = ()
     counts: dict[str, int] = {}
-    for at, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\[\s*([\w.-]+)\s*\]\]", line):
-            number_ = counts[header[1]] = counts.get(header[1], -1) + 1
-            table = (header[1], number_)
-            lines.setdefault((header[1],), at)
-            lines[table] = at
-        elif header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
-            table = (header[1],)
-            lines[table] = at
-        elif key := re.match(r"""\s*["']?([\w-]+)["']?\s*[=.]""", line):
-            lines.setdefault((*table, key[1]), at)
+    for line, statement in _statements(text):
+        found = STATEMENT.match(statement)
+        if found is None:
+            continue
+        names = tuple(word.strip("\"'") for word in re.findall(WORD, found[found.lastgroup or 0]))
+        if found["key"]:
+            for length in range(1, len(names) + 1):
+                lines.setdefault((*table, *names[:length]), line)
+            continue
+        if found["list"] and len(names) == 1:
+            lines.setdefault(names, line)
+            counts[names[0]] = counts.get(names[0], -1) + 1
+        table = (names[0], counts[names[0]], *names[1:]) if names[0] in counts else names
+        lines.setdefault(table, line)
     return lines
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Headers and assignments, each with the line it begins in; an array may take several."""
+    line = first_line = 1
+    start = depth = 0
+    for token in TOKEN.finditer(text):
+        if token[0] in ("[", "{"):
+            depth += 1
+        elif token[0] in ("]", "}"):
+            depth -= 1
+        elif token[0] == "\n" and not depth:
+            yield first_line, text[start : token.start()]
+            first_line, start = line + 1, token.end()
+        line += token[0].count("\n")
+    yield first_line, text[start:]
 
 
 def _check(tables: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
@@ -397,7 +473,7 @@ def _complete(table: str, at: int, item: dict[str, Any], problems: Problems) -> 
     """An item of a list of tables must have its keys."""
     for key in {"peer": ("name", "address"), "node": ("id", "link_layer")}[table]:
         if key not in item:
-            problems.add((table, at, key), f"{table}.{key}", "missing")
+            problems.add((table, at, key), f"{table}.{key}", f"missing: expected in every [[{table}]]")
             item[key] = None
     return item
 
@@ -408,25 +484,28 @@ def _nearest(word: str, words: Mapping[str, Any] | Sequence[str]) -> str:
 
 
 def _check_together(values: Mapping[str, Any], problems: Problems) -> None:
-    """What can only be seen from several values at once."""
-    pools = [item for item in values.get("prefixes") or ()]
+    """What can only be seen from several values at once; a value that is wrong by itself is None."""
+    pools = values.get("prefixes") or ()
     for at, one in enumerate(pools):
         for other in pools[:at]:
             if one.overlaps(other):
-                problems.add(("anchor", "prefixes"), "anchor.prefixes", f"{one} overlaps {other}: expected disjoint pools")
-    valid = values.get("valid_lifetime") or VALID_LIFETIME
-    preferred = values.get("preferred_lifetime") or PREFERRED_LIFETIME
-    if preferred > valid:
+                expected = f"{one} overlaps {other}: expected disjoint pools"
+                problems.add(("anchor", "prefixes"), "anchor.prefixes", expected)
+    valid = values.get("valid_lifetime", VALID_LIFETIME)
+    preferred = values.get("preferred_lifetime", PREFERRED_LIFETIME)
+    if valid and preferred and preferred > valid:
         key = "preferred_lifetime" if "preferred_lifetime" in values else "valid_lifetime"
-        problems.add(("anchor", key), f"anchor.{key}", f"preferred {preferred} s is longer than valid {valid} s")
+        expected = f"preferred {preferred} s, valid {valid} s: expected preferred not to be longer"
+        problems.add(("anchor", key), f"anchor.{key}", expected)
     interfaces = values.get("interfaces") or ()
     for twice in sorted({item for item in interfaces if interfaces.count(item) > 1}):
-        problems.add(("access", "interfaces"), "access.interfaces", f"{twice} is named twice")
+        problems.add(("access", "interfaces"), "access.interfaces", f"{twice} is named twice: expected each once")
     _check_peers(values, problems)
     seen: set[bytes] = set()
     for at, item in enumerate(values.get("nodes", ())):
         if item["link_layer"] and item["link_layer"] in seen:
-            problems.add(("node", at, "link_layer"), "node.link_layer", "this address has an identifier already")
+            expected = "has an identifier already: expected an address no node above has"
+            problems.add(("node", at, "link_layer"), "node.link_layer", expected)
         seen.add(item["link_layer"])
 
 
@@ -436,9 +515,10 @@ def _check_peers(values: Mapping[str, Any], problems: Problems) -> None:
     addresses: set[IPv6Address] = {values["address"]} if values.get("address") else set()
     for at, item in enumerate(values.get("peers", ())):
         if item["name"] and item["name"] in names:
-            problems.add(("peer", at, "name"), "peer.name", f'"{item["name"]}" is taken by a peer above')
+            problems.add(("peer", at, "name"), "peer.name", f'"{item["name"]}" is taken: expected another name')
         if item["address"] and item["address"] in addresses:
-            problems.add(("peer", at, "address"), "peer.address", "belongs to this router or a peer above")
+            expected = "belongs to this router or a peer above: expected an address of its own"
+            problems.add(("peer", at, "address"), "peer.address", expected)
         if required and "key" not in item:
             cure = 'missing: expected key or key_file, or [security] authentication = "none"'
             problems.add(("peer", at, "key"), "peer.key", cure)

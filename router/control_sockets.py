@@ -57,7 +57,8 @@ class SignalingSocket:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                # an ICMPv6 error about something we sent: repeating it is the role's; uvloop hears nothing more after it
+                # an ICMPv6 error about something we sent: repeating that is the role's.
+                # uvloop hears nothing more after it
                 self._loop.remove_reader(self.socket.fileno())
                 self._loop.add_reader(self.socket.fileno(), self._read)
                 return
@@ -67,7 +68,8 @@ class SignalingSocket:
     def send(self, octets: bytes, destination: IPv6Address, port: int = 0) -> str | None:
         """Send to a peer. Returns why it could not leave, None when it has; the role repeats what matters."""
         try:
-            self.socket.sendto(octets, (str(destination), (port or UDP_PORT) if self._transport is Transport.UDP else 0))
+            at = (port or UDP_PORT) if self._transport is Transport.UDP else 0
+            self.socket.sendto(octets, (str(destination), at))
         except OSError as error:
             return os.strerror(error.errno or 0)
         return None
@@ -116,7 +118,7 @@ class AccessSocket:
     def _read(self) -> None:
         for _ in range(READS):
             try:
-                packet, (_name, _protocol, kind, _type, link_layer) = self.socket.recvfrom(2048)
+                packet, (_name, _protocol, kind, _type, link_layer) = self.socket.recvfrom(MAX_DATAGRAM)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -205,10 +207,13 @@ def _raw_icmp(address: IPv6Address) -> socket.socket:
 def _opening_error(error: OSError, what: str, address: IPv6Address | None) -> RouterError:
     text = f"{what}: {os.strerror(error.errno or 0).lower()}"
     if error.errno in (errno.EPERM, errno.EACCES):
-        cure = 'run as root, with --cap-add NET_RAW, or set signaling = "udp"' if address else "run as root or with --cap-add NET_RAW"
-        return NoRights(f"{text}: {cure}")
+        cure = 'run as root, with --cap-add NET_RAW, or set signaling = "udp"'
+        return NoRights(f"{text}: {cure if address else 'run as root or with --cap-add NET_RAW'}")
     if error.errno == errno.EADDRINUSE:
         return InUse(f"{text}: another program has it: end that, or give this router another underlay address")
     if error.errno == errno.EADDRNOTAVAIL:
-        return NoInterface(f"{text}: {address} is no address of this machine: add it, or choose another with --underlay")
+        cure = "add it, or choose another with --underlay"
+        return NoInterface(f"{text}: {address} is no address of this machine: {cure}")
+    if error.errno == errno.ENODEV:
+        return NoInterface(text)
     return RouterError(text)

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import gc
 import hashlib
 import json
 import logging
@@ -28,6 +29,7 @@ from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import AddressChanged, LinkChanged, NeighborChanged
 from router.links.rtnetlink import Event as KernelEvent
 from router.network import Network
+from router.rehearsal import rehearse
 from router.sessions import Sessions
 from router.store import StoreError, open_store
 from signaling.events import DatagramReceived, Event, LinkAttached, SessionsFound, SessionsRestored
@@ -120,6 +122,7 @@ class Router:
         self.driver = Driver(
             self.mar, network=self.network, sockets=self.signaling, links=self.links, sessions=self._sessions
         )
+        rehearse()
         await self._restore()
         self.control = ControlServer(self)
         await self.control.start(config.socket_path)
@@ -130,7 +133,7 @@ class Router:
         directory = self.config.state_dir
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            lock = (directory / "lock").open("a+")
+            lock = (directory / "lock").open("a+b", buffering=0)  # nothing waits to be written when it is closed
         except OSError as error:
             cure = "choose another with --state-dir"
             raise NoRights(f"state directory {directory}: {error.strerror}: {cure}") from None
@@ -139,14 +142,16 @@ class Router:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            pid = lock.read().strip() or "unknown"
+            pid = lock.read().decode().strip() or "unknown"
             raise AlreadyRunning(
                 f"state directory {directory}: another router (pid {pid}) uses it: stop that, or choose another "
                 "with --state-dir"
             ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        try:
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
+        except OSError as error:
+            raise NoRights(f"state directory {directory}: {error.strerror}: make room, or choose another") from None
         namespace = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._locks.append(namespace)
         try:
@@ -165,6 +170,8 @@ class Router:
                 raise NoInterface(
                     f"access interface {name}: no such interface: choose one of: {here or 'none there is'}"
                 ) from None
+            if not any(link.link_layer):
+                raise NoInterface(f"access interface {name}: it has no link-layer address, and nodes are known by theirs")
             if link.name == self.underlay.interface:
                 raise NoInterface(
                     f"access interface {name}: it is the way to the other routers: nodes need a link of their own"
@@ -188,11 +195,8 @@ class Router:
         )
 
     async def _restore(self) -> None:
-        try:
-            sessions = await self.store.anchored(self.underlay.address)
-        except StoreError as error:
-            log.warning("%s: prefixes lent before this start are not known", error)
-            return
+        """Take up what was lent before; without knowing that, a prefix could be lent twice. Raises StoreError."""
+        sessions = await self.store.anchored(self.underlay.address)
         self.driver.feed(SessionsRestored(sessions=tuple(sessions)))
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -202,7 +206,7 @@ class Router:
         self.netlink.watch(loop, self._on_kernel, self._resync)
         for link in self.links.values():
             self._open_access(link)
-        self.driver.sessions.watch(lambda node: not node or node in self.mar.access.attached)
+        self.driver.sessions.watch(self.mar.access.attached)
         self._expirer = loop.create_task(self._expire())
 
     # --- life ---
@@ -237,6 +241,12 @@ class Router:
                 pass
 
     def _access_changed(self, access: AccessInterface, event: LinkChanged) -> None:
+        try:
+            self._follow(access, event)
+        except RouterError as error:  # it may have gone again already
+            log.warning("access interface %s: %s", access.name, error)
+
+    def _follow(self, access: AccessInterface, event: LinkChanged) -> None:
         if event.gone:
             access.changed(event)
             access.close(asyncio.get_running_loop())
@@ -250,21 +260,14 @@ class Router:
             access.changed(event)
 
     def _open_access(self, access: AccessInterface) -> None:
-        try:
-            link = self.network.add_access(access.name, fixed_link_layer=self.config.fixed_link_layer)
-            access.open(asyncio.get_running_loop(), link)
-        except NetlinkError as error:
-            log.warning("access interface %s: %s", access.name, error)
-            return
+        link = self.network.add_access(access.name, fixed_link_layer=self.config.fixed_link_layer)
+        access.open(asyncio.get_running_loop(), link)
         self.network.refresh(access.name)
         access.changed(LinkChanged(link=link, gone=False))
 
     def _reclaim(self, access: AccessInterface) -> None:
         """Switching an interface off made the kernel forget its addresses and routes."""
-        try:
-            self.network.add_access(access.name, fixed_link_layer=self.config.fixed_link_layer)
-        except NetlinkError as error:
-            log.warning("access interface %s: %s", access.name, error)
+        self.network.add_access(access.name, fixed_link_layer=self.config.fixed_link_layer)
         self.network.refresh(access.name)
 
     def _resync(self) -> None:
@@ -312,6 +315,9 @@ class Router:
         loop = asyncio.get_running_loop()
         if hasattr(self, "_expirer"):
             self._expirer.cancel()
+        if hasattr(self, "driver"):
+            self.driver.stop()
+            await self.driver.sessions.close(0.0)
         if hasattr(self, "control"):
             await self.control.stop()
         for link in self.links.values():
@@ -344,8 +350,9 @@ def find_underlay(config: Config, netlink: Netlink) -> Underlay:
     if holder is None:
         here = ", ".join(str(item.address) for item in netlink.addresses() if not item.address.is_link_local)
         raise NoInterface(f"underlay address {address}: not an address of this machine: choose one of: {here}")
-    leads = route.oif if route and route.oif else holder.index
-    link = netlink.link(leads)
+    link = netlink.link(holder.index)
+    if link.name == "lo" and route and route.oif:  # an address of the whole machine: the default route leads out
+        link = netlink.link(route.oif)
     return Underlay(address=address, interface=link.name, mtu=min(link.mtu, 65535), why=why)
 
 
@@ -364,8 +371,11 @@ def own_pool(state_dir: Path) -> IPv6Network:
     global_id = hashlib.sha256(seed).digest()[:5]  # RFC 4193 3.2.2: 40 pseudo-random bits
     pool = IPv6Network((b"\xfd" + global_id + bytes(10), 48))
     temporary = file.with_suffix(".new")
-    temporary.write_text(json.dumps({"prefix": str(pool)}))
-    temporary.replace(file)
+    try:
+        temporary.write_text(json.dumps({"prefix": str(pool)}))
+        temporary.replace(file)
+    except OSError as error:
+        raise NoRights(f"{file}: {error.strerror}: make it writable, or give --prefixes") from None
     return pool
 
 
@@ -421,13 +431,18 @@ async def run(config: Config) -> ExitCode:
         signals.append(number)
         router.stopped.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last one: its terminal was closed
         loop.add_signal_handler(number, on_signal, number)
     await router.start()
-    print(greeting(router), flush=True)
-    await router.stopped.wait()
-    log.info("stopping")
-    await router.stop()
+    try:
+        print(greeting(router), flush=True)
+        # what is there now stays to the end: no collection need look at it again in the middle of a handover
+        gc.collect()
+        gc.freeze()
+        await router.stopped.wait()
+        log.info("stopping")
+    finally:
+        await router.stop()
     if router.failure is not None:
         raise router.failure
     return ExitCode.DONE

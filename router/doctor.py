@@ -140,7 +140,7 @@ def _signaling() -> Finding:
 
 def _store() -> Finding:
     directory = default_state_dir()
-    place = next((item for item in (directory, *directory.parents) if item.exists()), Path("/"))
+    place = next((item for item in (directory, *directory.parents) if os.path.exists(item)), Path("/"))
     if not os.access(place, os.W_OK):
         return Finding(Verdict.WORSE, "store", f"{directory} cannot be written: give --state-dir")
     return Finding(Verdict.GOOD, "store", f"{Config().store_url} can be written")

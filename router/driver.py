@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from engine import EngineError
 from router.control_sockets import SignalingSocket
+from router.errors import RouterError
 from router.links.attach import AccessInterface
 from router.network import Network
 from router.sessions import Sessions
@@ -99,19 +101,25 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._wall_minus_monotonic: float | None = None
         self._durable: asyncio.Future[None] | None = None  # what messages of this turn wait for
+        self._stopped = False
 
     def feed(self, event: Event) -> None:
         """Something happened."""
-        now = self._now()
-        self._perform(self.role.handle(event, now))
-        self._set_timer()
+        if self._stopped:
+            return  # a node that was told to look for another router must not find this one again
+        try:
+            now = self._now()
+            self._perform(self.role.handle(event, now))
+        finally:
+            self._set_timer()
 
     def perform(self, todo: list[Action]) -> None:
         """Actions that came from somewhere else than an event: the farewell."""
         self._perform(todo)
 
     def stop(self) -> None:
-        """No more timers."""
+        """No more events and timers."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
 
@@ -135,17 +143,24 @@ class Driver:
 
     def _wake(self) -> None:
         self._timer = None
-        now = self._now()
-        due = self.role.next_wake
-        # the timer may still be early
-        if due is not None and due <= now:
-            self._perform(self.role.wake(now))
-        self._set_timer()
+        try:
+            now = self._now()
+            due = self.role.next_wake
+            # the timer may still be early
+            if due is not None and due <= now:
+                self._perform(self.role.wake(now))
+        finally:
+            self._set_timer()
 
     def _perform(self, todo: list[Action]) -> None:
         self._durable = None
         for action in todo:
-            PERFORM[type(action)](self, action)
+            try:
+                PERFORM[type(action)](self, action)
+            except (RouterError, EngineError) as error:
+                # the others of this turn concern other prefixes or peers: they must not be lost with it
+                log.error("%s: %s", type(action).__name__, error)
+                self.journalist.tell("failed", {"action": type(action).__name__, "why": str(error)})
 
     # --- one method for each kind of action ---
 

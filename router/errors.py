@@ -33,37 +33,37 @@ class ConfigError(RouterError):
     exit_code = ExitCode.USAGE
 
 
-class NotRunning(RouterError):
+class NotRunning(RouterError):  # noqa: N818 - the names say what happened
     """Nobody listens on the control socket."""
 
     exit_code = ExitCode.NOT_RUNNING
 
 
-class TimedOut(RouterError):
+class TimedOut(RouterError):  # noqa: N818
     """The router did not answer in time."""
 
     exit_code = ExitCode.TIMED_OUT
 
 
-class NoRights(RouterError):
+class NoRights(RouterError):  # noqa: N818
     """A capability, a namespace right or a device is missing."""
 
     exit_code = ExitCode.NO_RIGHTS
 
 
-class InUse(RouterError):
+class InUse(RouterError):  # noqa: N818
     """An address, port or socket belongs to somebody else."""
 
     exit_code = ExitCode.IN_USE
 
 
-class AlreadyRunning(RouterError):
+class AlreadyRunning(RouterError):  # noqa: N818
     """Another router holds the lock of this state directory."""
 
     exit_code = ExitCode.ALREADY_RUNNING
 
 
-class NoInterface(RouterError):
+class NoInterface(RouterError):  # noqa: N818
     """A named interface, or the underlay address, does not exist on this machine."""
 
     exit_code = ExitCode.NO_INTERFACE

@@ -1,4 +1,4 @@
-"""What a path of a prefix means: which kernel routes, and which binding in the engine. Pure; `network.py` carries it out.
+"""What a path of a prefix means: which kernel routes, which binding in the engine. Pure; `network.py` carries it out.
 
     path            kernel                                             engine
     LocalLink       P -> access link                                   -

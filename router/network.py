@@ -37,8 +37,8 @@ LINK_LOCAL_LENGTH = 64
 class Change:
     """Something without an owner mark that we changed. value: what it was before."""
 
-    kind: str  # "sysctl" or "link_layer"
-    name: str
+    kind: str  # "sysctl", "link_layer", or "switched_on": an interface that was off
+    name: str  # of the sysctl, or of the interface
     value: str
 
 
@@ -63,6 +63,14 @@ class Journal:
         self.changes.append(change)
         self._write()
 
+    def forget(self, interface: str) -> None:
+        """The interface is gone, and what was changed of it; one that comes with its name is another."""
+        of_it = (interface, f"conf/{interface}/")
+        kept = [item for item in self.changes if item.name != of_it[0] and not item.name.startswith(of_it[1])]
+        if kept != self.changes:
+            self.changes = kept
+            self._write()
+
     def clear(self) -> None:
         """Everything is back as it was."""
         self.changes = []
@@ -71,8 +79,11 @@ class Journal:
     def _write(self) -> None:
         items = [{"kind": item.kind, "name": item.name, "value": item.value} for item in self.changes]
         temporary = self._file.with_suffix(".new")
-        temporary.write_text(json.dumps(items))
-        temporary.replace(self._file)
+        try:
+            temporary.write_text(json.dumps(items))
+            temporary.replace(self._file)
+        except OSError as error:
+            raise NoRights(f"{self._file}: {error.strerror}: nothing may be changed that cannot be put back") from None
 
 
 class Network:
@@ -143,7 +154,8 @@ class Network:
         self._tun = self._netlink.link(name).index
         # nothing but forwarded packets shall come through it: no address of its own, no solicitations
         for setting, value in (("accept_ra", "0"), ("addr_gen_mode", "1"), ("router_solicitations", "0")):
-            self._write_sysctl(f"conf/{name}/{setting}", value, restore=False)
+            with suppress(NoRights):  # where /proc/sys is read-only: what the kernel says there, the engine drops
+                self._write_sysctl(f"conf/{name}/{setting}", value, restore=False)
         self._netlink.set_mtu(self._tun, mtu)
         self._netlink.set_up(self._tun)
 
@@ -152,15 +164,23 @@ class Network:
         if uplink is not None and self._read_sysctl(f"conf/{uplink}/accept_ra") == "1":
             self._write_sysctl(f"conf/{uplink}/accept_ra", "2")
         if self._read_sysctl("conf/all/forwarding") != "1":
+            # switching all off again would also switch off those that were on before
+            for link in self._netlink.links():
+                if self._read_sysctl(f"conf/{link.name}/forwarding") == "1":
+                    self._journal.note(Change(kind="sysctl", name=f"conf/{link.name}/forwarding", value="1"))
             self._write_sysctl("conf/all/forwarding", "1")
 
     def add_access(self, name: str, *, fixed_link_layer: bool) -> Link:
         """Become the router of an access link: the address, and if it may be the MAC, of RFC 6543; the rule."""
         link = self._netlink.link(name)
-        self._write_sysctl(f"conf/{name}/accept_ra", "0")
+        if self._access.get(name, link.index) != link.index:
+            self._journal.forget(name)
+        if self._read_sysctl(f"conf/{name}/accept_ra") == "2":  # believed even by a router, other than 1
+            self._write_sysctl(f"conf/{name}/accept_ra", "0")
         if fixed_link_layer and link.link_layer and link.link_layer != ROUTER_LINK_LAYER:
             self._fix_link_layer(link)
         if not link.up:
+            self._journal.note(Change(kind="switched_on", name=name, value=""))
             self._netlink.set_up(link.index)
         self._netlink.add_address(self._router_address(link.index))
         with suppress_errno(errno.EEXIST):
@@ -199,7 +219,7 @@ class Network:
             for near in self._netlink.neighbors(index):
                 # an address that could not be resolved while nobody was there would be left alone for a second
                 unresolved = not near.link_layer and not near.address.is_multicast
-                if unresolved or action.interface is None and near.link_layer == action.link_layer:
+                if unresolved or (action.interface is None and near.link_layer == action.link_layer):
                     self._quietly(self._netlink.delete_neighbor, near)
         if action.link_local is not None and action.interface in self._access:
             index = self._access[action.interface]
@@ -258,12 +278,13 @@ class Network:
             return
 
     def _restore(self, change: Change) -> None:
-        if change.kind == "sysctl":
-            with suppress(OSError):
+        with suppress(OSError, ValueError, TypeError, NetlinkError):  # the interface may be gone, the journal not ours
+            if change.kind == "sysctl":
                 (SYSCTL / change.name).write_text(change.value)
-        else:
-            with suppress(NetlinkError):
+            elif change.kind == "link_layer":
                 self._netlink.set_link_layer(self._netlink.link(change.name).index, bytes.fromhex(change.value))
+            elif change.kind == "switched_on":
+                self._netlink.set_down(self._netlink.link(change.name).index)
 
     def _read_sysctl(self, name: str) -> str:
         try:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from router.errors import ConfigError
+
 DEFAULT_NAME = "mar"
 
 
@@ -10,7 +12,7 @@ def default_state_dir() -> Path:
     """/var/lib/openmar for root, the user's state directory (XDG) for anybody else."""
     if os.geteuid() == 0:
         return Path("/var/lib/openmar")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "openmar"
+    return Path(os.environ.get("XDG_STATE_HOME") or _home() / ".local/state") / "openmar"
 
 
 def default_run_dir() -> Path:
@@ -24,3 +26,11 @@ def default_run_dir() -> Path:
 def default_socket(name: str = DEFAULT_NAME) -> Path:
     """The control socket of the router with this name."""
     return default_run_dir() / f"{name}.sock"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        cure = "set HOME, or give --state-dir and --socket"
+        raise ConfigError(f"home directory: user {os.geteuid()} has none: {cure}") from None

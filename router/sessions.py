@@ -6,8 +6,9 @@ an acknowledgement leaves when what it acknowledges is durable, or when the stor
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine, Iterable
 from ipaddress import IPv6Network
+from typing import Protocol
 
 from router import store
 from router.store import SessionStore, StoreError
@@ -20,6 +21,10 @@ ANSWER_WITHIN = 1.0  # s a look-up may take
 RETRY_FIRST, RETRY_MOST = 0.5, 10.0  # s between attempts while the store is away
 
 Key = tuple[str, IPv6Network]  # node, prefix
+
+
+class Nodes(Container[str], Iterable[str], Protocol):
+    """Identifiers of nodes, as they are now."""
 
 
 class Sessions:
@@ -58,20 +63,26 @@ class Sessions:
         """Look up all sessions of a node; on_found is called with them."""
         self._spawn(self._find(node))
 
-    def watch(self, wanted: Callable[[str], bool]) -> None:
-        """Look a node up again whenever its record changes, if it is wanted."""
+    def watch(self, wanted: Nodes) -> None:
+        """Look a node up again whenever its record changes, as long as it is wanted."""
         self._spawn(self._watch(wanted))
 
     async def close(self, within: float) -> None:
         """Write what waits, for at most so many seconds, and stop."""
-        pending = [future for _, futures in self._waiting.values() for future in futures]
-        if pending:
-            await asyncio.wait(pending, timeout=within)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._waiting:
+        try:
+            async with asyncio.timeout(within):
+                while self._waiting:
+                    await self._write_next()
+        except (StoreError, TimeoutError):
             log.warning("store: %d sessions were not written", len(self._waiting))
+        for _, futures in self._waiting.values():
+            for future in futures:
+                _done(future)
+        self._waiting.clear()
+        await asyncio.sleep(0)  # who waited for that goes on now
 
     def _enqueue(self, key: Key, session: Session | None) -> asyncio.Future[None]:
         future = asyncio.get_running_loop().create_future()
@@ -90,21 +101,25 @@ class Sessions:
             await self._work.wait()
             self._work.clear()
             while self._waiting:
-                key, (session, futures) = next(iter(self._waiting.items()))
                 try:
-                    await self._write(key, session)
+                    await self._write_next()
                 except StoreError as error:
                     self._health(False, str(error))
                     await asyncio.sleep(retry_after)
                     retry_after = min(retry_after * 2, RETRY_MOST)
-                    continue
-                retry_after = RETRY_FIRST
-                self._health(True)
-                # a newer one may have taken the place while this one was being written
-                if key in self._waiting and self._waiting[key][0] is session:
-                    futures = self._waiting.pop(key)[1]
-                for future in futures:
-                    _done(future)
+                else:
+                    retry_after = RETRY_FIRST
+                    self._health(True)
+
+    async def _write_next(self) -> None:
+        """Write the session that waits longest. Raises StoreError, and it still waits."""
+        key, (session, futures) = next(iter(self._waiting.items()))
+        await self._write(key, session)
+        # a newer one may have taken the place while this one was being written
+        if key in self._waiting and self._waiting[key][0] is session:
+            futures = self._waiting.pop(key)[1]
+        for future in futures:
+            _done(future)
 
     async def _write(self, key: Key, session: Session | None) -> None:
         if session is None:
@@ -114,25 +129,40 @@ class Sessions:
 
     async def _find(self, node: str) -> None:
         try:
-            record = await asyncio.wait_for(self._store.get(node), ANSWER_WITHIN)
-        except (StoreError, TimeoutError) as error:
-            self._health(False, str(error) or "no answer")
+            async with asyncio.timeout(ANSWER_WITHIN):
+                record = await self._store.get(node)
+        except StoreError as error:
+            self._health(False, str(error))
+            self._on_found(node, None)
+            return
+        except TimeoutError:
+            self._health(False, f"store: no answer in {ANSWER_WITHIN:g} s")
             self._on_found(node, None)
             return
         self._health(True)
         self._on_found(node, record.sessions)
 
-    async def _watch(self, wanted: Callable[[str], bool]) -> None:
+    async def _watch(self, wanted: Nodes) -> None:
         cursor = None
+        missed = False  # nobody can tell what changed before the first change was seen
         while True:
             try:
+                if missed and cursor is None:
+                    await self._find_all(wanted)
                 async for change in self._store.watch(cursor):
                     cursor = change.cursor
-                    if wanted(change.node):
+                    if change.resync:
+                        await self._find_all(wanted)
+                    elif change.node in wanted:
                         await self._find(change.node)
             except StoreError as error:
+                missed = True
                 self._health(False, str(error))
                 await asyncio.sleep(RETRY_FIRST)
+
+    async def _find_all(self, wanted: Nodes) -> None:
+        for node in list(wanted):
+            await self._find(node)
 
     def _health(self, reachable: bool, why: str = "") -> None:
         if reachable != self.reachable:

@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,33 +35,49 @@ class Client:
         """Events as they happen, after so many past ones, until the router ends."""
         connection = self._connect()
         try:
-            connection.request("GET", f"/v1/monitor?history={history}")
-            response = connection.getresponse()
-            connection_socket = connection.sock
-            if connection_socket is not None:
-                connection_socket.settimeout(None)
-            for line in response:
-                yield json.loads(line)
-        except (http.client.IncompleteRead, ConnectionError):
-            return
+            response = self._request(connection, "GET", f"/v1/monitor?history={history}")
+            if response.status != 200:
+                raise RouterError(_refusal(response, self._read(response)))
+            if connection.sock is not None:
+                connection.sock.settimeout(None)
+            yield from _lines(response)
         finally:
             connection.close()
 
     def _ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
         connection = self._connect()
         try:
-            connection.request(method, path, body=json.dumps(body) if body is not None else None)
-            response = connection.getresponse()
-            answer: dict[str, Any] = json.loads(response.read())
-        except TimeoutError:
-            raise TimedOut(f"{self._path}: no answer in {ANSWER_WITHIN:g} s") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise NotRunning(f"{self._path}: no router answered there ({error or type(error).__name__})") from None
+            response = self._request(connection, method, path, json.dumps(body) if body is not None else None)
+            answer = self._read(response)
         finally:
             connection.close()
         if response.status != 200:
-            raise RouterError(str(answer.get("error", f"refused with status {response.status}")))
+            raise RouterError(_refusal(response, answer))
         return answer
+
+    def _request(
+        self, connection: "UnixConnection", method: str, path: str, body: str | None = None
+    ) -> http.client.HTTPResponse:
+        with self._explained():
+            connection.request(method, path, body=body)
+            return connection.getresponse()
+
+    def _read(self, response: http.client.HTTPResponse) -> dict[str, Any]:
+        with self._explained():
+            answer = json.loads(response.read())
+            if not isinstance(answer, dict):
+                raise ValueError("not a JSON object")
+            return answer
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise TimedOut(f"{self._path}: no answer in {ANSWER_WITHIN:g} s") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            why = str(error) or type(error).__name__
+            raise NotRunning(f"{self._path}: no router answered there ({why})") from None
 
     def _connect(self) -> "UnixConnection":
         connection = UnixConnection(self._path)
@@ -68,7 +85,7 @@ class Client:
             connection.connect()
         except PermissionError:
             raise NoRights(f"{self._path}: permission denied: run as the user of the router, or its group") from None
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # its backlog is full
             raise TimedOut(f"{self._path}: the router does not accept the connection") from None
         except OSError:
             raise NotRunning(
@@ -76,6 +93,19 @@ class Client:
                 "with --socket"
             ) from None
         return connection
+
+
+def _lines(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """Events until the router ends, which may cut the last one short."""
+    try:
+        for line in response:
+            yield json.loads(line)
+    except (http.client.HTTPException, ConnectionError, ValueError):
+        return
+
+
+def _refusal(response: http.client.HTTPResponse, answer: Mapping[str, Any]) -> str:
+    return str(answer.get("error", f"refused with status {response.status}"))
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -87,6 +117,6 @@ class UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connect to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # close() has it from here on
         self.sock.settimeout(ANSWER_WITHIN)
         self.sock.connect(str(self._path))

@@ -15,7 +15,6 @@ import os
 import socket
 import stat
 from collections.abc import Mapping
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +54,9 @@ class ControlServer:
     async def start(self, path: Path) -> None:
         """Listen. Raises InUse, NoRights."""
         await self._runner.setup()
-        _make_way(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
+            _make_way(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             before = os.umask(0o117)  # 0660 from the first moment on
             try:
@@ -66,9 +65,13 @@ class ControlServer:
                 os.umask(before)
         except OSError as error:
             listener.close()
-            raise NoRights(
-                f"control socket {path}: {os.strerror(error.errno or 0).lower()}: choose another with --socket"
-            ) from None
+            kind = InUse if error.errno == errno.EADDRINUSE else NoRights
+            # a path that is too long never reaches the kernel, and has no number
+            why = os.strerror(error.errno).lower() if error.errno else str(error)
+            raise kind(f"control socket {path}: {why}: choose another with --socket") from None
+        except RouterError:
+            listener.close()
+            raise
         self._path = path
         await web.SockSite(self._runner, listener).start()
 
@@ -85,11 +88,11 @@ class ControlServer:
         return _json({"schema": SCHEMA, "what": what, "rows": SHOW[what](self._router)})
 
     async def _monitor(self, request: web.Request) -> web.StreamResponse:
+        history = _history(request.query.get("history", ""))
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await response.prepare(request)
         lines: asyncio.Queue[Line] = asyncio.Queue(QUEUE)
         journalist = self._router.driver.journalist
-        history = int(request.query.get("history", "0") or 0)
         for line in list(journalist.history)[-history:] if history else ():
             lines.put_nowait(line)
 
@@ -111,7 +114,7 @@ class ControlServer:
         try:
             link_layer = reading.link_layer(asked["link_layer"])
             node = reading.node_id(asked["node"]) if asked.get("node") else None
-            link_local = IPv6Address(asked["link_local"]) if asked.get("link_local") else None
+            link_local = reading.link_local(asked["link_local"]) if asked.get("link_local") else None
         except ValueError as expected:
             raise RouterError(f"attach: expected {expected}") from None
         return _json({"schema": SCHEMA, "node": self._router.attach(asked["interface"], link_layer, node, link_local)})
@@ -138,6 +141,13 @@ def _plain(value: object) -> Any:
     return value if isinstance(value, bool | int | float | str) or value is None else str(value)
 
 
+def _history(text: str) -> int:
+    """How many past lines a listener wants. Raises RouterError."""
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise RouterError(f"monitor: history {text}: expected a whole number")
+    return int(text or 0)
+
+
 def _json(answer: Mapping[str, Any], status: int = 200) -> web.Response:
     return web.json_response(answer, status=status)
 
@@ -147,7 +157,7 @@ async def _body(
 ) -> dict[str, str]:
     try:
         asked = json.loads(await request.text())
-    except ValueError:
+    except (ValueError, LookupError, RecursionError):  # not JSON, an unknown character set, a tower of brackets
         raise RouterError(f"{request.path}: expected a JSON object") from None
     if not isinstance(asked, dict) or not all(isinstance(value, str | None) for value in asked.values()):
         raise RouterError(f"{request.path}: expected a JSON object of strings")
@@ -163,27 +173,28 @@ async def _errors_as_json(request: web.Request, handler: Any) -> web.StreamRespo
     try:
         answer: web.StreamResponse = await handler(request)
         return answer
-    except (RouterError, ValueError) as error:
+    except RouterError as error:
         return _json({"schema": SCHEMA, "error": str(error)}, status=409)
     except web.HTTPException as error:
         return _json({"schema": SCHEMA, "error": error.reason}, status=error.status)
 
 
 def _make_way(path: Path) -> None:
-    """Remove the socket of a router that is dead. Raises InUse if somebody listens, or it is no socket."""
+    """Remove the socket of a router that is dead. Raises InUse if somebody listens, or it is no socket; OSError."""
     try:
         is_socket = stat.S_ISSOCK(path.lstat().st_mode)
-    except FileNotFoundError:
-        return
     except OSError:
-        return  # binding will say why
+        return  # it is not there; if it is worse, binding will say why
     if not is_socket:
         raise InUse(f"control socket {path}: a file is there that is no socket: remove it, or choose another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
-        except OSError as error:
-            if error.errno == errno.ECONNREFUSED:
-                path.unlink(missing_ok=True)
+        except BlockingIOError:
+            pass  # so many wait to be accepted that we may not: somebody listens, or did not yet stop to
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError:
             return
     raise InUse(f"control socket {path}: another router listens there: stop it, or choose another with --socket")

@@ -11,7 +11,7 @@ from ipaddress import IPv6Address
 from router.control_sockets import AccessSocket
 from router.links.rtnetlink import Link, LinkChanged, NeighborChanged
 from router.links.rtnetlink_constants import NeighborState
-from signaling.access_link import ROUTER_LINK_LAYER
+from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
 from signaling.actions import ExpectNode, SendOnLink
 from signaling.errors import MalformedMessage
 from signaling.events import Event, LinkAttached, LinkLost, LinkUp, NodeDoubted
@@ -27,6 +27,7 @@ TRIGGERS = {
     Icmpv6Type.ECHO_REPLY: "echo",
 }
 FROM_ROUTERS = {Icmpv6Type.ROUTER_ADVERTISEMENT, Icmpv6Type.MULTICAST_LISTENER_QUERY, Icmpv6Type.REDIRECT}
+ETHERNET = 6  # octets of a link-layer address
 GROUP_BIT = 0x01  # of the first octet of a link-layer address
 
 
@@ -44,7 +45,9 @@ class Identities:
 
 def sighting(packet: bytes, link_layer: bytes, identities: Identities, interface: str) -> LinkAttached | None:
     """What an IPv6 packet from an access link tells of who sent it; None: nothing that can be believed."""
-    if link_layer == ROUTER_LINK_LAYER or link_layer[0] & GROUP_BIT or not any(link_layer):
+    if len(link_layer) != ETHERNET or link_layer == ROUTER_LINK_LAYER:
+        return None
+    if link_layer[0] & GROUP_BIT or not any(link_layer):
         return None
     try:
         header = ipv6.decode(packet)
@@ -56,7 +59,7 @@ def sighting(packet: bytes, link_layer: bytes, identities: Identities, interface
             trigger = TRIGGERS.get(Icmpv6Type(message.TYPE), "packet")
     except (MalformedMessage, ValueError):
         return None
-    if header.source.is_multicast or header.source.is_loopback:
+    if header.source.is_multicast or header.source.is_loopback or header.source == ROUTER_ADDRESS:
         return None
     return LinkAttached(
         node=identities.of(link_layer),
@@ -108,7 +111,7 @@ class AccessInterface:
         """A neighbour event: the kernel gave up on an address of a node."""
         if change.gone or change.state != NeighborState.FAILED:
             return
-        for node, link_local in self._nodes.values():
+        for node, link_local in list(self._nodes.values()):
             # another address may just have been given up by its host; the link-local one stands for the node
             if link_local == change.address:
                 self._on_event(NodeDoubted(node=node))

@@ -8,11 +8,12 @@ changes that session, so merging two writers is putting their sessions side by s
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
 from router.errors import RouterError
-from signaling.session import Session
+from signaling.session import Session, State
 
 ATTEMPTS = 20  # of compare-and-set, before a record so contended is given up
 
@@ -55,7 +56,7 @@ class SessionStore(Protocol):
         """Changes after this cursor, for ever; None: from now on."""
 
     async def expire(self, now: float) -> int:
-        """Remove sessions that ended before now (wall clock s). How many records changed or went."""
+        """Remove sessions nobody needs any more (`needed_until`, wall clock s). How many records changed or went."""
 
     async def close(self) -> None:
         """Let go of files and connections."""
@@ -69,6 +70,17 @@ def open_store(url: str) -> SessionStore:
     from router.store.sqlite import SqliteStore
 
     return SqliteStore(Path(rest))
+
+
+def needed_until(session: Session) -> float:
+    """Wall clock s after which a session is of no use, even if its anchor is never heard of again.
+
+    Refreshes are not written, so a registration has no end here. A prefix is used by hosts, and must be known to its
+    anchor after a restart, until the valid lifetime has passed; that of HOLD is counted already.
+    """
+    if session.state in (State.LOCAL, State.REMOTE):
+        return inf
+    return session.expires + (session.valid_lifetime if session.state is State.GUARD else 0)
 
 
 async def save(store: SessionStore, session: Session) -> None:
