@@ -13,7 +13,9 @@ import io
 import os
 import socket
 import struct
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from ctypes import addressof, create_string_buffer
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -37,6 +39,8 @@ TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TUN, IFF_NO_PI, IFF_MULTI_QUEUE = 0x0001, 0x1000, 0x0100
 TUN_FLAGS = IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
+SO_ATTACH_FILTER, BPF_RETURN = 26, 0x06  # asm-generic/socket.h, linux/bpf_common.h
+IPV6_RECVERR = 25  # linux/in6.h
 BUFFER = 4 << 20  # octets, each direction: some milliseconds of small packets at full speed
 LEAST_MTU, MOST_MTU = 1280, 65535  # octets: RFC 8200 5, TUN driver
 
@@ -87,7 +91,14 @@ def open_udp(local: IPv6Address) -> Port:
 
 def open_ip6(local: IPv6Address) -> Port:
     """IPv6-in-IPv6 tunnels that end at local: a raw socket. Raises NoRights, AddressNotLocal, PortError."""
-    return _open_underlay(PortKind.IP6, local, socket.SOCK_RAW, socket.IPPROTO_IPV6, 0)
+    port = _open_underlay(PortKind.IP6, local, socket.SOCK_RAW, socket.IPPROTO_IPV6, 0)
+    with ExitStack() as opened:
+        opened.callback(port.close)
+        try:
+            opened.enter_context(_path_mtu_listener(local))
+        except OSError as error:
+            raise _why_no_socket(PortKind.IP6, local, error) from error
+        return replace(port, owner=opened.pop_all())
 
 
 def open_tun(name: str, *, mtu: int) -> Port:
@@ -122,6 +133,21 @@ def _open_underlay(kind: PortKind, local: IPv6Address, style: int, protocol: int
         sock.close()
         raise _why_no_socket(kind, local, error) from error
     return Port(fd=sock.fileno(), kind=kind, local=local, owner=sock)
+
+
+def _path_mtu_listener(local: IPv6Address) -> socket.socket:
+    """A second raw socket, for what the kernel learns by it: it takes in no packet, and nobody reads its errors.
+
+    Packet Too Big about what a raw socket sent changes a path MTU only if such a socket wants errors (IPV6_RECVERR).
+    On the socket of the port they would pile up in a queue that somebody has to empty; here its least size is enough.
+    """
+    listener = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_IPV6)
+    drop_all = create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, 0))
+    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, addressof(drop_all)))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+    listener.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+    listener.bind((str(local), 0))
+    return listener
 
 
 def _enlarge(sock: socket.socket, forced: int, limited: int) -> None:

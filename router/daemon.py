@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ LEAST_MTU = 1280  # octets, RFC 8200 5
 FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
 EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
 LOCALHOST = IPv6Address("::1")
+THREAD_SWITCH = 0.0002  # s: the store's thread may keep the loop waiting no longer than this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +173,9 @@ class Router:
                     f"access interface {name}: no such interface: choose one of: {here or 'none there is'}"
                 ) from None
             if not any(link.link_layer):
-                raise NoInterface(f"access interface {name}: it has no link-layer address, and nodes are known by theirs")
+                raise NoInterface(
+                    f"access interface {name}: it has no link-layer address, and nodes are known by theirs"
+                )
             if link.name == self.underlay.interface:
                 raise NoInterface(
                     f"access interface {name}: it is the way to the other routers: nodes need a link of their own"
@@ -231,6 +235,8 @@ class Router:
         match event:
             case LinkChanged(link=link) if link.name in self.links:
                 self._access_changed(self.links[link.name], event)
+            case LinkChanged(link=link, gone=False) if link.name == self.config.tun and link.up:
+                self.network.refresh_tun()
             case NeighborChanged(index=index):
                 for access in self.links.values():
                     if access.index == index:
@@ -421,6 +427,7 @@ def greeting(router: Router) -> str:
 
 async def run(config: Config) -> ExitCode:
     """Run a router until it is told to stop. Raises RouterError, EngineError."""
+    sys.setswitchinterval(THREAD_SWITCH)
     router = Router(config)
     loop = asyncio.get_running_loop()
     signals: list[int] = []

@@ -179,10 +179,10 @@ class Network:
             self._write_sysctl(f"conf/{name}/accept_ra", "0")
         if fixed_link_layer and link.link_layer and link.link_layer != ROUTER_LINK_LAYER:
             self._fix_link_layer(link)
+        self._take_router_address(link.index)
         if not link.up:
             self._journal.note(Change(kind="switched_on", name=name, value=""))
             self._netlink.set_up(link.index)
-        self._netlink.add_address(self._router_address(link.index))
         with suppress_errno(errno.EEXIST):
             self._netlink.add_rule(self._rule(name))
         self._access[name] = link.index
@@ -212,6 +212,12 @@ class Network:
         for prefix, path in self.paths.items():
             if getattr(path, "interface", None) == interface:
                 self._apply(prefix, Edits(set_routes=edits(prefix, None, path).set_routes))
+
+    def refresh_tun(self) -> None:
+        """Somebody switched the TUN off and on: set the routes through it again."""
+        for prefix, path in self.paths.items():
+            routes = (route for route in edits(prefix, None, path).set_routes if route.device is Device.TUN)
+            self._apply(prefix, Edits(set_routes=tuple(routes)))
 
     def expect(self, action: actions.ExpectNode) -> None:
         """A node is known to be there: its packets need no address resolution. Or it left: the kernel forgets it."""
@@ -268,6 +274,13 @@ class Network:
     def _router_address(self, index: int) -> Address:
         # every router of the domain has it: duplicate address detection would only find the others
         return Address(index=index, address=ROUTER_ADDRESS, prefixlen=LINK_LOCAL_LENGTH, flags=AddressFlag.NODAD)
+
+    def _take_router_address(self, index: int) -> None:
+        # an interface with our MAC makes this address itself when switched on, and then asks whether others have it
+        for address in self._netlink.addresses(index):
+            if address.address == ROUTER_ADDRESS and address.flags & (AddressFlag.TENTATIVE | AddressFlag.DADFAILED):
+                self._quietly(self._netlink.delete_address, address)
+        self._netlink.add_address(self._router_address(index))
 
     def _fix_link_layer(self, link: Link) -> None:
         self._journal.note(Change(kind="link_layer", name=link.name, value=link.link_layer.hex()))

@@ -76,7 +76,7 @@ class Client:
         except TimeoutError:
             raise TimedOut(f"{self._path}: no answer in {ANSWER_WITHIN:g} s") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            why = str(error) or type(error).__name__
+            why = " ".join(str(error).split()) or type(error).__name__  # it may be what a stranger answered
             raise NotRunning(f"{self._path}: no router answered there ({why})") from None
 
     def _connect(self) -> "UnixConnection":

@@ -23,11 +23,12 @@ SIGNS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One handover as the lab made it. made: the node's link was up at the new router."""
+    """One handover as the lab made it: the old link was broken, the node's link down, the new one made."""
 
     origin: str
     target: str
     broken: float
+    down: float
     made: float
     until: float  # the next move, or the end
 
@@ -48,7 +49,7 @@ def arrival(packets: Iterable[Packet], move: Move, node: bytes, old_address: IPv
     """
     heard: Packet | None = None
     for packet in packets:
-        if not move.made <= packet.time < move.until:
+        if not move.down <= packet.time < move.until:
             continue
         if heard is None and packet.from_link_layer == node and packet.is_ipv6:
             heard = packet

@@ -30,6 +30,7 @@ MEDIAN_WITHIN = 5.0  # ms from the first sign of the node to the first packet fo
 LOST_AT_MOST = 10  # datagrams of a move, one sent each millisecond
 SETTLED = 0.25  # s after a move: from here on no packet of the router's own prefix may be in a tunnel
 PROGRESS_EVERY = 1.0  # s
+POLITENESS = 10  # routers have machines of their own in the world: traffic and captures must not take theirs here
 PICTURE = """\
             cn  2001:db8:cccc::80                 a correspondent: serves the download
              |
@@ -99,6 +100,7 @@ class Play:
         stage, narrator = self.stage, self._narrator
         narrator.print(PICTURE)
         stage.start_routers()
+        os.nice(POLITENESS)  # of us and of all we start from now on
         stage.start_captures()
         narrator.say("three routers are up")
         for mar in ROUTE:
@@ -200,7 +202,14 @@ class Play:
         stays = self.stage.stays
         ends = [stay.broken for stay in stays[1:]] + [end]
         return [
-            Move(origin=before.mar, target=stay.mar, broken=stay.broken, made=stay.made, until=until)
+            Move(
+                origin=before.mar,
+                target=stay.mar,
+                broken=stay.broken,
+                down=stay.down,
+                made=stay.made,
+                until=until,
+            )
             for before, stay, until in zip(stays, stays[1:], ends[1:], strict=False)
         ]
 

@@ -39,6 +39,7 @@ class Stay:
     mar: str
     broken: float
     made: float
+    down: float  # the node's link was off: what it sends later, it sends on the new one
     connection: NewConnection | None = None
 
 
@@ -166,7 +167,8 @@ class Stage:
         """Take the node to another router, break before make."""
         difference = time.time() - time.monotonic()
         handover = self.world.attach(mar)
-        self.stays.append(Stay(mar, handover.broken + difference, handover.made + difference))
+        broken, made, down = (at + difference for at in (handover.broken, handover.made, handover.down))
+        self.stays.append(Stay(mar, broken, made, down))
         return self.stays[-1]
 
     def addresses(self) -> list[IPv6Address]:

@@ -68,10 +68,11 @@ def node_link_layer(node: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """When a node left the old access link, and when it was on the new one; CLOCK_MONOTONIC, s."""
+    """When a node began to leave the old access link, had left it, and was on the new one; CLOCK_MONOTONIC, s."""
 
     broken: float
     made: float
+    down: float  # between the two: what the node sends from here on, it sends on the new link
 
 
 @dataclass(slots=True)
@@ -123,11 +124,12 @@ class World:
         """Move a node to that MAR, break before make."""
         netlink, plug = self.lab["air"].netlink, self._plugs[node]
         broken = self.detach(node)
+        down = time.monotonic()
         netlink.set_master(plug.index, self._bridges[mar])
         netlink.set_up(plug.index)
         netlink.set_up(self._ports[mar])
         plug.mar = mar
-        return Handover(broken, time.monotonic())
+        return Handover(broken, time.monotonic(), down)
 
     def detach(self, node: str = "mn") -> float:
         """Take a node off the air; the MAR it leaves loses carrier with its last node. When: monotonic s."""

@@ -75,12 +75,12 @@ def open_store(url: str) -> SessionStore:
 def needed_until(session: Session) -> float:
     """Wall clock s after which a session is of no use, even if its anchor is never heard of again.
 
-    Refreshes are not written, so a registration has no end here. A prefix is used by hosts, and must be known to its
-    anchor after a restart, until the valid lifetime has passed; that of HOLD is counted already.
+    A prefix is used by hosts, and must be known to its anchor after a restart, until the valid lifetime has passed;
+    that of HOLD is counted already. A node that is with its anchor may stay for ever.
     """
-    if session.state in (State.LOCAL, State.REMOTE):
+    if session.state is State.LOCAL:
         return inf
-    return session.expires + (session.valid_lifetime if session.state is State.GUARD else 0)
+    return session.expires + (0 if session.state is State.HOLD else session.valid_lifetime)
 
 
 async def save(store: SessionStore, session: Session) -> None:

@@ -99,8 +99,10 @@ class SqliteStore:
     def _guarded(self, work: Callable[[], T]) -> T:
         try:
             return work()
-        except (sqlite3.Error, OSError) as error:
+        except sqlite3.Error as error:
             raise StoreError(f"store {self._path}: {error}") from error
+        except OSError as error:
+            raise StoreError(f"store {self._path}: {error.filename}: {(error.strerror or '').lower()}") from error
 
     def _prepare(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ from signaling.wire.options.identity import MobileNodeIdentifier, MobileNodeLink
 from signaling.wire.options.prefix import HomeNetworkPrefix
 from signaling.wire.options.time import Timestamp
 from signaling.wire.revocation import BindingRevocationIndication
-from tests.world import INTERFACE, KEY, STRANGER, World
+from tests.world import INTERFACE, KEY, STRANGER, WALL, World
 
 FOREIGN = IPv6Network("2001:db8:ffff::/64")
 
@@ -463,6 +463,19 @@ def test_a_refresh_touches_no_table_and_no_store(scene: Scene) -> None:
     scene.world.run(0.1)
     turn = scene.say(handoff=handoff(5))
     assert not [action for action in turn if isinstance(action, Bind | SaveSession)]
+
+
+def test_a_long_registration_is_written_again_before_the_store_forgets_it(scene: Scene) -> None:
+    saved = [item for item in scene.say() if isinstance(item, SaveSession)][-1].session
+    writes = 0
+    for _ in range(40):
+        scene.world.run(200.0)
+        turn = scene.say(handoff=handoff(5))
+        again = [item.session for item in turn if isinstance(item, SaveSession)]
+        writes += len(again)
+        saved = again[-1] if again else saved
+        assert saved.expires > WALL + scene.world.now + 200.0
+    assert 0 < writes <= 5
 
 
 def test_a_refresh_extends_the_binding(scene: Scene) -> None:

@@ -1,0 +1,313 @@
+"""The sockets Python reads, on real links: what the filter in the kernel lets through, and what peers get.
+
+router --eth1 ===== eth0-- node        the node sends frames with any link-layer source, and hears what comes
+mar1 --eth0 ===== eth0-- mar2          Mobility Headers over protocol 135, and over UDP
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from ipaddress import IPv6Address
+
+import pytest
+import uvloop
+
+from router.control_sockets import (
+    ETH_P_IPV6,
+    MAX_FILTERED_NODES,
+    UDP_PORT,
+    AccessSocket,
+    SignalingSocket,
+    frame_filter,
+)
+from router.demo.lab import Host, Lab, available, connect
+from router.errors import InUse, NoInterface
+from signaling.settings import Transport
+from signaling.wire import ipv6
+from signaling.wire.binding_refresh import BindingRefreshRequest
+from signaling.wire.message import Message
+from signaling.wire.mobility_header import encode
+from signaling.wire.multicast_listener import MulticastRecord
+from signaling.wire.neighbor import (
+    EchoReply,
+    EchoRequest,
+    MulticastListenerReport,
+    MulticastListenerReportV2,
+    NeighborAdvertisement,
+    NeighborSolicitation,
+    RouterSolicitation,
+)
+
+pytestmark = [
+    pytest.mark.namespaces,
+    pytest.mark.skipif(available() is not None, reason=str(available())),
+]
+
+KNOWN = bytes.fromhex("020000000011")
+STRANGER = bytes.fromhex("020000000022")
+HOST = IPv6Address("fe80::11")
+FAR = IPv6Address("2001:db8::99")
+EVERYBODY = bytes.fromhex("333300000001")
+MAR1, MAR2 = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = uvloop.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def run_until(loop: asyncio.AbstractEventLoop, condition: Callable[[], object]) -> None:
+    async def look() -> None:
+        while not condition():
+            await asyncio.sleep(0.001)
+
+    loop.run_until_complete(asyncio.wait_for(look(), 5))
+
+
+# The access link
+
+
+class Link:
+    """An access link with our socket at one end, and at the other one that can send anything."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, router: Host, node: Host) -> None:
+        self.loop = loop
+        self.frames: list[tuple[bytes, bytes]] = []
+        with router.inside():
+            self.ours = AccessSocket("eth1", router.link("eth1").index)
+        self.ours.serve(loop, lambda packet, link_layer: self.frames.append((packet, link_layer)))
+        with node.inside():
+            self.theirs = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IPV6))
+            self.theirs.bind(("eth0", ETH_P_IPV6))
+        self.theirs.settimeout(5)
+
+    def send(self, packet: bytes, source: bytes) -> None:
+        self.theirs.send(EVERYBODY + source + ETH_P_IPV6.to_bytes(2, "big") + packet)
+
+    def passes(self, packet: bytes, source: bytes) -> bool:
+        """Whether a frame wakes us; another one after it, that must, tells when it would have."""
+        self.frames.clear()
+        self.send(packet, source)
+        self.send(solicitation, marker := bytes.fromhex("0200000000ff"))
+        run_until(self.loop, lambda: any(sender == marker for _, sender in self.frames))
+        return (packet, source) in self.frames
+
+    def close(self) -> None:
+        self.ours.close(self.loop)
+        self.theirs.close()
+
+
+solicitation = ipv6.carry(RouterSolicitation(), HOST, IPv6Address("ff02::2"))
+
+
+@pytest.fixture
+def link(loop: asyncio.AbstractEventLoop) -> Iterator[Link]:
+    with Lab() as lab:
+        router, node = lab.host("router"), lab.host("node")
+        node.sysctl("net/ipv6/conf/default/disable_ipv6", 1)  # nobody but the test speaks
+        connect(router, "eth1", node, "eth0")
+        link = Link(loop, router, node)
+        yield link
+        link.close()
+
+
+def udp(size: int = 20, next_header: int = 17) -> bytes:
+    """A data packet."""
+    return b"\x60\0\0\0" + size.to_bytes(2, "big") + bytes([next_header, 64]) + FAR.packed + FAR.packed + b"x" * size
+
+
+def carry(message: Message) -> bytes:
+    return ipv6.carry(message, HOST, FAR)
+
+
+SIGNS: dict[str, bytes] = {
+    "router solicitation": solicitation,
+    "neighbour solicitation": carry(NeighborSolicitation(target=HOST)),
+    "neighbour advertisement": carry(NeighborAdvertisement(target=HOST)),
+    "MLD report": carry(MulticastListenerReport(group=IPv6Address("ff02::1:ff00:11"))),
+    "MLD version 2 report": carry(
+        MulticastListenerReportV2(records=(MulticastRecord(kind=4, group=IPv6Address("ff02::1:ff00:11")),))
+    ),
+}
+DATA: dict[str, bytes] = {
+    "UDP": udp(),
+    "TCP": udp(next_header=6),
+    "echo request": carry(EchoRequest(identifier=1, sequence_number=1)),
+    "echo reply": carry(EchoReply(identifier=1, sequence_number=1)),
+    "hop-by-hop options before UDP": udp(next_header=0).replace(b"x", b"\x11", 1),
+    "nothing behind the header": udp(size=0, next_header=59),
+}
+
+
+def test_what_a_node_says_to_neighbours_and_routers_always_passes(link: Link) -> None:
+    for known in ((), (KNOWN,), (STRANGER, KNOWN)):
+        link.ours.expect(known)
+        assert [name for name, packet in SIGNS.items() if not link.passes(packet, KNOWN)] == []
+
+
+def test_data_of_a_stranger_passes(link: Link) -> None:
+    link.ours.expect([KNOWN])
+    assert [name for name, packet in DATA.items() if not link.passes(packet, STRANGER)] == []
+
+
+def test_data_of_a_known_node_does_not_pass(link: Link) -> None:
+    link.ours.expect([STRANGER, KNOWN])
+    assert [name for name, packet in DATA.items() if link.passes(packet, KNOWN)] == []
+
+
+def test_a_node_that_is_expected_no_more_is_a_stranger_again(link: Link) -> None:
+    link.ours.expect([KNOWN])
+    assert not link.passes(udp(), KNOWN)
+    link.ours.expect([])
+    assert link.passes(udp(), KNOWN)
+
+
+@pytest.mark.parametrize("near", ["020000000010", "020000000111", "120000000011", "020000010011", "021000000011"])
+def test_a_link_layer_address_that_is_nearly_known_is_strange(link: Link, near: str) -> None:
+    link.ours.expect([KNOWN])
+    assert link.passes(udp(), bytes.fromhex(near))
+
+
+def test_as_many_nodes_as_can_be_filtered_are(link: Link) -> None:
+    many = [b"\x02\0\0\1" + number.to_bytes(2, "big") for number in range(MAX_FILTERED_NODES)]
+    link.ours.expect(many)
+    assert not link.passes(udp(), many[0])
+    assert not link.passes(udp(), many[-1])
+    assert link.passes(udp(), STRANGER)
+
+
+def test_with_too_many_nodes_only_signs_pass(link: Link) -> None:
+    link.ours.expect([b"\x02\0\0\1" + number.to_bytes(2, "big") for number in range(MAX_FILTERED_NODES + 1)])
+    assert not link.passes(udp(), STRANGER)
+    assert all(link.passes(packet, STRANGER) for packet in SIGNS.values())
+
+
+def test_the_longest_filter_is_one_the_kernel_takes() -> None:
+    assert len(frame_filter([KNOWN] * MAX_FILTERED_NODES)) <= 4096  # BPF_MAXINSNS
+
+
+def test_a_long_first_packet_is_read_as_a_whole(link: Link) -> None:
+    assert link.passes(udp(size=1400), STRANGER)
+
+
+def test_what_we_send_arrives_in_a_frame_to_its_node_and_does_not_come_back(link: Link) -> None:
+    assert link.ours.send(udp(), KNOWN) is None
+    frame = b""
+    while frame[14:] != udp():  # the router's kernel speaks too
+        frame = link.theirs.recv(2000)
+    assert frame[:6] == KNOWN
+    assert link.passes(solicitation, STRANGER)
+    assert udp() not in [packet for packet, _ in link.frames]
+
+
+def test_a_link_that_goes_down_and_comes_back_is_heard_again(loop: asyncio.AbstractEventLoop) -> None:
+    with Lab() as lab:
+        router, node = lab.host("router"), lab.host("node")
+        node.sysctl("net/ipv6/conf/default/disable_ipv6", 1)
+        connect(router, "eth1", node, "eth0")
+        link = Link(loop, router, node)
+        router.link_down("eth1")
+        run_until(loop, lambda: not router.link("eth1").up)
+        assert link.ours.send(udp(), KNOWN) is not None
+        router.link_up("eth1")
+        node.link_up("eth0")
+        run_until(loop, lambda: router.link("eth1").carrier)
+        assert link.passes(solicitation, STRANGER)
+        link.close()
+
+
+def test_an_interface_that_is_not_there_is_named() -> None:
+    with Lab() as lab, lab.host("router").inside(), pytest.raises(NoInterface, match="eth9"):
+        AccessSocket("eth9", 9)
+
+
+# Peers
+
+
+@pytest.fixture
+def peers() -> Iterator[tuple[Host, Host]]:
+    with Lab() as lab:
+        mar1, mar2 = lab.host("mar1"), lab.host("mar2")
+        connect(mar1, "eth0", mar2, "eth0")
+        mar1.address("eth0", f"{MAR1}/64")
+        mar2.address("eth0", f"{MAR2}/64")
+        yield mar1, mar2
+
+
+def opened(host: Host, address: IPv6Address, transport: Transport) -> SignalingSocket:
+    with host.inside():
+        return SignalingSocket(address, transport)
+
+
+@pytest.mark.parametrize("transport", Transport)
+def test_a_message_arrives_as_it_was_sent(
+    peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop, transport: Transport
+) -> None:
+    here, there = (opened(*end, transport) for end in zip(peers, (MAR1, MAR2), strict=True))
+    heard: list[tuple[bytes, IPv6Address, int]] = []
+    there.serve(loop, lambda *what: heard.append(what))
+    octets = encode(BindingRefreshRequest(), MAR1, MAR2)
+    assert here.send(octets, MAR2) is None
+    run_until(loop, lambda: heard)
+    port = UDP_PORT if transport is Transport.UDP else 0
+    assert heard == [(octets, MAR1, port)]
+    for end in (here, there):
+        end.close(loop)
+
+
+def test_a_wrong_checksum_over_protocol_135_stays_in_the_kernel(
+    peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop
+) -> None:
+    there = opened(peers[1], MAR2, Transport.MOBILITY_HEADER)
+    heard: list[bytes] = []
+    there.serve(loop, lambda octets, *_: heard.append(octets))
+    good = encode(BindingRefreshRequest(), MAR1, MAR2)
+    wrong = good[:4] + b"\xba\xad" + good[6:]
+    head = b"\x60\0\0\0" + len(good).to_bytes(2, "big") + bytes([135, 64]) + MAR1.packed + MAR2.packed
+    with peers[0].inside(), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as forger:
+        for octets in (wrong, good):
+            forger.sendto(head + octets, (str(MAR2), 0))
+    run_until(loop, lambda: heard)
+    assert heard == [good]
+    there.close(loop)
+
+
+def test_a_peer_that_refuses_does_not_make_us_deaf(peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop) -> None:
+    here = opened(peers[0], MAR1, Transport.UDP)
+    heard: list[bytes] = []
+    here.serve(loop, lambda octets, *_: heard.append(octets))
+    assert here.send(b"nobody listens there", MAR2) is None
+    there = opened(peers[1], MAR2, Transport.UDP)
+    there.send(b"hello", MAR1)
+    run_until(loop, lambda: heard)
+    assert heard == [b"hello"]
+    for end in (here, there):
+        end.close(loop)
+
+
+@pytest.mark.parametrize("transport", Transport)
+def test_what_cannot_leave_is_said_and_raises_nothing(
+    peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop, transport: Transport
+) -> None:
+    here = opened(peers[0], MAR1, transport)
+    assert here.send(b"x" * 40, IPv6Address("3fff::1")) == "Network is unreachable"
+    here.send_error(b"\1\4" + bytes(30), IPv6Address("3fff::1"))
+    here.close(loop)
+
+
+@pytest.mark.parametrize("transport", Transport)
+def test_an_address_of_another_machine_is_named_with_a_cure(peers: tuple[Host, Host], transport: Transport) -> None:
+    with pytest.raises(NoInterface, match=r"2001:db8::2 is no address of this machine.*--underlay"):
+        opened(peers[0], MAR2, transport)
+
+
+def test_a_port_of_another_program_is_named_with_a_cure(
+    peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop
+) -> None:
+    with ExitStack() as stack:
+        stack.callback(opened(peers[0], MAR1, Transport.UDP).close, loop)
+        with pytest.raises(InUse, match="UDP port 5436"):
+            opened(peers[0], MAR1, Transport.UDP)

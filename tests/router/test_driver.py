@@ -1,0 +1,345 @@
+"""One role at work: what it asks for is done in order, at its time, and what a peer is told is durable."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+
+import pytest
+
+from engine import EngineError
+from router import driver as module
+from router.driver import PERFORM, Driver, Line
+from router.errors import RouterError
+from signaling import actions
+from signaling.actions import Action
+from signaling.events import ClockStepped, Event, LinkLost
+from signaling.session import Session, State
+from signaling.wire.heartbeat import Heartbeat
+from signaling.wire.neighbor import NeighborSolicitation, RouterAdvertisement
+
+PREFIX = IPv6Network("2001:db8:a1:1::/64")
+PEER = IPv6Address("2001:db8::2")
+NODE = "mn1@example.net"
+EVENT = LinkLost(interface="eth1")
+SESSION = Session(
+    node=NODE,
+    prefix=PREFIX,
+    anchor=PEER,
+    state=State.LOCAL,
+    care_of=PEER,
+    link_layer=b"",
+    technology=4,
+    timestamp=0,
+    expires=0.0,
+    valid_lifetime=7200,
+)
+HEARTBEAT = Heartbeat(sequence_number=1)
+SEND = actions.Send(octets=b"first", message=HEARTBEAT, destination=PEER)
+SEND_TOO = actions.Send(octets=b"second", message=HEARTBEAT, destination=PEER)
+BIND = actions.Bind(prefix=PREFIX, path=actions.Held(), node=NODE)
+UNBIND = actions.Unbind(prefix=PREFIX, node=NODE)
+SAVE = actions.SaveSession(session=SESSION)
+
+
+class FakeRole:
+    """Answers every event, and every wake-up, with the actions it was given."""
+
+    def __init__(self) -> None:
+        self.heard: list[Event] = []
+        self.todo: list[Action] = []
+        self.woken: list[float] = []
+        self.next_wake: float | None = None
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        self.heard.append(event)
+        return [] if isinstance(event, ClockStepped) else self.todo
+
+    def wake(self, now: float) -> list[Action]:
+        self.woken.append(now)
+        self.next_wake = None
+        return self.todo
+
+
+class Recorder:
+    """Stands for network, sockets, links and sessions: writes down what is asked of it, in one list."""
+
+    def __init__(self, done: list[tuple[object, ...]]) -> None:
+        self.done = done
+        self.futures: list[asyncio.Future[None]] = []
+        self.answer: str | None = None
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def called(*arguments: object) -> Any:
+            self.done.append((name, *arguments))
+            if name in ("save", "forget"):
+                self.futures.append(asyncio.get_running_loop().create_future())
+                return self.futures[-1]
+            return self.answer
+
+        return called
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.done: list[tuple[object, ...]] = []
+        self.role = FakeRole()
+        self.recorder = Recorder(self.done)
+        double: Any = self.recorder
+        self.driver = Driver(
+            self.role, network=double, sockets=double, links={"eth1": double}, sessions=lambda driver: double
+        )
+        self.lines: list[Line] = []
+        self.driver.journalist.listeners.add(self.lines.append)
+
+    def names(self) -> list[object]:
+        return [entry[0] for entry in self.done]
+
+    def feed(self, *todo: Action) -> None:
+        self.role.todo = list(todo)
+        self.driver.feed(EVENT)
+
+
+def sync(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(*arguments, **named), 10))
+
+    return run
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+# Actions
+
+
+def test_every_action_can_be_performed() -> None:
+    assert set(PERFORM) == set(actions.Action.__args__)
+
+
+@sync
+async def test_actions_are_performed_in_the_order_of_the_role() -> None:
+    bench = Bench()
+    expect = actions.ExpectNode(node=NODE, interface="eth1", link_layer=b"", link_local=None)
+    bench.feed(BIND, SEND, actions.FindSessions(node=NODE), expect, UNBIND, SEND_TOO)
+    assert bench.names() == ["bind", "send", "find", "expect", "expect", "unbind", "send"]
+
+
+@sync
+async def test_a_message_waits_for_the_session_saved_before_it() -> None:
+    bench = Bench()
+    bench.feed(SAVE, BIND, SEND)
+    assert bench.names() == ["save", "bind"]
+    bench.recorder.futures[0].set_result(None)
+    await until(lambda: "send" in bench.names())
+
+
+@sync
+async def test_a_message_waits_for_a_session_that_is_forgotten() -> None:
+    bench = Bench()
+    bench.feed(actions.ForgetSession(node=NODE, prefix=PREFIX), SEND)
+    assert bench.names() == ["forget"]
+
+
+@sync
+async def test_a_message_before_the_save_does_not_wait() -> None:
+    bench = Bench()
+    bench.feed(SEND, SAVE)
+    assert bench.names() == ["send", "save"]
+
+
+@sync
+async def test_messages_that_waited_leave_in_their_order() -> None:
+    bench = Bench()
+    bench.feed(SAVE, SEND, SEND_TOO)
+    bench.recorder.futures[0].set_result(None)
+    await until(lambda: len(bench.done) == 3)
+    assert [entry[1] for entry in bench.done[1:]] == [b"first", b"second"]
+
+
+@sync
+async def test_a_message_of_the_next_turn_does_not_wait_for_a_save_of_this_one() -> None:
+    bench = Bench()
+    bench.feed(SAVE)
+    bench.feed(SEND)
+    assert bench.names() == ["save", "send"]
+
+
+@sync
+async def test_a_message_on_a_link_waits_for_nothing() -> None:
+    bench = Bench()
+    message = RouterAdvertisement(router_lifetime=1800)
+    on_link = actions.SendOnLink(octets=b"", message=message, interface="eth1", link_layer=b"", node=NODE)
+    bench.feed(SAVE, on_link)
+    assert bench.names() == ["save", "send"]
+
+
+@sync
+async def test_an_action_that_fails_does_not_take_the_others_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+
+    def refuse(*_: object) -> None:
+        raise RouterError("add route: no buffer space")
+
+    def refuse_too(*_: object) -> None:
+        raise EngineError("no such tunnel")
+
+    bench.recorder.bind, bench.recorder.unbind = refuse, refuse_too  # type: ignore[attr-defined]
+    bench.role.next_wake = time.monotonic()
+    bench.feed(BIND, UNBIND, SEND)
+    assert bench.names() == ["send"]
+    failures = [line.fields for line in bench.lines if line.event == "failed"]
+    assert failures == [
+        {"action": "Bind", "why": "add route: no buffer space"},
+        {"action": "Unbind", "why": "no such tunnel"},
+    ]
+    await until(lambda: bench.role.woken)
+
+
+# Time
+
+
+@sync
+async def test_the_role_is_woken_at_its_time_and_not_before() -> None:
+    bench = Bench()
+    due = time.monotonic() + 0.0313
+    bench.role.next_wake = due
+    bench.feed()
+    await until(lambda: bench.role.woken)
+    assert due <= bench.role.woken[0] < due + 0.1
+
+
+@sync
+async def test_a_timer_that_is_early_waits_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMER_ROUNDING", -0.02)
+    bench = Bench()
+    due = time.monotonic() + 0.03
+    bench.role.next_wake = due
+    bench.feed()
+    await until(lambda: bench.role.woken)
+    assert bench.role.woken[0] >= due
+    assert len(bench.role.woken) == 1
+
+
+@sync
+async def test_an_earlier_time_replaces_a_later_one() -> None:
+    bench = Bench()
+    bench.role.next_wake = time.monotonic() + 60
+    bench.feed()
+    bench.role.next_wake = time.monotonic()
+    bench.feed()
+    await until(lambda: bench.role.woken)
+
+
+@sync
+async def test_what_a_role_asks_for_when_woken_is_done() -> None:
+    bench = Bench()
+    bench.role.next_wake = time.monotonic() + 0.001
+    bench.feed()
+    bench.role.todo = [SEND]
+    await until(lambda: bench.names() == ["send"])
+
+
+@sync
+async def test_a_role_that_breaks_is_woken_again() -> None:
+    bench = Bench()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    calls: list[float] = []
+
+    def wake(now: float) -> list[Action]:
+        calls.append(now)
+        bench.role.next_wake = now + 0.001 if len(calls) < 3 else None
+        raise ZeroDivisionError
+
+    bench.role.wake = wake  # type: ignore[method-assign]
+    bench.role.next_wake = time.monotonic()
+    bench.feed()
+    await until(lambda: len(calls) == 3)
+
+
+@sync
+async def test_nothing_happens_after_the_stop_but_what_the_farewell_asks() -> None:
+    bench = Bench()
+    bench.role.next_wake = time.monotonic() + 0.002
+    bench.feed()
+    bench.driver.stop()
+    bench.feed(SEND)
+    await asyncio.sleep(0.01)
+    assert bench.done == []
+    assert bench.role.woken == []
+    bench.driver.perform([SEND])
+    assert bench.names() == ["send"]
+
+
+@sync
+async def test_the_role_is_told_the_wall_clock_before_its_first_event() -> None:
+    bench = Bench()
+    bench.feed()
+    first, second = bench.role.heard
+    assert isinstance(first, ClockStepped)
+    assert abs(first.wall_minus_monotonic - (time.time() - time.monotonic())) < 1.0
+    assert second is EVENT
+
+
+@sync
+async def test_a_clock_that_runs_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOCK_STEP", 0.5)
+    bench = Bench()
+    bench.feed()
+    bench.feed()
+    assert sum(isinstance(event, ClockStepped) for event in bench.role.heard) == 1
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+@sync
+async def test_a_stepped_wall_clock_is_told_before_the_next_event(step: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.feed()
+    wall = time.time
+    monkeypatch.setattr(module.time, "time", lambda: wall() + step)
+    bench.feed()
+    steps = [event.wall_minus_monotonic for event in bench.role.heard if isinstance(event, ClockStepped)]
+    assert steps[-1] - steps[0] == pytest.approx(step, abs=0.5)
+    assert bench.role.heard[-1] is EVENT
+
+
+# Lines
+
+
+@sync
+async def test_what_is_done_is_told_with_what_matters() -> None:
+    bench = Bench()
+    care_of = actions.Bind(prefix=PREFIX, path=actions.TowardVisited(care_of=PEER), node=NODE)
+    bench.feed(care_of, SEND, actions.Note("attached", {"node": NODE}))
+    assert [line.event for line in bench.lines] == ["tunnel-to-visited", "heartbeat-sent", "attached"]
+    assert bench.lines[0].fields == {"node": NODE, "prefix": PREFIX, "peer": PEER}
+
+
+@sync
+async def test_a_message_that_could_not_leave_is_told_with_the_reason() -> None:
+    bench = Bench()
+    bench.recorder.answer = "Network is unreachable"
+    bench.feed(SEND)
+    assert bench.lines[-1].fields["failed"] == "Network is unreachable"
+
+
+@sync
+async def test_a_message_for_a_link_nobody_has_is_told() -> None:
+    bench = Bench()
+    probe = NeighborSolicitation(target=IPv6Address("fe80::1"))
+    bench.feed(actions.SendOnLink(octets=b"", message=probe, interface="eth9", link_layer=b"", node=NODE))
+    assert bench.lines[-1].fields == {"node": NODE, "interface": "eth9", "failed": "no such interface"}
+
+
+@sync
+async def test_the_last_lines_are_kept_for_who_comes_later() -> None:
+    bench = Bench()
+    for number in range(module.HISTORY + 5):
+        bench.driver.journalist.tell("x", {"number": number})
+    kept = [line.fields["number"] for line in bench.driver.journalist.history]
+    assert kept == list(range(5, module.HISTORY + 5))

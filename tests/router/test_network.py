@@ -1,0 +1,492 @@
+"""What a router does to the kernel, seen by pyroute2, and that every trace of it can be taken back.
+
+core --eth0 ===== wan-- router --eth1 ===== eth0-- node1
+                               --eth2 ===== eth0-- node2
+"""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import IPRoute
+
+from engine import Binding, Encapsulation, Side, Tables, Tunnel, open_tun
+from router.demo.lab import Lab, available, connect
+from router.errors import NoRights
+from router.links.netlink import ROUTE_PROTOCOL, Netlink, NetlinkError
+from router.network import RULE_PRIORITY, SYSCTL, Change, Journal, Network
+from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
+from signaling.actions import ExpectNode, Held, LocalLink, TowardAnchor, TowardVisited
+from signaling.actions import Path as Way
+from tests.eventually import eventually
+
+pytestmark = [
+    pytest.mark.namespaces,
+    pytest.mark.skipif(available() is not None, reason=str(available())),
+]
+
+OURS, PEER, OTHER = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2"), IPv6Address("2001:db8::3")
+POOL = IPv6Network("2001:db8:a1::/48")
+PREFIX = IPv6Network("2001:db8:a1:1::/64")
+VISITING = IPv6Network("2001:db8:a2:1::/64")
+NODE = "mn1@example.net"
+TABLE = 5436
+MAC = bytes.fromhex("020000000011")
+Snapshot = dict[str, Any]
+
+
+class Bench:
+    """A router's machine, and an oracle on it."""
+
+    def __init__(self, lab: Lab, directory: Path, stack: ExitStack) -> None:
+        self.lab, self.stack = lab, stack
+        self.host, self.nodes = lab.host("router"), lab.host("nodes")
+        self.host.sysctl("net/ipv6/conf/default/accept_dad", 0)  # so that nothing changes by itself
+        for name, far in (("wan", "eth0"), ("eth1", "eth1"), ("eth2", "eth2")):
+            connect(self.host, name, self.nodes, far)
+        self.host.address("wan", f"{OURS}/64")
+        self.host.route("::/0", via=str(PEER))
+        self.journal = directory / "undo.json"
+        self.tables = Tables()
+        stack.enter_context(self.host.inside())
+        self.oracle = stack.enter_context(IPRoute())
+        own = [item.address for item in self.host.netlink.addresses()]
+        eventually(lambda: all(self.local_addresses(address) for address in own))  # the kernel takes its time
+        self.network = self.another()
+
+    def another(self) -> Network:
+        """The network of the next run of the router."""
+        netlink = self.stack.enter_context(Netlink())
+        self.tables = Tables()
+        return Network(
+            netlink,
+            self.tables,
+            address=OURS,
+            encapsulation=Encapsulation.UDP,
+            table=TABLE,
+            journal=self.journal,
+        )
+
+    def index(self, name: str) -> int:
+        return self.host.link(name).index
+
+    def begin(self) -> None:
+        """All of what a router does at its start."""
+        self.tun = open_tun("mob0", mtu=1452)
+        self.network.use_tun("mob0", 1452)
+        self.network.claim([POOL])
+        self.network.forward("wan")
+        for name in ("eth1", "eth2"):
+            self.network.add_access(name, fixed_link_layer=True)
+
+    def routes(self, table: int = 254, *, ours: bool = True) -> set[tuple[str, str, str]]:
+        """(source, destination, device) of routes, ours or all."""
+        found = set()
+        for item in self.oracle.get_routes(family=socket.AF_INET6):
+            named = dict(item["attrs"])
+            if named["RTA_TABLE"] == table and (not ours or item["proto"] == ROUTE_PROTOCOL):
+                source = f"{named.get('RTA_SRC', '::')}/{item['src_len']}"
+                destination = f"{named.get('RTA_DST', '::')}/{item['dst_len']}"
+                found.add((source, destination, self.name(named.get("RTA_OIF", 0))))
+        return found
+
+    def is_again(self, before: Snapshot) -> bool:
+        """Whether the kernel is as it was, or will be in a moment."""
+        with suppress(AssertionError):
+            eventually(lambda: self.snapshot() == before, timeout=1.0)
+        assert self.snapshot() == before
+        return True
+
+    def local_addresses(self, address: IPv6Address) -> list[int]:
+        """Interfaces by which the kernel takes packets to this address."""
+        routes = self.oracle.get_routes(family=socket.AF_INET6, table=255)
+        found = [dict(item["attrs"]) for item in routes if item["type"] == 2]
+        return sorted(item["RTA_OIF"] for item in found if item.get("RTA_DST") == str(address))
+
+    def name(self, index: int) -> str:
+        return next((link.name for link in self.host.netlink.links() if link.index == index), "")
+
+    def snapshot(self) -> Snapshot:
+        """Everything we might have touched."""
+        names = [link.name for link in self.host.netlink.links()]
+        settings = {
+            f"{name}/{setting}": (SYSCTL / "conf" / name / setting).read_text()
+            for name in ("all", "default", *names)
+            for setting in ("forwarding", "accept_ra", "addr_gen_mode", "router_solicitations", "disable_ipv6")
+        }
+        routes = [
+            (item["proto"], item["type"], sorted((k, v) for k, v in item["attrs"] if k not in VOLATILE))
+            for item in self.oracle.get_routes(family=socket.AF_INET6)
+        ]
+        rules = [
+            (item["src_len"], sorted((named[0], str(named[1])) for named in item["attrs"]))
+            for item in self.oracle.get_rules(socket.AF_INET6)
+        ]
+        addresses = [(item.index, str(item.address), item.prefixlen) for item in self.host.netlink.addresses()]
+        links = [(item.name, item.link_layer, item.up, item.mtu) for item in self.host.netlink.links()]
+        return {
+            "settings": settings,
+            "routes": sorted(routes, key=str),
+            "rules": sorted(rules, key=str),
+            "addresses": sorted(addresses),
+            "links": sorted(links),
+        }
+
+
+VOLATILE = {"RTA_CACHEINFO", "RTA_PREF"}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Lab() as lab, ExitStack() as stack:
+        yield Bench(lab, tmp_path, stack)
+
+
+@pytest.fixture
+def begun(bench: Bench) -> Iterator[Bench]:
+    bench.begin()
+    yield bench
+    bench.tun.close()
+
+
+def tunnel(remote: IPv6Address) -> Tunnel:
+    return Tunnel(local=OURS, remote=remote, encapsulation=Encapsulation.UDP)
+
+
+# Paths
+
+
+P = str(PREFIX)
+TO_POOL = ("::/0", str(POOL), "lo")
+PATHS: list[tuple[Way, set[tuple[str, str, str]], set[tuple[str, str, str]], list[Binding]]] = [
+    (LocalLink(interface="eth1"), {("::/0", P, "eth1")}, set(), []),
+    (LocalLink(interface="eth2"), {("::/0", P, "eth2")}, set(), []),
+    (
+        TowardVisited(care_of=PEER),
+        {("::/0", P, "mob0")},
+        set(),
+        [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ANCHOR)],
+    ),
+    (
+        TowardVisited(care_of=OTHER),
+        {("::/0", P, "mob0")},
+        set(),
+        [Binding(prefix=PREFIX, tunnel=tunnel(OTHER), side=Side.ANCHOR)],
+    ),
+    (
+        TowardAnchor(anchor=PEER, interface="eth1"),
+        {("::/0", P, "eth1")},
+        {(P, "::/0", "mob0")},
+        [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ACCESS)],
+    ),
+    (
+        TowardAnchor(anchor=PEER, interface="eth2"),
+        {("::/0", P, "eth2")},
+        {(P, "::/0", "mob0")},
+        [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ACCESS)],
+    ),
+    (Held(), {("::/0", P, "mob0")}, set(), [Binding(prefix=PREFIX, tunnel=None, side=None)]),
+]
+
+
+def test_every_path_after_every_other_is_in_the_kernel_and_the_engine(begun: Bench) -> None:
+    for before, *_ in PATHS:
+        for after, main, uplink, bindings in PATHS:
+            begun.network.bind(PREFIX, before, NODE)
+            begun.network.bind(PREFIX, after, NODE)
+            assert begun.routes() == main | {TO_POOL}, (before, after)
+            assert begun.routes(TABLE) == uplink, (before, after)
+            assert begun.tables.bindings() == bindings, (before, after)
+
+
+def test_a_prefix_that_is_unbound_leaves_nothing(begun: Bench) -> None:
+    for path, *_ in PATHS:
+        begun.network.bind(PREFIX, path, NODE)
+        begun.network.unbind(PREFIX)
+        assert begun.routes() == {TO_POOL}
+        assert begun.routes(TABLE) == set()
+        assert begun.tables.bindings() == []
+    assert begun.network.paths == begun.network.nodes == {}
+
+
+def test_unbinding_what_nobody_knows_is_no_error(begun: Bench) -> None:
+    begun.network.unbind(PREFIX)
+
+
+def test_prefixes_do_not_disturb_each_other(begun: Bench) -> None:
+    begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
+    begun.network.bind(VISITING, TowardAnchor(anchor=PEER, interface="eth1"), NODE)
+    begun.network.unbind(PREFIX)
+    assert begun.routes() == {TO_POOL, ("::/0", str(VISITING), "eth1")}
+    assert begun.routes(TABLE) == {(str(VISITING), "::/0", "mob0")}
+
+
+def lookup(bench: Bench, source: str, iif: str) -> str:
+    """Where the kernel sends a packet of this source that came in by this interface."""
+    (route,) = bench.oracle.route("get", dst="3fff::1", src=source, iif=bench.index(iif), family=socket.AF_INET6)
+    return bench.name(dict(route["attrs"])["RTA_OIF"])
+
+
+def test_only_uplink_of_a_visiting_prefix_from_an_access_link_goes_into_the_tunnel(begun: Bench) -> None:
+    begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
+    begun.network.bind(VISITING, TowardAnchor(anchor=PEER, interface="eth1"), NODE)
+    assert lookup(begun, "2001:db8:a2:1::11", "eth1") == "mob0"
+    assert lookup(begun, "2001:db8:a1:1::11", "eth1") == "wan"
+    assert lookup(begun, "2001:db8:a2:1::11", "wan") == "wan"
+
+
+def test_a_prefix_nobody_has_is_unreachable(begun: Bench) -> None:
+    with pytest.raises(NetlinkError, match=r"unreachable|No route"):
+        begun.host.netlink.route_to(IPv6Address("2001:db8:a1:ffff::1"))
+
+
+# Access links
+
+
+def test_an_access_link_has_the_address_the_mac_and_the_rule_of_a_router(begun: Bench) -> None:
+    for name in ("eth1", "eth2"):
+        assert begun.host.link(name).link_layer == ROUTER_LINK_LAYER
+        assert ROUTER_ADDRESS in [item.address for item in begun.host.netlink.addresses(begun.index(name))]
+    rules = begun.host.netlink.rules(protocol=ROUTE_PROTOCOL)
+    assert [(rule.priority, rule.iif, rule.table) for rule in rules] == [
+        (RULE_PRIORITY, "eth1", TABLE),
+        (RULE_PRIORITY, "eth2", TABLE),
+    ]
+
+
+def test_a_router_may_keep_its_mac(bench: Bench) -> None:
+    before = bench.host.link("eth1").link_layer
+    link = bench.network.add_access("eth1", fixed_link_layer=False)
+    assert link.link_layer == before == bench.host.link("eth1").link_layer
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_address_of_the_router_can_be_used_at_once_although_others_have_it(bench: Bench, again: bool) -> None:
+    bench.host.sysctl("net/ipv6/conf/eth1/accept_dad", 1)
+    bench.nodes.address("eth1", f"{ROUTER_ADDRESS}/64")
+    if again:  # it has our MAC already, and makes the address itself
+        bench.network.add_access("eth1", fixed_link_layer=True)
+    bench.host.link_down("eth1")
+    if again:
+        bench.host.link_up("eth1")
+    bench.network.add_access("eth1", fixed_link_layer=True)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.bind((str(ROUTER_ADDRESS), 0, 0, bench.index("eth1")))
+
+
+def test_adding_an_access_link_again_changes_nothing(begun: Bench) -> None:
+    both = [begun.index("eth1"), begun.index("eth2")]
+    eventually(lambda: begun.local_addresses(ROUTER_ADDRESS) == both)
+    before = begun.snapshot()
+    begun.network.add_access("eth1", fixed_link_layer=True)
+    assert begun.is_again(before)
+
+
+def test_an_interface_that_is_not_there_is_an_error(bench: Bench) -> None:
+    with pytest.raises(NetlinkError, match="eth9"):
+        bench.network.add_access("eth9", fixed_link_layer=True)
+
+
+def test_routes_come_back_with_an_interface_that_was_switched_off(begun: Bench) -> None:
+    begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
+    begun.network.bind(VISITING, TowardAnchor(anchor=PEER, interface="eth1"), NODE)
+    begun.host.link_down("eth1")
+    begun.host.link_up("eth1")
+    begun.network.add_access("eth1", fixed_link_layer=True)
+    begun.network.refresh("eth1")
+    assert begun.routes() == {TO_POOL, ("::/0", P, "eth1"), ("::/0", str(VISITING), "eth1")}
+    assert ROUTER_ADDRESS in [item.address for item in begun.host.netlink.addresses(begun.index("eth1"))]
+
+
+def test_everything_comes_back_with_an_interface_that_vanished(begun: Bench) -> None:
+    begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
+    begun.host.netlink.delete_link(begun.index("eth1"))
+    begun.network.bind(VISITING, TowardAnchor(anchor=PEER, interface="eth1"), NODE)  # nobody has told us yet
+    connect(begun.host, "eth1", begun.nodes, "eth1")
+    theirs = begun.host.link("eth1").link_layer
+    begun.network.add_access("eth1", fixed_link_layer=True)
+    begun.network.refresh("eth1")
+    assert begun.routes() == {TO_POOL, ("::/0", P, "eth1"), ("::/0", str(VISITING), "eth1")}
+    assert begun.host.link("eth1").link_layer == ROUTER_LINK_LAYER
+    begun.network.close()
+    assert begun.host.link("eth1").link_layer == theirs
+
+
+def test_a_prefix_can_be_moved_while_its_interface_is_gone(begun: Bench) -> None:
+    begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
+    begun.host.netlink.delete_link(begun.index("eth1"))
+    begun.network.bind(PREFIX, Held(), NODE)
+    assert begun.routes() == {TO_POOL, ("::/0", P, "mob0")}
+    begun.network.close()
+
+
+# Neighbours
+
+
+def expected(interface: str | None) -> ExpectNode:
+    return ExpectNode(node=NODE, interface=interface, link_layer=MAC, link_local=IPv6Address("fe80::11"))
+
+
+def neighbours(bench: Bench, name: str) -> dict[str, bytes]:
+    return {str(near.address): near.link_layer for near in bench.host.netlink.neighbors(bench.index(name))}
+
+
+def test_a_node_that_is_there_needs_no_address_resolution(begun: Bench) -> None:
+    begun.network.expect(expected("eth1"))
+    assert neighbours(begun, "eth1")["fe80::11"] == MAC
+    assert "fe80::11" not in neighbours(begun, "eth2")
+
+
+def test_a_node_that_left_is_forgotten_with_all_its_addresses(begun: Bench) -> None:
+    begun.network.expect(expected("eth1"))
+    begun.oracle.neigh("add", dst="2001:db8:a1:1::11", lladdr=MAC.hex(":"), ifindex=begun.index("eth1"))
+    begun.oracle.neigh("add", dst="2001:db8:a1:1::22", lladdr="02:00:00:00:00:22", ifindex=begun.index("eth1"))
+    begun.network.expect(expected(None))
+    left = neighbours(begun, "eth1")
+    assert "fe80::11" not in left
+    assert "2001:db8:a1:1::11" not in left
+    assert "2001:db8:a1:1::22" in left
+
+
+# Leaving no trace
+
+
+def busy(bench: Bench) -> None:
+    """A router in the middle of its work."""
+    bench.begin()
+    for number, (path, *_) in enumerate(PATHS, 1):
+        bench.network.bind(IPv6Network((f"2001:db8:a1:{number:x}::", 64)), path, NODE)
+    bench.network.expect(expected("eth1"))
+
+
+def test_close_leaves_everything_as_it_was(bench: Bench) -> None:
+    before = bench.snapshot()
+    busy(bench)
+    assert bench.snapshot() != before
+    bench.network.close()
+    bench.tun.close()
+    assert bench.is_again(before)
+    assert bench.tables.bindings() == []
+    assert not bench.journal.exists()
+
+
+def test_close_leaves_a_machine_that_was_a_router_as_it_was(bench: Bench) -> None:
+    bench.host.sysctl("net/ipv6/conf/all/forwarding", 1)
+    test_close_leaves_everything_as_it_was(bench)
+
+
+def test_close_leaves_single_interfaces_forwarding_that_did_before(bench: Bench) -> None:
+    bench.host.sysctl("net/ipv6/conf/eth2/forwarding", 1)
+    test_close_leaves_everything_as_it_was(bench)
+
+
+def test_close_switches_off_an_interface_that_was_off(bench: Bench) -> None:
+    bench.host.link_down("eth2")
+    test_close_leaves_everything_as_it_was(bench)
+
+
+def test_close_leaves_what_belongs_to_others(bench: Bench) -> None:
+    bench.host.route("2001:db8:ffff::/48", dev="eth1")
+    bench.oracle.rule("add", family=socket.AF_INET6, priority=100, table=100, iifname="eth1")
+    test_close_leaves_everything_as_it_was(bench)
+
+
+def test_advertisements_are_believed_on_the_uplink_and_not_on_an_access_link(bench: Bench) -> None:
+    bench.host.sysctl("net/ipv6/conf/eth2/accept_ra", 2)
+    bench.begin()
+    assert (SYSCTL / "conf/wan/accept_ra").read_text().strip() == "2"
+    assert (SYSCTL / "conf/eth2/accept_ra").read_text().strip() == "0"
+    bench.tun.close()
+
+
+def test_close_after_nothing_is_no_error(bench: Bench) -> None:
+    bench.network.close()
+
+
+def test_close_when_an_interface_is_gone_cleans_the_rest(bench: Bench) -> None:
+    busy(bench)
+    bench.host.netlink.delete_link(bench.index("eth1"))
+    bench.network.close()
+    bench.tun.close()
+    assert bench.host.netlink.rules(protocol=ROUTE_PROTOCOL) == []
+    assert bench.host.netlink.routes(protocol=ROUTE_PROTOCOL) == []
+
+
+def test_the_next_start_restores_what_a_crash_left(bench: Bench) -> None:
+    before = bench.snapshot()
+    busy(bench)
+    bench.tun.close()  # the kernel does that, when a process is killed
+    found = bench.another().clean()
+    assert bench.is_again(before)
+    assert not bench.journal.exists()
+    assert any("rule" in item and "eth1" in item for item in found)
+    assert "link_layer eth1" in found
+    assert f"route {POOL}" in found
+
+
+def test_a_crash_of_a_run_that_never_cleaned_is_restored_to_the_very_beginning(bench: Bench) -> None:
+    before = bench.snapshot()
+    for _ in range(2):
+        bench.network.clean()
+        busy(bench)
+        bench.tun.close()
+        bench.network = bench.another()
+    bench.network.clean()
+    assert bench.is_again(before)
+
+
+def test_a_clean_machine_has_nothing_to_clean(bench: Bench) -> None:
+    before = bench.snapshot()
+    assert bench.network.clean() == []
+    assert bench.is_again(before)
+
+
+@pytest.mark.parametrize("text", ["", "{", "5", "[1]", '[{"kind": "sysctl"}]', '[{"kind": 1, "name": 2, "value": 3}]'])
+def test_a_journal_nobody_can_read_stops_nothing(bench: Bench, text: str) -> None:
+    bench.journal.write_text(text)
+    bench.network.clean()
+    assert not bench.journal.exists()
+
+
+def test_a_change_is_in_the_journal_before_it_is_made(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Netlink, "set_link_layer", die)
+    with pytest.raises(KeyboardInterrupt):
+        bench.network.add_access("eth1", fixed_link_layer=True)
+    noted = {(item["kind"], item["name"]): item["value"] for item in json.loads(bench.journal.read_text())}
+    assert noted["link_layer", "eth1"] == bench.host.link("eth1").link_layer.hex()
+
+
+def test_nothing_is_changed_when_the_journal_cannot_be_written(bench: Bench) -> None:
+    before = bench.snapshot()
+    bench.journal.with_suffix(".new").mkdir()
+    with pytest.raises(NoRights, match=r"undo\.json: Is a directory"):
+        bench.network.forward("wan")
+    assert bench.is_again(before)
+
+
+def test_the_oldest_value_of_a_thing_is_the_one_to_restore(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "undo.json")
+    journal.note(Change(kind="sysctl", name="conf/all/forwarding", value="0"))
+    journal.note(Change(kind="sysctl", name="conf/all/forwarding", value="1"))
+    assert [change.value for change in Journal(tmp_path / "undo.json").read()] == ["0"]
+
+
+def test_the_journal_forgets_an_interface_and_not_one_with_a_longer_name(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "undo.json")
+    kept = Change(kind="sysctl", name="conf/eth10/accept_ra", value="1")
+    for change in (
+        Change(kind="link_layer", name="eth1", value="02"),
+        Change(kind="sysctl", name="conf/eth1/accept_ra", value="1"),
+        kept,
+    ):
+        journal.note(change)
+    journal.forget("eth1")
+    assert journal.read() == journal.changes == [kept]
