@@ -15,7 +15,6 @@ class ExitCode(IntEnum):
     NOT_RUNNING = 3  # no router answers on the control socket
     TIMED_OUT = 4
     NO_RIGHTS = 5  # a privilege or a device is missing
-    PARTLY_DONE = 6
     IN_USE = 7  # an address, port or socket is taken by somebody else
     ALREADY_RUNNING = 8  # another router runs on the same state directory
     NO_INTERFACE = 9  # a named interface or address does not exist here

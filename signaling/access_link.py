@@ -168,7 +168,8 @@ class AccessLink:
             return []
         if changed:
             item.advertised, item.changed = 0, now
-        again = now + self._settings.advertise_every
+        # the node must hear again before what it was told ends (RFC 8273 5)
+        again = now + min(self._settings.advertise_every, self._settings.preferred_lifetime / 3)
         if item.advertised < len(ADVERTISE_AGAIN):
             again = max(now, item.changed + ADVERTISE_AGAIN[item.advertised])
         item.advertised += 1
@@ -256,7 +257,7 @@ class AccessLink:
 
     def _probe_later(self, item: Attachment, now: float) -> None:
         every = self._settings.probe_every or inf
-        if every < inf and item.link_local is not None:
+        if every < inf:
             self.deadlines.set(("probe", item.node), now + every)
         else:
             self.deadlines.cancel(("probe", item.node))

@@ -157,8 +157,11 @@ class Anchor:
         return Answer(actions, left=entry.node if left else None)
 
     def _deregister(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
-        if entry.state is not State.REMOTE or entry.care_of != request.care_of:
+        if entry.care_of != request.care_of or entry.state not in (State.REMOTE, State.GUARD):
             return self._ignore("deregistration-by-another")  # RFC 5213 5.3.5: it has moved on already
+        if entry.state is State.GUARD:  # our answer to it was lost
+            self._remember_order(entry, request)
+            return Answer([self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))])
         entry.step(Happening.DEREGISTERED)
         self._remember_order(entry, request)
         self._expire_at(entry, now + self._settings.guard)

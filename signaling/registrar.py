@@ -54,7 +54,7 @@ class Registrar:
         self._list: dict[IPv6Network, Registration] = {}
         self._of_node: dict[str, dict[IPv6Network, Registration]] = {}
         self._waiting: dict[int, Registration] = {}
-        self._sequence_number = 0
+        self._sequence_number: int | None = None
 
     def of(self, node: str) -> list[Registration]:
         """All registrations of a node."""
@@ -151,7 +151,9 @@ class Registrar:
         self._forget_question(item)
         if ack.accepted:
             if not _answers(ack, item):
+                # not repeated until an administrator, or the node by coming again, starts it anew
                 self._counters["registrar.other-answer"] += 1
+                self.deadlines.cancel(item.prefix)
                 return []
             return self._accepted(item, ack, now)
         return self._refused(item, ack, now)
@@ -291,7 +293,7 @@ class Registrar:
     def _update(self, item: Registration, lifetime: int, handoff: int, now: float) -> Action:
         """A PBU with a number and a timestamp of its own (RFC 5213 6.9.1.5, 6.9.4)."""
         self._forget_question(item)
-        self._sequence_number = (self._sequence_number + 1) % 65536
+        self._sequence_number = self._clock.next_number(self._sequence_number, now)
         item.sequence_number, item.answered = self._sequence_number, False
         self._waiting[item.sequence_number] = item
         item.asked = handoff, self._settings.technology

@@ -38,12 +38,12 @@ class Revoker:
         self._door = door
         self._clock = clock
         self._counters = counters
-        self._sequence_number = 0
+        self._sequence_number: int | None = None
         self._outstanding: dict[int, Outstanding] = {}
 
     def revoke(self, entry: Entry, care_of: IPv6Address, *, different_access: bool, now: float) -> list[Action]:
         """Tell the router at care_of that it does not serve this prefix any more: the node was seen elsewhere."""
-        self._sequence_number = (self._sequence_number + 1) % 65536
+        self._sequence_number = self._clock.next_number(self._sequence_number, now)
         trigger = (
             RevocationTrigger.INTER_MAG_HANDOVER_DIFFERENT_ACCESS_TYPE
             if different_access

@@ -88,5 +88,9 @@ class Clock:
         self._last_stamp = max(self.timestamp(now), self._last_stamp + 1)
         return self._last_stamp
 
+    def next_number(self, last: int | None, now: float) -> int:
+        """The sequence number after the last one. The first follows the clock: a restart must not repeat old ones."""
+        return (int(self.wall(now)) if last is None else last + 1) % 65536
+
 
 Counters = Counter[str]  # "part.reason" -> how often; read by `show counters`

@@ -90,7 +90,7 @@ class UpdateRequest:
         if self.link_layer is not None:
             return same_technology and self.link_layer == entry.link_layer
         same_interface = self.handoff == HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE
-        return same_technology and not entry.link_layer and same_interface
+        return same_technology and not any(entry.link_layer) and same_interface
 
 
 def node_of(message: Message) -> str:

@@ -3,7 +3,7 @@
     HMAC-SHA1 over  care-of address (16) | home address (16) | Mobility Header to the SPI, checksum taken as 0
 
 RFC 4285 is written for a client and its home agent. For proxy registrations no RFC says anything: this
-project takes the proxy care-of address and, as home address, 16 zero octets. Non-standard; off by default.
+project takes the proxy care-of address and, as home address, 16 zero octets. Non-standard: both ends must read it so.
 """
 
 from __future__ import annotations
