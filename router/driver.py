@@ -102,16 +102,16 @@ class Driver:
         self._wall_minus_monotonic: float | None = None
         self._durable: asyncio.Future[None] | None = None  # what messages of this turn wait for
         self._stopped = False
+        self._busy = False
+        self._events: deque[Event] = deque()
 
     def feed(self, event: Event) -> None:
         """Something happened."""
         if self._stopped:
             return  # a node that was told to look for another router must not find this one again
-        try:
-            now = self._now()
-            self._perform(self.role.handle(event, now))
-        finally:
-            self._set_timer()
+        self._events.append(event)
+        if not self._busy:  # else an action brought it about: its turn comes when this one is over
+            self._take_turns(lambda now: [])
 
     def perform(self, todo: list[Action]) -> None:
         """Actions that came from somewhere else than an event: the farewell."""
@@ -143,13 +143,22 @@ class Driver:
 
     def _wake(self) -> None:
         self._timer = None
+        self._take_turns(self._what_is_due)
+
+    def _what_is_due(self, now: float) -> list[Action]:
+        due = self.role.next_wake
+        return self.role.wake(now) if due is not None and due <= now else []  # the timer may still be early
+
+    def _take_turns(self, first: Callable[[float], list[Action]]) -> None:
+        """One turn, then one for each event that came up meanwhile."""
+        self._busy = True
         try:
-            now = self._now()
-            due = self.role.next_wake
-            # the timer may still be early
-            if due is not None and due <= now:
-                self._perform(self.role.wake(now))
+            self._perform(first(self._now()))
+            while self._events:
+                now = self._now()
+                self._perform(self.role.handle(self._events.popleft(), now))
         finally:
+            self._busy = False
             self._set_timer()
 
     def _perform(self, todo: list[Action]) -> None:

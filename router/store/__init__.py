@@ -46,6 +46,9 @@ class SessionStore(Protocol):
     async def get(self, node: str) -> Record:
         """The record of a node; revision 0 and no sessions when there is none."""
 
+    def peek(self, node: str) -> Record | None:
+        """The record, from a store that needs no waiting to tell; None: ask with get."""
+
     async def put_if(self, record: Record) -> bool:
         """Write, if the stored revision is still record.revision. No sessions: remove. False: it was not."""
 

@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -49,12 +50,17 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._guarded(self._prepare)
+        first = self._guarded(self._prepare)
         self._reader = self._guarded(lambda: connect(path, READ_WITHIN))
         self._writer = self._guarded(lambda: connect(path, WRITE_WITHIN))
+        first.close()  # not before: the last one to close removes the log
 
     async def get(self, node: str) -> Record:
         """The record of a node."""
+        return self.peek(node)
+
+    def peek(self, node: str) -> Record:
+        """The record of a node, at once."""
         return self._read(lambda db: self._get(db, node))
 
     async def put_if(self, record: Record) -> bool:
@@ -104,14 +110,14 @@ class SqliteStore:
         except OSError as error:
             raise StoreError(f"store {self._path}: {error.filename}: {(error.strerror or '').lower()}") from error
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         db = connect(self._path, WRITE_WITHIN)
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, SCHEMA_VERSION):
             raise sqlite3.DatabaseError(f"written by another version of openmar (schema {version}): use another file")
         db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
-        db.close()
+        return db
 
     @staticmethod
     def _get(db: sqlite3.Connection, node: str) -> Record:
@@ -169,9 +175,18 @@ class SqliteStore:
 
 def connect(path: Path, timeout: float) -> sqlite3.Connection:
     """A connection that commits what it is not told to hold together. timeout: s to wait for a lock."""
-    db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
+    db = sqlite3.connect(path, timeout=WRITE_WITHIN, isolation_level=None, check_same_thread=False)
+    deadline = time.monotonic() + WRITE_WITHIN
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:  # several routers make the file: for this sqlite does not wait by itself
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
     db.execute("PRAGMA synchronous = NORMAL")
+    db.execute(f"PRAGMA busy_timeout = {timeout * 1000:.0f}")
     return db
 
 

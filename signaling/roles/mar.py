@@ -143,11 +143,11 @@ class Mar:
                 actions += self._advertise_again(node, now)
             return actions + self._offer_changes((node,), now)
         fields: dict[str, object] = {"node": node, "interface": event.interface, "trigger": event.trigger}
-        actions += [FindSessions(node=node), Note("attached", fields), self.access.expect(here)]
+        actions += [FindSessions(node=node), Note("attached", fields)]
         self._offered.pop(node, None)
         actions += self.anchor.attach(node, here.interface, here.link_layer, now)
         actions += self.registrar.resume(node, here.interface, here.link_layer, now)
-        return actions + self._offer_changes((node,), now)
+        return [*actions, *self._offer_changes((node,), now), self.access.expect(here)]
 
     def _detached(self, event: LinkDetached, now: float) -> list[Action]:
         return self._leave(event.node, event.reason, now)

@@ -50,6 +50,9 @@ class FakeStore:
         if self.away:
             raise StoreError("store fake: away")
 
+    def peek(self, node: str) -> Record | None:
+        return None  # it has to be asked
+
     async def get(self, node: str) -> Record:
         await self._answer()
         return self.records.get(node, Record(node=node))

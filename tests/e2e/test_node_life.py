@@ -1,0 +1,166 @@
+"""The life of a stock host between three routers, with connections that nobody notices moving.
+
+    cn --- core --+-- mar1 --:                       mn: 02:00:00:00:00:11, SLAAC, nothing of ours
+                  +-- mar2 --:-- mn                  mar1 -> mar2 -> mar3 -> mar1
+                  +-- mar3 --:
+"""
+
+from collections.abc import Callable
+from ipaddress import IPv6Network
+
+import pytest
+
+from router.demo.capture import read_packets
+from router.demo.topology import CN_ADDRESS
+from router.demo.traffic import Program
+from tests.e2e.domain import NODES, ROUTER_ADDRESS, Domain, Node, flowing
+from tests.eventually import eventually
+
+MakeDomain = Callable[..., Domain]
+
+UDP_RATE = 1000.0  # datagrams/s
+MOST_LOST = 100  # datagrams in one move, at that rate: far above what the demo measures
+
+
+def losses(sink: Program) -> int:
+    return sum(int(report["lost"]) for report in sink.reports("interval"))
+
+
+def last_arrival(sink: Program) -> int:
+    reports = sink.reports("interval")
+    return int(reports[-1]["arrivals"][-1][0]) if reports else -1
+
+
+def arriving(sink: Program, more: int = 200) -> None:
+    begin = last_arrival(sink)
+    eventually(lambda: last_arrival(sink) > begin + more, 5.0, "datagrams arrive")
+
+
+def prefix(domain: Domain, number: int) -> IPv6Network:
+    return next(domain[f"mar{number}"].pool.subnets(new_prefix=64))
+
+
+def check_who_carries_what(domain: Domain, at: int, visited: list[int]) -> None:
+    """Each prefix goes from its anchor straight to where the node is, and no other router has to do with it."""
+    here = domain[f"mar{at}"]
+    expected = {f"mar{number}": {} for number in (1, 2, 3)}
+    expected[here.name][prefix(domain, at)] = ("native", None)
+    for number in visited:
+        anchor = domain[f"mar{number}"]
+        expected[here.name][prefix(domain, number)] = ("to anchor", str(anchor.address))
+        expected[anchor.name][prefix(domain, number)] = ("to visited router", str(here.address))
+    for name, paths in expected.items():
+        eventually(lambda n=name, p=paths: domain[n].paths() == p, 5.0, f"{name} has {paths}")
+    for name, paths in expected.items():
+        used = {peer for _, peer in paths.values() if peer}
+        assert {row["remote"] for row in domain[name].show("tunnels") if row["prefixes"]} == used
+
+
+def carried(before: dict[str, int], after: dict[str, int]) -> int:
+    """Packets the engine met in between; those the kernel itself sends into every device do not count."""
+
+    def met(counters: dict[str, int]) -> int:
+        found = (counters.get(f"engine.packets_from_{where}", 0) for where in ("tun", "underlay"))
+        return sum(found) - counters.get("engine.drop.bad_source", 0)
+
+    return met(after) - met(before)
+
+
+def check_new_connections(domain: Domain, node: Node, at: int) -> None:
+    """What begins now uses the prefix of this router; what the node had before is for old connections only."""
+    here = prefix(domain, at)
+    address = node.address(here)
+    eventually(lambda: not node.deprecated(here), 5.0, f"{address} is preferred")
+    for number in {1, 2, 3} - {at}:
+        if node.addresses(prefix(domain, number)):
+            eventually(lambda n=number: node.deprecated(prefix(domain, n)), 5.0, f"prefix of mar{number} is deprecated")
+    connection = node.connect()
+    assert connection.error == ""
+    assert connection.source == str(address)
+
+
+@pytest.mark.parametrize(
+    ("encapsulation", "signaling"), [("udp", "mh"), ("ip6", "udp")], ids=["udp-tunnels", "ip6-tunnels"]
+)
+def test_connections_survive_a_walk_over_three_routers_and_back(
+    domain: MakeDomain, encapsulation: str, signaling: str, record_property: Callable[[str, object], None]
+) -> None:
+    underlay = {"encapsulation": encapsulation, "signaling": signaling}
+    with domain(mars=3, settings={"underlay": underlay}).start() as it:
+        node = it.mn
+        node.attach("mar1")
+        address = node.address(prefix(it, 1))
+        assert address.packed[8:] == bytes.fromhex("000000fffe000011")  # SLAAC, from the link-layer address
+        assert node.default_gateways() == [ROUTER_ADDRESS]
+        assert it["mar1"].nodes() == [NODES[0]]
+
+        it.serve()
+        download = it.download()
+        upload = it.program("mn", "tcp-put", str(CN_ADDRESS), "--rate", "2")
+        upload.wait_for("connected")
+        sink = it.program("mn", "udp-sink")
+        sink.wait_for("ready")
+        probe = it.program("cn", "udp-send", str(address), "--rate", f"{UDP_RATE:g}")
+        probe.wait_for("ready")
+        flowing(download)
+        arriving(sink)
+        check_who_carries_what(it, at=1, visited=[])
+
+        lost = []
+        for at, visited in ((2, [1]), (3, [1, 2]), (1, [2, 3])):
+            before = losses(sink)
+            node.attach(f"mar{at}")
+            arriving(sink)
+            lost.append(losses(sink) - before)
+            check_who_carries_what(it, at=at, visited=visited)
+            check_new_connections(it, node, at)
+            flowing(download)
+        record_property("lost", lost)
+        print("lost", lost)
+        assert max(lost) <= MOST_LOST
+        assert node.default_gateways() == [ROUTER_ADDRESS]
+
+        probe.stop()
+        up, down = upload.stop(), download.stop()
+        assert (down["error"], down["corrupt"], down["source"]) == ("", 0, str(address))
+        assert (up["error"], up["corrupt"], up["source"]) == ("", 0, str(address))
+        assert up["octets"] == up["sent"] > 0
+        assert sink.stop()["duplicates"] == 0
+
+
+def test_packets_of_a_node_at_its_anchor_never_meet_the_tun(domain: MakeDomain) -> None:
+    with domain(mars=2).start() as it:
+        it.mn.no_duplicate_detection().attach("mar1")
+        it.mn.address(it["mar1"].pool)
+        it.serve()
+        tun, file = it.capture("mar1", "openmar0")
+        before = it["mar1"].counters()
+        download = it.download()
+        flowing(download, 1_000_000)
+        download.stop()
+        assert carried(before, it["mar1"].counters()) == 0
+        tun.stop()
+        addresses = {end for packet in read_packets(file) for end in (packet.source, packet.destination)}
+        assert CN_ADDRESS not in addresses
+        assert it["mar1"].show("tunnels") == []
+
+
+def test_a_node_back_at_its_anchor_is_native_again(domain: MakeDomain) -> None:
+    with domain(mars=2).start() as it:
+        node, mar1 = it.mn.no_duplicate_detection(), it["mar1"]
+        it.serve()
+        node.attach("mar1")
+        address = node.address(mar1.pool)
+        download = it.download()
+        flowing(download)
+        node.attach("mar2")
+        flowing(download)
+        assert mar1.counter("engine.packets_to_underlay") > 0
+        node.attach("mar1")
+        eventually(lambda: mar1.paths()[prefix(it, 1)] == ("native", None))
+        flowing(download)  # what was on its way through the tunnel has arrived by now
+        before = mar1.counters()
+        flowing(download, 1_000_000)
+        assert carried(before, mar1.counters()) == 0
+        done = download.stop()
+        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
