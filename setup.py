@@ -1,6 +1,6 @@
 """Build the compiled parts of openmar: one Extension for each engine/_fast/*.pyx, and the cffi module engine._sys.
 
-Metadata lives in pyproject.toml. Everything is built against the limited API, so one wheel serves every Python from 3.11.
+Metadata lives in pyproject.toml. Everything is built against the limited API: one wheel serves every Python from 3.11.
 """
 
 from pathlib import Path

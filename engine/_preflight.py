@@ -15,10 +15,8 @@ def missing() -> "list[tuple[str, str]]":
     """What is missing, as (in words, Debian package)."""
     found = []
     try:
-        import ensurepip
-        import venv
-
-        assert ensurepip and venv
+        __import__("ensurepip")
+        __import__("venv")
     except ImportError:
         found.append(("the venv module", "python3-venv"))
     if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):

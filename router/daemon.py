@@ -224,6 +224,8 @@ class Router:
             self.stopped.set()
 
     def _on_event(self, event: Event) -> None:
+        if isinstance(event, LinkAttached) and event.node not in self.mar.access.attached:
+            event = replace(event, sessions=self.driver.sessions.peek(event.node))
         self.driver.feed(event)
 
     def _on_datagram(self, octets: bytes, source: IPv6Address, port: int) -> None:
@@ -304,7 +306,7 @@ class Router:
         event = LinkAttached(
             node=node, interface=interface, link_layer=link_layer, link_local=link_local, trigger="command"
         )
-        self.driver.feed(event)
+        self._on_event(event)
         return node
 
     # --- farewell ---

@@ -4,13 +4,14 @@ The interpreter specialises code only after it has run some times, and the first
 than a whole handover later. Two roles that nobody can reach move a node to and fro; nothing leaves this module.
 """
 
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 from itertools import cycle, islice
 
 from router.links.attach import Identities, sighting
 from router.store.sqlite import decode, encode
 from signaling.actions import Action, SaveSession, Send
-from signaling.events import ClockStepped, DatagramReceived, LinkDetached, LinkUp, SessionsFound
+from signaling.events import ClockStepped, DatagramReceived, LinkDetached, LinkUp
 from signaling.roles.mar import Mar
 from signaling.session import Session
 from signaling.settings import Peer, Settings
@@ -34,10 +35,8 @@ def rehearse() -> None:
         now = number * STEP
         event = sighting(solicitation, NODE, identities, INTERFACE)
         assert event is not None  # a fault of ours would show in every test
-        actions = mars[address].handle(event, now)
-        found = SessionsFound(node=event.node, sessions=decode(event.node, encode(tuple(known.values()))))
-        actions += mars[address].handle(found, now)
-        _deliver(mars, address, actions, known, now)
+        found = decode(event.node, encode(tuple(known.values())))
+        _deliver(mars, address, mars[address].handle(replace(event, sessions=found), now), known, now)
         left = LinkDetached(node=event.node, reason="rehearsal")
         _deliver(mars, address, mars[address].handle(left, now + STEP / 2), known, now)
 

@@ -61,17 +61,16 @@ class Sessions:
         return self._enqueue((node, prefix), None)
 
     def find(self, node: str) -> None:
-        """Look up all sessions of a node; on_found is called with them, at once if the store can tell at once."""
+        """Look up all sessions of a node; on_found is called with them."""
+        self._spawn(self._find(node))
+
+    def peek(self, node: str) -> tuple[Session, ...] | None:
+        """All sessions of a node, if the store can tell without waiting; None: find them."""
         try:
             record = self._store.peek(node)
-        except StoreError as error:
-            self._away(node, str(error))
-            return
-        if record is None:
-            self._spawn(self._find(node))
-        else:
-            self._health(True)
-            self._on_found(node, record.sessions)
+        except StoreError:
+            return None
+        return None if record is None else record.sessions
 
     def watch(self, wanted: Nodes) -> None:
         """Look a node up again whenever its record changes, as long as it is wanted."""

@@ -51,6 +51,7 @@ class LinkAttached:
     link_layer: bytes
     link_local: IPv6Address | None  # its address, when what it sent had one
     trigger: str  # what gave it away: "rs", "mld", "ns", "na", "echo", "packet", "command"
+    sessions: tuple[Session, ...] | None = None  # of the node, where the store could tell at once; None: ask it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

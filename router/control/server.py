@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SHUTDOWN_WITHIN = 0.2  # s: listeners of `monitor` do not hold up the end
+GATHER = 0.02  # s: lines of one handover go out together, and after it
 QUEUE = 10_000  # lines a slow listener may be behind; then it misses some
 
 
@@ -103,7 +104,11 @@ class ControlServer:
         journalist.listeners.add(listen)
         try:
             while True:
-                await response.write(json.dumps(plain_line(await lines.get())).encode() + b"\n")
+                news = [await lines.get()]
+                await asyncio.sleep(GATHER)
+                while not lines.empty():
+                    news.append(lines.get_nowait())
+                await response.write(b"".join(json.dumps(plain_line(line)).encode() + b"\n" for line in news))
         except (ConnectionResetError, asyncio.CancelledError):
             return response
         finally:

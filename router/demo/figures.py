@@ -53,9 +53,9 @@ def arrival(packets: Iterable[Packet], move: Move, node: bytes, old_address: IPv
             continue
         if heard is None and packet.from_link_layer == node and packet.is_ipv6:
             heard = packet
-        if heard is not None and packet.from_link_layer != node and packet.destination == old_address:
-            if packet.next_header != ProtocolNumber.ICMPV6:
-                return Arrival(sign=sign(heard), heard=heard.time, first_downlink=packet.time)
+        downlink = packet.from_link_layer != node and packet.destination == old_address
+        if heard is not None and downlink and packet.next_header != ProtocolNumber.ICMPV6:
+            return Arrival(sign=sign(heard), heard=heard.time, first_downlink=packet.time)
     return None if heard is None else Arrival(sign=sign(heard), heard=heard.time, first_downlink=None)
 
 

@@ -30,7 +30,6 @@ MEDIAN_WITHIN = 5.0  # ms from the first sign of the node to the first packet fo
 LOST_AT_MOST = 10  # datagrams of a move, one sent each millisecond
 SETTLED = 0.25  # s after a move: from here on no packet of the router's own prefix may be in a tunnel
 PROGRESS_EVERY = 1.0  # s
-POLITENESS = 10  # routers have machines of their own in the world: traffic and captures must not take theirs here
 PICTURE = """\
             cn  2001:db8:cccc::80                 a correspondent: serves the download
              |
@@ -88,10 +87,12 @@ class Narrator:
 class Play:
     """One run of the demo."""
 
-    def __init__(self, stage: Stage, narrator: Narrator, *, stay: float) -> None:
+    def __init__(self, stage: Stage, narrator: Narrator, *, stay: float, record: bool = False) -> None:
+        """stay: s at each router. record: the underlay is wanted in full."""
         self.stage = stage
         self._narrator = narrator
         self._stay = stay
+        self._record = record
         self._octets = 0
         self._progress_at = 0.0
 
@@ -100,8 +101,9 @@ class Play:
         stage, narrator = self.stage, self._narrator
         narrator.print(PICTURE)
         stage.start_routers()
-        os.nice(POLITENESS)  # of us and of all we start from now on
-        stage.start_captures()
+        # routers have machines of their own in the world: we, and all we start from now on, must not take theirs here
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        stage.start_captures(whole=self._record)
         narrator.say("three routers are up")
         for mar in ROUTE:
             self._act(mar)
@@ -117,6 +119,7 @@ class Play:
         narrator.print()
         narrator.say(f"mn    {'appears at' if first else f'moves {origin} ->'} {mar}")
         stay = stage.move(mar)
+        self._watch(stay.made + SETTLED)  # nothing else happens here while a handover is under way
         own = stage.wait_for_address(mar, meanwhile=self._tell_events)
         self._tell_events()
         if first:
@@ -134,9 +137,10 @@ class Play:
         self._watch(stay.made + self._stay)
 
     def _watch(self, until: float) -> None:
+        quiet_until = self.stage.stays[-1].made + SETTLED
         while time.time() < until:
             self._tell_events()
-            if time.time() >= self._progress_at:
+            if self.stage.address is not None and time.time() >= max(self._progress_at, quiet_until):
                 self._tell_progress()
             time.sleep(0.02)
 
@@ -318,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     narrator = Narrator(quiet=options.json)
     try:
         with scratch() as directory, Stage(directory, encapsulation=options.encapsulation) as stage:
-            outcome = Play(stage, narrator, stay=options.stay).run()
+            outcome = Play(stage, narrator, stay=options.stay, record=capture is not None).run()
             if capture is not None:
                 shutil.copyfile(stage.underlay_file, capture)
     except RouterError as error:

@@ -28,7 +28,7 @@ from router.links.rtnetlink_constants import AddressFlag
 NODE_ID = "mn1@example.net"
 START_WITHIN = 15.0  # s for a router to answer
 ADDRESS_WITHIN = 8.0  # s for the node to form an address; duplicate address detection takes 1 to 2 of them
-DOWNLOAD_RATE, UPLOAD_RATE = 20.0, 2.0  # Mbit/s
+DOWNLOAD_RATE, UPLOAD_RATE = 8.0, 1.0  # Mbit/s
 SNAP = 128  # octets: headers of the outer and the inner packet
 
 
@@ -103,7 +103,8 @@ class Stage:
                 ended = self.routers.processes[name].poll() is not None
                 if ended or time.monotonic() > deadline:
                     said = (self.directory / f"{name}.log").read_text().strip().splitlines()
-                    raise RouterError(f"router {name} did not start: {said[-1] if said else 'it said nothing'}") from None
+                    why = said[-1] if said else "it said nothing"
+                    raise RouterError(f"router {name} did not start: {why}") from None
                 time.sleep(0.02)
 
     def _listen(self, name: str) -> None:
@@ -113,10 +114,11 @@ class Stage:
 
     # --- traffic ---
 
-    def start_captures(self) -> None:
-        """Record the node's link and, in the core, everything that crosses the underlay."""
+    def start_captures(self, *, whole: bool) -> None:
+        """Record the node's link and, in the core, what crosses the underlay: whole packets, or their headers."""
         self._start("link", self.world["air"], "node0", str(self.directory / "link.pcapng"), "--snap", str(SNAP))
-        self._start("underlay", self.world["core"], "any", str(self.underlay_file))
+        size = () if whole else ("--snap", str(SNAP))
+        self._start("underlay", self.world["core"], "any", str(self.underlay_file), *size)
 
     @property
     def underlay_file(self) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
-from signaling.access_link import PROBE_INTERVAL, QUICK_PROBE_INTERVAL, AccessLink, Offer
+from signaling.access_link import PROBE_INTERVAL, QUICK_PROBE_INTERVAL, AccessLink, Attachment, Offer
 from signaling.actions import Action, Bind, ExpectNode, FindSessions, Note, SendError, Unbind
 from signaling.anchor import Anchor
 from signaling.deadlines import Deadlines
@@ -143,10 +143,15 @@ class Mar:
                 actions += self._advertise_again(node, now)
             return actions + self._offer_changes((node,), now)
         fields: dict[str, object] = {"node": node, "interface": event.interface, "trigger": event.trigger}
-        actions += [FindSessions(node=node), Note("attached", fields)]
+        actions.append(Note("attached", fields))
         self._offered.pop(node, None)
-        actions += self.anchor.attach(node, here.interface, here.link_layer, now)
+        # the anchors are asked first: their answer is what the node waits for
         actions += self.registrar.resume(node, here.interface, here.link_layer, now)
+        if event.sessions is None:
+            actions.append(FindSessions(node=node))
+        else:
+            actions += self._register(event.sessions, here, now)
+        actions += self.anchor.attach(node, here.interface, here.link_layer, now)
         return [*actions, *self._offer_changes((node,), now), self.access.expect(here)]
 
     def _detached(self, event: LinkDetached, now: float) -> list[Action]:
@@ -210,14 +215,18 @@ class Mar:
         if event.sessions is None:
             self._find_again.set(event.node, now + FIND_AGAIN)
             return [Note("store-away", {"node": event.node})]
+        return self._register(event.sessions, here, now)
+
+    def _register(self, sessions: tuple[Session, ...], here: Attachment, now: float) -> list[Action]:
+        """Ask the anchors of a node's prefixes to tunnel them here."""
         actions: list[Action] = []
-        for session in event.sessions:
+        for session in sessions:
             if session.anchor == self.settings.address or session.state is State.FREE:
                 continue
             if self._may_claim(session, now):
                 actions += self.registrar.register(session, here.interface, here.link_layer, now)
             else:
-                self._find_again.set(event.node, now + FIND_AGAIN)
+                self._find_again.set(here.node, now + FIND_AGAIN)
         return actions
 
     def _may_claim(self, session: Session, now: float) -> bool:

@@ -298,11 +298,11 @@ def test_the_question_goes_to_all_nodes(world: World) -> None:
 def test_the_question_is_repeated_with_growing_pauses(world: World) -> None:
     world.run_until(10.0)
     times = [at for at, it in world["mar1"].done if isinstance(it, SendOnLink) and isinstance(it.message, EchoRequest)]
-    assert times == pytest.approx([0.0, 0.005, 0.02, 0.08, 0.32, 1.28])
+    assert times == pytest.approx([0.0, 0.001, 0.003, 0.006, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28])
 
 
 def test_nobody_is_asked_for_any_more_when_somebody_showed_up(world: World) -> None:
-    world.run_until(0.01)
+    world.run_until(0.002)
     world.attach("mn1", "mar1")
     world.run_until(10.0)
     assert len(on_link(world, EchoRequest)) == 2
