@@ -19,9 +19,11 @@ build: $(VENV)/ready
 demo: build
 	@$(PY) -m router demo $(ARGS)
 
-# in namespaces of its own, so that it runs as any user, and nothing outlives it
+# in namespaces and a directory of its own, so that it runs as any user, and nothing outlives it
 test: build
-	@$(PY) -m router.demo.lab --tun -- $(PY) -m pytest $(ARGS)
+	@place=$$(mktemp -d /tmp/openmar.XXXXXX); \
+	$(PY) -m router.demo.lab --tun -- $(PY) -m pytest --basetemp=$$place/t $(ARGS); \
+	status=$$?; rm -rf $$place; exit $$status
 
 lint: build
 	@$(PY) -m ruff check .
