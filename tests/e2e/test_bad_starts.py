@@ -116,8 +116,8 @@ def no_tun_device() -> None:
 
 
 def closed_tun_device() -> None:
-    mount("/dev/net", "/dev/net", "", MS_BIND)
-    mount("none", "/dev/net", "", MS_BIND | MS_REMOUNT | MS_NODEV)
+    mount("/dev/net/tun", "/dev/net/tun", "", MS_BIND)
+    mount("none", "/dev/net/tun", "", MS_BIND | MS_REMOUNT | MS_NODEV)
 
 
 def another_device() -> None:
@@ -279,10 +279,9 @@ def test_a_state_directory_that_is_full(start: Any, tmp_path: Path, room: int) -
     (tmp_path / "full").mkdir()
 
     def fill() -> None:
-        mount("none", str(tmp_path / "full"), "tmpfs", 0)
-        # a file system of one page, which something has already
-        command = ["mount", "-o", "remount,size=4096", str(tmp_path / "full")]
-        subprocess.run(command, check=True)
+        # a file system of one page
+        arguments = (b"none", os.fsencode(tmp_path / "full"), b"tmpfs", 0, b"size=4096")
+        assert ctypes.CDLL(None).mount(*arguments) == 0
         if not room:
             (tmp_path / "full" / "filler").write_bytes(bytes(4096))
 

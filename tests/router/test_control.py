@@ -526,6 +526,8 @@ def somebody_else() -> Iterator[None]:
     """File permissions hold for this thread as for any user, also when it is root's."""
     libc = ctypes.CDLL(None)
     before = libc.setfsuid(65534)
+    if libc.setfsuid(65534) != 65534:  # an ordinary user, who is root only of a namespace of his own
+        pytest.skip("only root can become somebody else")
     try:
         yield
     finally:
