@@ -33,6 +33,9 @@ exit codes: 0 done, 1 refused or failed, 2 usage or configuration, 3 no router a
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("stdout", "stderr"):  # closed by whoever started us
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  to the end of the program
     try:
         done = VERBS[given[0]](given[1:]) if given and given[0] in VERBS else _run(given)
         sys.stdout.flush()  # here and not at exit, where it could only fail loudly

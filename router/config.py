@@ -168,6 +168,14 @@ def number(low: float, high: float, unit: str = "") -> Callable[[object], Any]:
     return read
 
 
+def table(value: object) -> int:
+    """A routing table that is not one of the kernel's own (253 default, 254 main, 255 local)."""
+    result: int = number(1, 0xFFFFFFFE)(value)
+    if 253 <= result <= 255:
+        raise ValueError("a routing table of its own: 253 to 255 are the kernel's")
+    return result
+
+
 def one_of(kind: Callable[[Any], T], *values: str) -> Callable[[object], T]:
     """One of these words."""
 
@@ -242,7 +250,7 @@ SCHEMA: dict[str, dict[str, tuple[str, Callable[[object], Any]]]] = {
         "name": ("name", name),
         "state_dir": ("state_dir", path),
         "tun": ("tun", interface),
-        "table": ("table", number(1, 0xFFFFFFFE)),
+        "table": ("table", table),
     },
     "underlay": {
         "address": ("address", address),

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -25,11 +26,12 @@ from router.control.server import ControlServer
 from router.control_sockets import SignalingSocket
 from router.driver import Driver
 from router.errors import AlreadyRunning, ExitCode, InUse, NoInterface, NoRights, RouterError
-from router.links.attach import AccessInterface, Identities
+from router.links.attach import GROUP_BIT, AccessInterface, Identities
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import AddressChanged, LinkChanged, NeighborChanged
 from router.links.rtnetlink import Event as KernelEvent
 from router.network import Network
+from router.places import program
 from router.rehearsal import rehearse
 from router.sessions import Sessions
 from router.store import StoreError, open_store
@@ -302,6 +304,8 @@ class Router:
             raise RouterError(f"{interface} is no access interface of this router: {known}")
         if interface not in self.mar.access.links:
             raise RouterError(f"{interface} has no carrier: nobody can be attached there")
+        if link_layer[0] & GROUP_BIT or not any(link_layer):
+            raise RouterError(f"{link_layer.hex(':')} is the address of no node: give that of one interface")
         node = node or self._identities.of(link_layer)
         event = LinkAttached(
             node=node, interface=interface, link_layer=link_layer, link_local=link_local, trigger="command"
@@ -410,15 +414,16 @@ def greeting(router: Router) -> str:
     """The few lines a user reads when the router is up."""
     config, underlay = router.config, router.underlay
     links = ", ".join(config.interfaces)
-    ask = f"python -m router show nodes --socket {config.socket_path}"
+    where = f"--socket {shlex.quote(str(config.socket_path))}"
     lines = [
         f"openmar MAR {config.name!r} is up: {config.encapsulation.value} tunnels from {underlay.address} "
         f"({underlay.why})",
         f"  prefixes  {', '.join(map(str, config.prefixes))}: a /64 for each node that comes",
         f"  access    {links or 'none yet: give it the link of your nodes with --access IF'}",
         f"  peers     {', '.join(peer.name for peer in config.peers) or 'none yet: --peer NAME=ADDRESS,KEY'}",
-        f"  ask it    {ask}    (nodes, prefixes, bindings, tunnels, peers, counters, config)",
-        f"  watch it  python -m router monitor --socket {config.socket_path}",
+        f"  store     {config.store_url}: the same for all routers of a domain",
+        f"  ask it    {program()} show nodes {where}    (or prefixes, bindings, tunnels, peers, counters, config)",
+        f"  watch it  {program()} monitor {where}",
     ]
     if config.authentication is Authentication.NONE:
         lines.append("  WARNING   authentication is off: anybody who can send to this router can move prefixes")

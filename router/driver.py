@@ -21,6 +21,7 @@ from router.sessions import Sessions
 from signaling import actions
 from signaling.actions import Action
 from signaling.events import ClockStepped, Event
+from signaling.rate_limit import RateLimit
 from signaling.update_request import node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_update import BindingUpdate
@@ -32,6 +33,14 @@ log = logging.getLogger("openmar")
 
 CLOCK_STEP = 0.001  # s: a wall clock that moved by more is told to the role
 TIMER_ROUNDING = 0.0005  # s: uvloop rounds to whole milliseconds, and early is of no use
+TROUBLE = {  # in the log without being asked for
+    "anchor-is-no-peer",
+    "message-refused",
+    "pool-empty",
+    "registration-refused",
+    "store-away",
+    "update-refused",
+}
 HISTORY = 1000  # lines kept for a `monitor` that comes later
 
 
@@ -64,13 +73,15 @@ class Journalist:
     def __init__(self) -> None:
         self.history: deque[Line] = deque(maxlen=HISTORY)
         self.listeners: set[Callable[[Line], None]] = set()
+        self._warnings = RateLimit(rate=1.0, burst=20)  # what peers and nodes can cause must not fill a disk
 
     def tell(self, event: str, fields: Mapping[str, Any]) -> None:
         """A line for everybody."""
         line = Line(time.time(), event, fields)
         self.history.append(line)
-        if log.isEnabledFor(logging.INFO):
-            log.info("%s %s", event, " ".join(f"{key}={_text(value)}" for key, value in fields.items()))
+        level = logging.WARNING if event in TROUBLE and self._warnings.allows(time.monotonic()) else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(level, "%s %s", event, " ".join(f"{key}={_text(value)}" for key, value in fields.items()))
         for listener in tuple(self.listeners):
             listener(line)
 

@@ -1,6 +1,8 @@
 """Where a router keeps its state and its control socket, unless it is told otherwise. Cheap to import."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from router.errors import ConfigError
@@ -34,3 +36,10 @@ def _home() -> Path:
     except RuntimeError:
         cure = "set HOME, or give --state-dir and --socket"
         raise ConfigError(f"home directory: user {os.geteuid()} has none: {cure}") from None
+
+
+def program() -> str:
+    """How this program was started, for a line that somebody will copy."""
+    if Path(sys.argv[0]).name == "openmar":
+        return shlex.quote(sys.argv[0])
+    return f"{shlex.quote(sys.executable)} -m router"

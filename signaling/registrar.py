@@ -187,6 +187,11 @@ class Registrar:
             "anchor": item.anchor,
             "status": name,
         }
+        theirs = ack.option(Timestamp)
+        if ack.status == Status.TIMESTAMP_MISMATCH and theirs is not None:
+            ahead = (theirs.value - self._clock.timestamp(now)) / TIMESTAMP_UNITS
+            side = "ahead of" if ahead > 0 else "behind"
+            fields["why"] = f"its clock is {abs(ahead):.1f} s {side} ours: run NTP on both"
         actions: list[Action] = [Note("registration-refused", fields)]
         if item.progress is Progress.NONE:
             return actions + self._end(item)

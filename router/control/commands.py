@@ -10,6 +10,8 @@ from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited
+from signaling.session import State
+from signaling.update_list import Progress
 
 if TYPE_CHECKING:
     from router.daemon import Router
@@ -94,8 +96,6 @@ def tunnels(router: "Router") -> list[Row]:
 
 def peers(router: "Router") -> list[Row]:
     """Routers of the domain, and what they have to do with us now."""
-    from signaling.session import State
-
     anchored = list(router.mar.anchor.cache)
     visiting = router.mar.registrar.all()
     return [
@@ -107,7 +107,9 @@ def peers(router: "Router") -> list[Row]:
             "our_prefixes_there": sum(
                 entry.state is State.REMOTE and entry.care_of == peer.address for entry in anchored
             ),
-            "its_prefixes_here": sum(item.anchor == peer.address for item in visiting),
+            "its_prefixes_here": sum(
+                item.anchor == peer.address and item.progress is Progress.VISITED for item in visiting
+            ),
         }
         for peer in router.config.peers
     ]

@@ -51,6 +51,12 @@ from signaling.wire.revocation import BindingRevocationAck, BindingRevocationInd
 
 FIND_AGAIN = 2.0  # s, while the store is away, or while the node has to be asked first
 CLAIM_WITHIN = 3.0  # s after a node was heard its prefixes may be claimed; longer than FIND_AGAIN
+HINTS = {
+    Verdict.STRANGER: "it is no peer of this router",
+    Verdict.UNSIGNED: "it is not signed, and there is a key",
+    Verdict.UNKNOWN_SPI: "it is signed with a key of another number (spi)",
+    Verdict.FORGED: "the key does not fit: is it the same on both routers?",
+}
 HANDOVER_TRIGGERS = {
     RevocationTrigger.INTER_MAG_HANDOVER_SAME_ACCESS_TYPE,
     RevocationTrigger.INTER_MAG_HANDOVER_DIFFERENT_ACCESS_TYPE,
@@ -84,6 +90,7 @@ class Mar:
         self._contests: dict[str, list[Contest]] = {}
         self._last_revocation: dict[IPv6Address, int] = {}  # anchor -> timestamp, 1/65536 s
         self._answers_to_broken = RateLimit(rate=10.0, burst=20)
+        self._words_about_strangers = RateLimit(rate=1.0, burst=10)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do about an event. now: monotonic s."""
@@ -273,8 +280,12 @@ class Mar:
         octets = ipv6.parameter_problem(event.octets, event.source, event.destination, defect)
         return [SendError(octets=octets, destination=event.source)]
 
-    def _trusted(self, message: Message, event: DatagramReceived, care_of: IPv6Address) -> bool:
-        return self.door.judge(event.octets, message, event.source, care_of) is Verdict.TRUSTED
+    def _distrust(self, message: Message, event: DatagramReceived, verdict: Verdict, now: float) -> list[Action]:
+        """A message that is not believed changes nothing; that it came is told, at a bounded rate."""
+        if not self._words_about_strangers.allows(now):
+            return []
+        fields: dict[str, object] = {"peer": event.source, "message": type(message).__name__, "why": HINTS[verdict]}
+        return [Note("message-refused", fields)]
 
     def _update(self, update: BindingUpdate, event: DatagramReceived, now: float) -> list[Action]:
         if not update.proxy:
@@ -282,10 +293,11 @@ class Mar:
             return []
         care_of = care_of_address(update, event.source)
         verdict = self.door.judge(event.octets, update, event.source, care_of)
-        if verdict is Verdict.FORGED and self._answers_to_broken.allows(now):
-            return self._refuse_forged(update, event, now)
         if verdict is not Verdict.TRUSTED:
-            return []
+            told = self._distrust(update, event, verdict, now)
+            if verdict is Verdict.FORGED and self._answers_to_broken.allows(now):
+                told += self._refuse_forged(update, event, now)
+            return told
         fields: dict[str, object] = {
             "node": node_of(update), "prefix": prefixes_of(update), "peer": event.source, "lifetime": update.lifetime
         }
@@ -310,8 +322,9 @@ class Mar:
         return [self.door.send(ack, event.source, care_of=request.care_of, port=event.port)]
 
     def _ack(self, ack: BindingAck, event: DatagramReceived, now: float) -> list[Action]:
-        if not self._trusted(ack, event, care_of=event.destination):
-            return []
+        verdict = self.door.judge(event.octets, ack, event.source, event.destination)
+        if verdict is not Verdict.TRUSTED:
+            return self._distrust(ack, event, verdict, now)
         fields: dict[str, object] = {
             "node": node_of(ack), "prefix": prefixes_of(ack), "peer": event.source, "status": _name(ack.status)
         }
@@ -323,8 +336,9 @@ class Mar:
     def _revocation(
         self, indication: BindingRevocationIndication, event: DatagramReceived, now: float
     ) -> list[Action]:
-        if not self._trusted(indication, event, care_of=event.destination):
-            return []
+        verdict = self.door.judge(event.octets, indication, event.source, event.destination)
+        if verdict is not Verdict.TRUSTED:
+            return self._distrust(indication, event, verdict, now)
         if not self._fresh(indication, event.source, now):
             self.counters["revocation.replayed"] += 1
             return []
@@ -397,8 +411,9 @@ class Mar:
         return self.door.send(ack, contest.source, care_of=self.settings.address)
 
     def _revocation_ack(self, ack: BindingRevocationAck, event: DatagramReceived, now: float) -> list[Action]:
-        if not self._trusted(ack, event, care_of=event.source):
-            return []
+        verdict = self.door.judge(event.octets, ack, event.source, event.source)
+        if verdict is not Verdict.TRUSTED:
+            return self._distrust(ack, event, verdict, now)
         return self.anchor.confirm_revocation(ack, event.source)
 
 
