@@ -10,13 +10,12 @@ from ctypes import addressof, create_string_buffer
 from ipaddress import IPv6Address
 
 from router.errors import InUse, NoInterface, NoRights, RouterError
-from signaling.iana import ProtocolNumber
+from signaling.iana import PROXY_MOBILE_IPV6_SIGNALING_PORT as UDP_PORT
+from signaling.iana import Icmpv6Type, ProtocolNumber
 from signaling.settings import Transport
 
-UDP_PORT = 5436  # RFC 5844 4.1.3
 READS = 64  # datagrams a wake-up, so that a flood from one socket cannot hold the loop
 MAX_DATAGRAM = 65536  # octets
-IPV6_UNICAST_HOPS_OF_ND = 255
 ETH_P_IPV6 = 0x86DD
 SO_ATTACH_FILTER = 26
 MAX_FILTERED_NODES = 500  # above, data packets of strangers announce nobody: the filter would get too long
@@ -98,10 +97,9 @@ class AccessSocket:
     that are not known yet: data packets of attached nodes never wake Python.
     """
 
-    def __init__(self, interface: str, index: int) -> None:
+    def __init__(self, interface: str) -> None:
         """Open and bind to an interface. Raises NoRights."""
         self.interface = interface
-        self._index = index
         try:
             # bound only after the filter is in place, so that nothing unfiltered is queued
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
@@ -158,7 +156,6 @@ JUMP_IF_EQUAL, RETURN = 0x15, 0x06
 LINK_LAYER = 0xFFE00000  # SKF_LL_OFF
 PASS, DROP = 0xFFFF, 0
 HOP_BY_HOP, ICMPV6 = ProtocolNumber.HOP_BY_HOP, ProtocolNumber.ICMPV6
-ROUTER_SOLICITATION, NEIGHBOR_SOLICITATION, NEIGHBOR_ADVERTISEMENT = 133, 135, 136
 
 
 def frame_filter(known: list[bytes]) -> list[bytes]:
@@ -167,9 +164,9 @@ def frame_filter(known: list[bytes]) -> list[bytes]:
         _op(LD_BYTE, 6),  # Next Header
         _op(JUMP_IF_EQUAL, ICMPV6, 0, 4),
         _op(LD_BYTE, 40),  # ICMPv6 type
-        _op(JUMP_IF_EQUAL, ROUTER_SOLICITATION, 5, 0),
-        _op(JUMP_IF_EQUAL, NEIGHBOR_SOLICITATION, 4, 0),
-        _op(JUMP_IF_EQUAL, NEIGHBOR_ADVERTISEMENT, 3, 4),
+        _op(JUMP_IF_EQUAL, Icmpv6Type.ROUTER_SOLICITATION, 5, 0),
+        _op(JUMP_IF_EQUAL, Icmpv6Type.NEIGHBOR_SOLICITATION, 4, 0),
+        _op(JUMP_IF_EQUAL, Icmpv6Type.NEIGHBOR_ADVERTISEMENT, 3, 4),
         _op(JUMP_IF_EQUAL, HOP_BY_HOP, 0, 3),
         _op(LD_BYTE, 40),  # what follows the hop-by-hop options: MLD
         _op(JUMP_IF_EQUAL, ICMPV6, 0, 1),

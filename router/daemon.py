@@ -71,7 +71,6 @@ class Router:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.started = time.time()
         self.underlay: Underlay
         self.mar: Mar
         self.driver: Driver

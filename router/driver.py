@@ -113,16 +113,12 @@ class Driver:
         self._wall_minus_monotonic: float | None = None
         self._durable: asyncio.Future[None] | None = None  # what messages of this turn wait for
         self._stopped = False
-        self._busy = False
-        self._events: deque[Event] = deque()
 
     def feed(self, event: Event) -> None:
         """Something happened."""
         if self._stopped:
             return  # a node that was told to look for another router must not find this one again
-        self._events.append(event)
-        if not self._busy:  # else an action brought it about: its turn comes when this one is over
-            self._take_turns(lambda now: [])
+        self._take_turn(lambda now: self.role.handle(event, now))
 
     def perform(self, todo: list[Action]) -> None:
         """Actions that came from somewhere else than an event: the farewell."""
@@ -154,22 +150,17 @@ class Driver:
 
     def _wake(self) -> None:
         self._timer = None
-        self._take_turns(self._what_is_due)
+        self._take_turn(self._what_is_due)
 
     def _what_is_due(self, now: float) -> list[Action]:
         due = self.role.next_wake
         return self.role.wake(now) if due is not None and due <= now else []  # the timer may still be early
 
-    def _take_turns(self, first: Callable[[float], list[Action]]) -> None:
-        """One turn, then one for each event that came up meanwhile."""
-        self._busy = True
+    def _take_turn(self, decide: Callable[[float], list[Action]]) -> None:
+        """Do what the role decides now; whatever comes of it, the timer stands afterwards."""
         try:
-            self._perform(first(self._now()))
-            while self._events:
-                now = self._now()
-                self._perform(self.role.handle(self._events.popleft(), now))
+            self._perform(decide(self._now()))
         finally:
-            self._busy = False
             self._set_timer()
 
     def _perform(self, todo: list[Action]) -> None:

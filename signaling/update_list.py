@@ -84,7 +84,6 @@ class Registration:
     sequence_number: int = 0  # of the update that waits for its answer
     asked: tuple[int, int] = (0, 0)  # its handoff indicator and access technology
     answered: bool = True
-    tries: int = 0
     retry_after: float = 0.0  # s, doubles with each try
     sent: list[float] = field(default_factory=list)  # monotonic s, of the last few updates
     contested: bool = False  # the anchor believes in another router: to register again is a handoff, no refresh

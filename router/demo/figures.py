@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
 from router.demo.capture import Packet
+from signaling.iana import PROXY_MOBILE_IPV6_DATA_PORT as DATA_PORT
 from signaling.iana import Icmpv6Type, ProtocolNumber
 
-TUNNEL_PORT = 5437  # RFC 5844 4.2.2.2
 ETHERNET, IPV6, UDP = 14, 40, 8  # octets of headers
-SIGNS = {
+CARRIERS: dict[int, str] = {ProtocolNumber.TCP: "TCP segment", ProtocolNumber.UDP: "datagram"}
+SIGNS: dict[int, str] = {
     Icmpv6Type.ROUTER_SOLICITATION: "router solicitation",
     Icmpv6Type.NEIGHBOR_SOLICITATION: "neighbour solicitation",
     Icmpv6Type.NEIGHBOR_ADVERTISEMENT: "neighbour advertisement",
@@ -66,10 +67,8 @@ def sign(packet: Packet) -> str:
     if next_header == ProtocolNumber.HOP_BY_HOP and len(octets) > IPV6 + 1:
         next_header, at = octets[IPV6], IPV6 + 8 * (octets[IPV6 + 1] + 1)
     if next_header == ProtocolNumber.ICMPV6 and len(octets) > at:
-        return SIGNS.get(Icmpv6Type(octets[at]), "ICMPv6") if octets[at] in set(Icmpv6Type) else "ICMPv6"
-    return {ProtocolNumber.TCP: "TCP segment", ProtocolNumber.UDP: "datagram"}.get(
-        ProtocolNumber(next_header) if next_header in set(ProtocolNumber) else ProtocolNumber.NO_NEXT_HEADER, "packet"
-    )
+        return SIGNS.get(octets[at], "ICMPv6")
+    return CARRIERS.get(next_header, "packet")
 
 
 def losses(arrivals: Sequence[tuple[int, float, float]], moves: Sequence[Move]) -> list[int]:
@@ -119,7 +118,7 @@ def _inner(packet: Packet) -> bytes:
     octets = packet.octets[ETHERNET:]
     if packet.next_header == ProtocolNumber.IPV6:
         return octets[IPV6:]
-    if packet.next_header == ProtocolNumber.UDP and int.from_bytes(octets[IPV6 + 2 : IPV6 + 4]) == TUNNEL_PORT:
+    if packet.next_header == ProtocolNumber.UDP and int.from_bytes(octets[IPV6 + 2 : IPV6 + 4]) == DATA_PORT:
         return octets[IPV6 + UDP :]
     return b""
 

@@ -86,7 +86,7 @@ class AccessInterface:
     def open(self, loop: asyncio.AbstractEventLoop, link: Link) -> None:
         """Listen on the interface as it is now. Raises NoRights."""
         self.index = link.index
-        self._socket = AccessSocket(self.name, link.index)
+        self._socket = AccessSocket(self.name)
         self._socket.serve(loop, self._on_frame)
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -77,7 +77,7 @@ class Link:
         self.loop = loop
         self.frames: list[tuple[bytes, bytes]] = []
         with router.inside():
-            self.ours = AccessSocket("eth1", router.link("eth1").index)
+            self.ours = AccessSocket("eth1")
         self.ours.serve(loop, lambda packet, link_layer: self.frames.append((packet, link_layer)))
         with node.inside():
             self.theirs = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IPV6))
@@ -221,7 +221,7 @@ def test_a_link_that_goes_down_and_comes_back_is_heard_again(loop: asyncio.Abstr
 
 def test_an_interface_that_is_not_there_is_named() -> None:
     with Lab() as lab, lab.host("router").inside(), pytest.raises(NoInterface, match="eth9"):
-        AccessSocket("eth9", 9)
+        AccessSocket("eth9")
 
 
 # Peers
