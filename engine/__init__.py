@@ -1,13 +1,20 @@
-"""The packet engine: octets in, octets out. It knows prefixes and tunnels, not mobility. Read model.py first.
+"""The packet engine: octets in, octets out. It knows prefixes and tunnels, not mobility. Read model/path.py first.
+
+    tables = Tables()                                              what the path knows; edit it while it runs
+    tables.bind(prefix, tunnel, side=Side.ANCHOR)
+    engine = Engine(tables)
+    engine.encapsulate([packet, ...])                              in memory, or
+    engine.add_port(open_tun("tun0", mtu=1400)); engine.serve(port)    with sockets
 
 compiled: the Cython path is built; without it Engine runs the model, correct and slow.
 """
 
 from engine import fast
-from engine.engine import Engine
+from engine.engine import Engine, Workers
 from engine.errors import (
     AddressInUse,
     AddressNotLocal,
+    BadBundle,
     BadTunnel,
     DeviceMissing,
     EngineError,
@@ -17,11 +24,26 @@ from engine.errors import (
     PortDown,
     PortError,
     UnknownPrefix,
+    UnknownTunnel,
 )
-from engine.ports import Port, PortKind, open_ip6, open_tun, open_udp
+from engine.offloads import Offloads
+from engine.ports import Port, PortKind, open_gre, open_ip, open_tun, open_udp
+from engine.rules import BadRule, Discard, FlowRule, Spread, Steer, TrafficSelector
 from engine.stats import Counters, Drop, TunnelStats
-from engine.tables import Binding, Side, Tables
-from engine.tunnels import UDP_PORT, Encapsulated, Encapsulation, Tunnel
+from engine.tables import (
+    Binding,
+    Bundle,
+    HeldStats,
+    HoldBuffer,
+    Path,
+    Policy,
+    ReorderGroup,
+    ReorderStats,
+    RuleStats,
+    Side,
+    Tables,
+)
+from engine.tunnels import UDP_PORT, Encapsulation, Tunnel, TunnelState
 
 compiled: bool = fast.available
 
@@ -29,29 +51,48 @@ __all__ = [
     "UDP_PORT",
     "AddressInUse",
     "AddressNotLocal",
+    "BadBundle",
+    "BadRule",
     "BadTunnel",
     "Binding",
+    "Bundle",
     "Counters",
     "DeviceMissing",
+    "Discard",
     "Drop",
-    "Encapsulated",
     "Encapsulation",
     "Engine",
     "EngineError",
+    "FlowRule",
+    "HeldStats",
+    "HoldBuffer",
     "NameInUse",
     "NoRights",
     "NotCompiled",
+    "Offloads",
+    "Path",
+    "Policy",
     "Port",
     "PortDown",
     "PortError",
     "PortKind",
+    "ReorderGroup",
+    "ReorderStats",
+    "RuleStats",
     "Side",
+    "Spread",
+    "Steer",
     "Tables",
+    "TrafficSelector",
     "Tunnel",
+    "TunnelState",
     "TunnelStats",
     "UnknownPrefix",
+    "UnknownTunnel",
+    "Workers",
     "compiled",
-    "open_ip6",
+    "open_gre",
+    "open_ip",
     "open_tun",
     "open_udp",
 ]

@@ -14,6 +14,14 @@ class UnknownPrefix(EngineError):  # noqa: N818 - the names say what happened, a
     """The prefix is not in the tables."""
 
 
+class UnknownTunnel(EngineError):  # noqa: N818
+    """Nothing is bound to the tunnel, directly or through a bundle."""
+
+
+class BadBundle(EngineError):  # noqa: N818
+    """These paths do not make a bundle, or the bundle or policy is of other tables."""
+
+
 class BadTunnel(EngineError):  # noqa: N818
     """No packet could ever use this tunnel (RFC 2473 4.1.2)."""
 

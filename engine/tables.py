@@ -2,20 +2,35 @@
 
     prefix 2001:db8:a1:100::/64 --> side ANCHOR, tunnel (local, remote, encapsulation)
     prefix 2001:db8:a1:101::/64 --> held: anchored here, the node is nowhere yet
-    prefix 2001:db8:a2:200::/64 --> side ACCESS, tunnel
+    prefix 2001:db8:a2:200::/64 --> side ACCESS, bundle (tunnel with BID 1, tunnel with BID 2), policy (flow rules)
+    prefix 10.1.2.0/24          --> inner IPv4 works the same
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from ipaddress import IPv6Network
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from operator import itemgetter
+from typing import TYPE_CHECKING, TypeAlias, overload
+from weakref import WeakValueDictionary
 
-from engine import fast, model
-from engine.errors import NotCompiled, UnknownPrefix
+from engine import fast
+from engine.errors import BadBundle, BadTunnel, NotCompiled, UnknownPrefix, UnknownTunnel
+from engine.model import tables as model
 from engine.stats import TunnelStats
-from engine.tunnels import Tunnel
+from engine.tunnels import MAPPED, STATES, Tunnel, TunnelState
+
+if TYPE_CHECKING:
+    from engine._fast.queues import Queues as FastQueues
+    from engine.rules import FlowRule
+
+Prefix: TypeAlias = IPv6Network | IPv4Network
+
+MOST_PATHS = 16  # of a bundle, as in _fast/bundles.pxd
+MOST_RULES = 4096  # of a policy, as in _fast/rules.pxd
+IPV6, IPV4 = 6 << 8, 4 << 8  # kind of a prefix: one of these | its length, as in _fast/prefixes.pxd
 
 
 class Side(enum.Enum):
@@ -29,25 +44,157 @@ class Side(enum.Enum):
 
 NUMBERS = {Side.ANCHOR: model.ANCHOR, Side.ACCESS: model.ACCESS}
 SIDES = {model.ANCHOR: Side.ANCHOR, model.ACCESS: Side.ACCESS, model.HELD: None}
+STATE_OF = {number: state for state, number in STATES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A tunnel as one of several ways to a node or site. Raises BadBundle."""
+
+    tunnel: Tunnel
+    bid: int = 1  # binding identifier, 1 to 254 (RFC 8278 4.1); it differs from the others in the bundle
+    label: int = 0  # 0 to 255; flow rules prefer labels; several paths may have the same
+    weight: int = 1  # 1 to 65535; shares of the traffic are as the weights
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("BID", self.bid, 1, 254),
+            ("label", self.label, 0, 255),
+            ("weight", self.weight, 1, 65535),
+        ):
+            if not low <= value <= high:
+                raise BadBundle("no such path", where=str(self.tunnel), why=f"{name} {value} is not {low} to {high}")
+
+
+class Bundle:
+    """Paths that prefixes can be bound to together: made by Tables.bundle, changed by Tables.change.
+
+    It goes when neither this object nor a prefix needs it any more.
+    """
+
+    __slots__ = ("__weakref__", "number", "storage")
+
+    def __init__(self, storage: model.AnyTables, number: int) -> None:
+        self.storage, self.number = storage, number
+
+    def __del__(self) -> None:
+        self.storage.release_bundle(self.number)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its paths now, in the order of BIDs."""
+        return tuple(Path(*row) for row in self.storage.paths(self.number))
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.number}: {', '.join(f'BID {path.bid} {path.tunnel}' for path in self.paths)}>"
+
+
+class Policy:
+    """Flow rules that prefixes can be bound with: made by Tables.policy, changed by Tables.change.
+
+    It goes when neither this object nor a prefix needs it any more.
+    """
+
+    __slots__ = ("__weakref__", "number", "storage")
+
+    def __init__(self, storage: model.AnyTables, number: int) -> None:
+        self.storage, self.number = storage, number
+
+    def __del__(self) -> None:
+        self.storage.release_policy(self.number)
+
+    @property
+    def rules(self) -> tuple[FlowRule, ...]:
+        """Its rules now: the first that matches decides."""
+        return tuple(rule for rule, _, _ in self.storage.rules(self.number))
+
+    def __repr__(self) -> str:
+        return f"<Policy {self.number}: {len(self.rules)} rules>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldBuffer:
+    """What may wait for one prefix while its node is between routers, and how fast it goes on afterwards."""
+
+    octets: int = 1 << 20
+    packets: int = 4096
+    seconds: float = 1.0  # a packet that waited longer is dropped
+    pace: int = 12_500_000  # octets a second, 0: all at once; a burst of its own would overrun the new link
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldStats:
+    """Packets of a hold buffer since it was last empty."""
+
+    kept: int
+    sent: int
+    full: int  # found no room
+    expired: int
+
+
+class ReorderGroup:
+    """Tunnels whose packets carry one sequence of numbers (RFC 2890 2.2). Made by Tables.reorder; ends with close()."""
+
+    __slots__ = ("_queues", "number", "tunnels")
+
+    def __init__(self, queues: FastQueues, number: int, tunnels: tuple[Tunnel, ...]) -> None:
+        self._queues, self.number, self.tunnels = queues, number, tunnels
+
+    def stats(self) -> ReorderStats:
+        """Its counters."""
+        return ReorderStats(*self._queues.group_counts(self.number))
+
+    def close(self) -> None:
+        """Packets are delivered as they come again; what still waits is thrown away."""
+        for tunnel in self.tunnels:
+            self._queues.join_group(tunnel.key, 0)
+        self._queues.close_group(self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class ReorderStats:
+    """Packets, but for given_up (numbers) and resynchronised (times)."""
+
+    in_order: int
+    early: int  # kept until their turn came
+    late: int  # their place had been given up: delivered all the same
+    twins: int  # delivered before: dropped
+    given_up: int
+    resynchronised: int
+    strays: int  # far from what is expected: delivered as they come
+    full: int  # early, and no room to keep them: delivered as they come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A prefix and where its packets go. Held: no tunnel and no side."""
+    """A prefix and where its packets go: a tunnel or a bundle. Held: neither, and no side."""
 
-    prefix: IPv6Network
+    prefix: Prefix
     tunnel: Tunnel | None
     side: Side | None
+    bundle: Bundle | None = None
+    policy: Policy | None = None
 
     @property
     def held(self) -> bool:
         """The node is between routers."""
-        return self.tunnel is None
+        return self.side is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleStats:
+    """A flow rule and what it treated since it became part of its policy. Octets: inner packets."""
+
+    policy: Policy
+    rule: FlowRule
+    packets: int
+    octets: int
 
 
 class Tables:
-    """Prefixes and the tunnels they are bound to. Every edit is O(1), whole, and seen by the next burst.
+    """Prefixes and what they are bound to. Every edit is O(1), whole, and seen by the next burst.
 
+    Edits come from one thread at a time (whoever has the GIL); engines read without waiting for them.
     compiled: True wants C tables (raises NotCompiled), False Python ones, None the best there is.
     """
 
@@ -56,47 +203,263 @@ class Tables:
             raise NotCompiled("no compiled tables", cure="build them: python setup.py build_ext --inplace")
         use_fast = fast.Tables is not None and compiled is not False
         self.storage: model.AnyTables = fast.Tables() if fast.Tables and use_fast else model.Tables()
+        # one object for one number, so that they can be compared
+        self._bundles: WeakValueDictionary[int, Bundle] = WeakValueDictionary()
+        self._policies: WeakValueDictionary[int, Policy] = WeakValueDictionary()
+        self._queues: FastQueues | None = None  # made with the first buffer or group
+        self._paces: dict[tuple[bytes, int], int] = {}
 
     @property
     def compiled(self) -> bool:
         """These are C tables: only they can feed the compiled path."""
         return not isinstance(self.storage, model.Tables)
 
-    def bind(self, prefix: IPv6Network, tunnel: Tunnel, *, side: Side) -> None:
-        """Add a prefix, or move it to another tunnel or side; a tunnel begins with its first prefix."""
-        self.storage.bind(prefix.network_address.packed, prefix.prefixlen, NUMBERS[side], tunnel.key, tunnel)
+    # --- prefixes ---
 
-    def hold(self, prefix: IPv6Network) -> None:
-        """The node of this prefix, anchored here, is between routers: what comes for it dies of NODE_AWAY."""
-        self.storage.hold(prefix.network_address.packed, prefix.prefixlen)
+    def bind(self, prefix: Prefix, to: Tunnel | Bundle, *, side: Side, policy: Policy | None = None) -> None:
+        """Add a prefix, or move it. A tunnel begins with its first prefix or bundle.
 
-    def unbind(self, prefix: IPv6Network) -> None:
-        """Forget a prefix; its tunnel goes with its last one. Raises UnknownPrefix."""
-        if not self.storage.unbind(prefix.network_address.packed, prefix.prefixlen):
+        Its newest outgoing key and sequencing hold for all its prefixes. policy: without one, every flow goes by one
+        path of the bundle, chosen by weight. Raises BadBundle for what other tables made; MemoryError when the tables
+        are full (16 million prefixes, 1 million tunnels): then nothing has changed.
+        """
+        network, kind = _octets(prefix)
+        target = to if isinstance(to, Tunnel) else self._number(to)
+        self.storage.bind(network, kind, NUMBERS[side], target, self._number(policy) if policy is not None else 0)
+        pace = self._paces.pop((network, kind), None)
+        if pace is not None and self._queues is not None:
+            self._queues.release(network, kind, pace)
+
+    def hold(self, prefix: Prefix, *, buffer: HoldBuffer | None = None) -> None:
+        """The node of this prefix, anchored here, is between routers.
+
+        What comes for it waits in a buffer until the next bind, and goes on then, in order, before what comes later;
+        without a buffer it dies of NODE_AWAY. Raises NotCompiled: the model keeps no packets.
+        """
+        network, kind = _octets(prefix)
+        queues = self._made_queues() if buffer is not None else None
+        self.storage.hold(network, kind)
+        if queues is not None and buffer is not None:
+            queues.hold(network, kind, buffer.packets, buffer.octets, round(buffer.seconds * 1e9))
+            self._paces[network, kind] = buffer.pace
+
+    def held(self, prefix: Prefix) -> HeldStats | None:
+        """Counters of the hold buffer of a prefix; None: it has none, or it is empty again."""
+        if self._queues is None:
+            return None
+        self._queues.sweep()
+        counts = self._queues.held_counts(*_octets(prefix))
+        return HeldStats(**dict(zip(HeldStats.__slots__, counts, strict=True))) if counts else None
+
+    def unbind(self, prefix: Prefix) -> None:
+        """Forget a prefix; what it was bound to goes with its last one. Raises UnknownPrefix."""
+        network, kind = _octets(prefix)
+        if self._queues is not None:
+            self._queues.end(network, kind)
+            self._paces.pop((network, kind), None)
+        if not self.storage.unbind(network, kind):
             raise UnknownPrefix("cannot unbind", where=str(prefix), why="not in the tables")
 
+    def reorder(
+        self, tunnels: Iterable[Tunnel], *, packets: int = 1024, octets: int = 8 << 20, seconds: float = 0.05
+    ) -> ReorderGroup:
+        """What comes out of these tunnels is delivered in the order of its sequence numbers, twins removed.
+
+        A packet that is early waits for those before it: so many packets and octets at most, so long each. Raises
+        UnknownTunnel; NotCompiled: the model keeps no packets.
+        """
+        queues = self._made_queues()
+        members = tuple(tunnels)
+        for tunnel in members:
+            self.state(tunnel)  # raises UnknownTunnel
+        number = queues.open_group(packets, octets, round(seconds * 1e9))
+        for tunnel in members:
+            queues.join_group(tunnel.key, number)
+        return ReorderGroup(queues, number, members)
+
+    def _made_queues(self) -> FastQueues:
+        if self._queues is None:
+            if fast.Queues is None or fast.Tables is None or not isinstance(self.storage, fast.Tables):
+                raise NotCompiled("no packet can wait", why="the model keeps none", cure="use compiled tables")
+            self._queues = fast.Queues(self.storage)
+        return self._queues
+
     def bindings(self) -> list[Binding]:
-        """All prefixes, in the order of their addresses, shorter first."""
-        rows = sorted(self.storage.bindings(), key=itemgetter(0, 1))
+        """All prefixes: IPv4 first, then in the order of their addresses, shorter first."""
+        return [self._binding(row) for row in sorted(self.storage.bindings(), key=itemgetter(0, 1))]
+
+    def __len__(self) -> int:
+        return len(self.storage)
+
+    def activity(self, prefix: Prefix) -> float | None:
+        """Seconds since the last packet of this prefix, either way; None: there was none. Raises UnknownPrefix."""
+        try:
+            return self.storage.activity(*_octets(prefix))
+        except KeyError:
+            raise UnknownPrefix("no activity", where=str(prefix), why="not in the tables") from None
+
+    def idle(self, seconds: float) -> list[Prefix]:
+        """Prefixes without a packet for that long, counted from the first bind, in the order of their addresses."""
+        return [_prefix(*row) for row in sorted(self.storage.idle(seconds))]
+
+    # --- bundles and policies ---
+
+    def bundle(self, paths: Iterable[Path]) -> Bundle:
+        """1 to 16 paths, to bind prefixes to. Raises BadBundle."""
+        number = self.storage.make_bundle(_rows(paths))
+        self._bundles[number] = bundle = Bundle(self.storage, number)
+        return bundle
+
+    def policy(self, rules: Iterable[FlowRule]) -> Policy:
+        """Flow rules, the first match decides, to bind any number of prefixes with. Raises BadBundle."""
+        number = self.storage.make_policy(_checked_rules(rules))
+        self._policies[number] = policy = Policy(self.storage, number)
+        return policy
+
+    @overload
+    def change(self, what: Bundle, new: Iterable[Path]) -> None: ...
+    @overload
+    def change(self, what: Policy, new: Iterable[FlowRule]) -> None: ...
+    def change(self, what: Bundle | Policy, new: Iterable[Path] | Iterable[FlowRule]) -> None:
+        """Other paths, or other rules, for all that is bound so; the next burst goes by them. Raises BadBundle.
+
+        Rules that stay go on counting.
+        """
+        number = self._number(what)
+        if isinstance(what, Bundle):
+            self.storage.change_bundle(number, _rows(new))  # type: ignore[arg-type]
+        else:
+            self.storage.change_policy(number, _checked_rules(new))  # type: ignore[arg-type]
+
+    def flow_rules(self) -> list[RuleStats]:
+        """All rules of all policies with their counters, in the order of policies, then of rules."""
         return [
-            Binding(prefix=IPv6Network((network, length)), tunnel=tunnel, side=SIDES[side])
-            for network, length, side, tunnel in rows
+            RuleStats(policy=self._policy(number), rule=rule, packets=packets, octets=octets)
+            for number in sorted(self.storage.policies())
+            for rule, packets, octets in self.storage.rules(number)
         ]
 
+    # --- tunnels ---
+
     def tunnels(self) -> list[TunnelStats]:
-        """All tunnels with their counters, in the order of encapsulation, local and remote address."""
+        """All tunnels with their counters, in the order of encapsulation, key, local and remote address."""
         rows = sorted(self.storage.tunnels(), key=lambda row: row[0].key)
         return [
             TunnelStats(
                 tunnel=tunnel,
+                state=STATE_OF[state],
+                mtu=mtu or None,
                 prefixes=prefixes,
                 packets_in=packets_in,
                 octets_in=octets_in,
                 packets_out=packets_out,
                 octets_out=octets_out,
             )
-            for tunnel, prefixes, packets_in, octets_in, packets_out, octets_out in rows
+            for tunnel, state, mtu, prefixes, packets_in, octets_in, packets_out, octets_out in rows
         ]
 
-    def __len__(self) -> int:
-        return len(self.storage)
+    def state(self, tunnel: Tunnel) -> TunnelState:
+        """What set_state said of it; UP until then. Raises UnknownTunnel."""
+        try:
+            return STATE_OF[self.storage.state_of(tunnel.key)]
+        except KeyError:
+            raise _unknown(tunnel) from None
+
+    def set_state(self, tunnel: Tunnel, state: TunnelState) -> None:
+        """Whether packets may go into the tunnel; bundles go by it from the next burst on. Raises UnknownTunnel."""
+        try:
+            self.storage.set_state(tunnel.key, STATES[state])
+        except KeyError:
+            raise _unknown(tunnel) from None
+
+    def mtu(self, tunnel: Tunnel) -> int | None:
+        """Octets of the largest inner packet, as learned or set; None: nobody knows. Raises UnknownTunnel."""
+        try:
+            return self.storage.mtu_of(tunnel.key) or None
+        except KeyError:
+            raise _unknown(tunnel) from None
+
+    def set_mtu(self, tunnel: Tunnel, mtu: int | None) -> None:
+        """Octets of the largest inner packet, until something else is learned. Raises UnknownTunnel."""
+        try:
+            self.storage.set_mtu(tunnel.key, mtu or 0)
+        except KeyError:
+            raise _unknown(tunnel) from None
+
+    def follow(self, tunnel: Tunnel, port: int) -> Tunnel:
+        """The peer, behind a NAT, sends from another UDP port now: all that is bound to the tunnel moves with it.
+
+        Returns the tunnel as it is from here on. Raises UnknownTunnel; BadTunnel: another one has that port.
+        """
+        moved = replace(tunnel, port=port)
+        try:
+            done = self.storage.follow(tunnel.key, port, moved)
+        except KeyError:
+            raise _unknown(tunnel) from None
+        if not done:
+            raise BadTunnel("cannot follow", where=str(tunnel), why=f"port {port} is that of another tunnel")
+        return moved
+
+    # --- inside ---
+
+    def _number(self, handle: Bundle | Policy) -> int:
+        if handle.storage is not self.storage:
+            raise BadBundle("not of these tables", where=repr(handle))
+        return handle.number
+
+    def _binding(self, row: model.BindingRow) -> Binding:
+        network, kind, side, to, policy = row
+        return Binding(
+            prefix=_prefix(network, kind),
+            tunnel=None if isinstance(to, int) else to,
+            side=SIDES[side],
+            bundle=self._bundle(to) if isinstance(to, int) else None,
+            policy=self._policy(policy) if policy else None,
+        )
+
+    def _bundle(self, number: int) -> Bundle:
+        bundle = self._bundles.get(number)
+        if bundle is None:
+            self.storage.keep_bundle(number)
+            self._bundles[number] = bundle = Bundle(self.storage, number)
+        return bundle
+
+    def _policy(self, number: int) -> Policy:
+        policy = self._policies.get(number)
+        if policy is None:
+            self.storage.keep_policy(number)
+            self._policies[number] = policy = Policy(self.storage, number)
+        return policy
+
+
+def _octets(prefix: Prefix) -> tuple[bytes, int]:
+    """Network address (16 octets) and kind."""
+    packed = prefix.network_address.packed
+    if len(packed) == 16:
+        return packed, IPV6 | prefix.prefixlen
+    return MAPPED + packed, IPV4 | prefix.prefixlen
+
+
+def _prefix(network: bytes, kind: int) -> Prefix:
+    length = kind & 255
+    return IPv6Network((network, length)) if kind & IPV6 == IPV6 else IPv4Network((IPv4Address(network[12:]), length))
+
+
+def _rows(paths: Iterable[Path]) -> list[model.PathRow]:
+    rows = [(path.tunnel, path.bid, path.label, path.weight) for path in paths]
+    if not 1 <= len(rows) <= MOST_PATHS:
+        raise BadBundle("no such bundle", why=f"{len(rows)} paths: it has 1 to {MOST_PATHS}")
+    if len({bid for _, bid, _, _ in rows}) < len(rows):
+        raise BadBundle("no such bundle", where=str(rows[0][0]), why="two paths have one BID")
+    return rows
+
+
+def _checked_rules(rules: Iterable[FlowRule]) -> list[FlowRule]:
+    listed = list(rules)
+    if len(listed) > MOST_RULES:
+        raise BadBundle("no such policy", why=f"{len(listed)} rules: it has {MOST_RULES} at most")
+    return listed
+
+
+def _unknown(tunnel: Tunnel) -> UnknownTunnel:
+    return UnknownTunnel("no such tunnel here", where=str(tunnel), why="nothing is bound to it")

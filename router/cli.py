@@ -21,6 +21,7 @@ EPILOG = """\
 verbs (python -m router VERB --help tells more):
   show WHAT        what a running router knows: nodes, prefixes, bindings, tunnels, peers, counters, config
   monitor          a line for each thing it does, as it happens
+  capture          what goes through its tunnels, into a pcapng file for wireshark
   attach, detach   tell it that a node came or left
   demo             watch a stock host move between three routers during a download
 
@@ -72,7 +73,8 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--access", metavar="IF", action="append", default=[], help="access link; may be repeated")
     parser.add_argument("--prefixes", metavar="PREFIX", action="append", default=[], help="pool of /64 prefixes")
     parser.add_argument("--underlay", metavar="ADDRESS", help="where tunnels and signalling of this router begin")
-    parser.add_argument("--encapsulation", choices=("udp", "ip6"), help="of tunnels (default: udp)")
+    parser.add_argument("--encapsulation", choices=("udp", "ip", "gre"), help="of tunnels (default: udp)")
+    parser.add_argument("--workers", metavar="N", type=int, help="threads that only move packets (default: 0, none)")
     parser.add_argument("--signaling", choices=("mh", "udp"), help="what carries updates (default: mh)")
     parser.add_argument(
         "--peer",
@@ -137,6 +139,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
             "encapsulation": options.encapsulation,
             "signaling": options.signaling,
         },
+        "engine": {"workers": options.workers},
         "access": {"interfaces": options.access or None},
         "anchor": {"prefixes": [part for item in options.prefixes for part in item.split(",")] or None},
         "security": {"authentication": "none" if options.no_authentication else None},
@@ -207,6 +210,37 @@ def _monitor(given: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
+def _capture_parser() -> argparse.ArgumentParser:
+    parser = _verb_parser(
+        "capture",
+        "What goes through a tunnel of a running router, into a pcapng file, until Ctrl-C or until the router ends.",
+    )
+    parser.add_argument("tunnel", metavar="TUNNEL", help='a peer, by name or address, or "all"')
+    parser.add_argument("file", metavar="FILE", help='where to; it is overwritten. "-": standard output')
+    parser.add_argument("--count", type=_at_least_one, metavar="N", help="end after N packets")
+    parser.add_argument("--outer", action="store_true", help="packets with their outer headers, as on the underlay")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least 1")
+    return int(text)
+
+
+def _capture(given: Sequence[str]) -> int:
+    options = _capture_parser().parse_args(given)
+    from router.control.save import STANDARD_OUTPUT, save
+
+    if options.file == STANDARD_OUTPUT and sys.stdout.isatty():
+        print("openmar: capture: standard output is a terminal: give a file, or pipe it on", file=sys.stderr)
+        return ExitCode.USAGE
+    saved = save(_client(options), options.tunnel, options.file, outer=options.outer, count=options.count)
+    out = sys.stderr if options.file == STANDARD_OUTPUT else sys.stdout
+    print(json.dumps({"packets": saved.packets, "lost": saved.lost}) if options.json else saved, file=out, flush=True)
+    return ExitCode.DONE
+
+
 def _attach(given: Sequence[str]) -> int:
     parser = _verb_parser("attach", "Tell a running router that a node is on one of its access links.")
     parser.add_argument("interface", help="the access link")
@@ -240,6 +274,7 @@ def _demo(given: Sequence[str]) -> int:
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "show": _show,
     "monitor": _monitor,
+    "capture": _capture,
     "attach": _attach,
     "detach": _detach,
     "demo": _demo,

@@ -9,12 +9,12 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine import Encapsulation
+from engine import Encapsulation, Offloads
 from router.errors import ConfigError
 from router.places import DEFAULT_NAME, default_socket, default_state_dir
 from signaling.settings import DEFAULT_SPI, Authentication, Peer, Transport
@@ -52,6 +52,9 @@ class Config:
     store: str | None = None
     socket: Path | None = None
     peers: tuple[Peer, ...] = ()
+    workers: int = 0
+    clamp_mss: bool = False
+    offloads: Offloads = field(default_factory=Offloads)
     nodes: Mapping[bytes, str] = field(default_factory=dict)  # link-layer address -> MN-Identifier
 
     @property
@@ -181,7 +184,8 @@ def one_of(kind: Callable[[Any], T], *values: str) -> Callable[[object], T]:
 
     def read(value: object) -> T:
         if value not in values:
-            raise ValueError(" or ".join(f'"{word}"' for word in values))
+            *most, last = (f'"{word}"' for word in values)
+            raise ValueError(f"{', '.join(most)} or {last}")
         return kind(value)
 
     return read
@@ -243,6 +247,14 @@ def realm(value: object) -> str:
     return value
 
 
+def refused_offloads(value: object) -> Offloads:
+    """Which of the kernel's offloads are not to be used."""
+    names = [field.name for field in fields(Offloads)]
+    if not isinstance(value, list) or not all(name in names for name in value):
+        raise ValueError(f"a list of {', '.join(names)}")
+    return Offloads(**{name: name not in value for name in names})
+
+
 # --- the language: (table, key) -> (field of Config, reader) ---
 
 SCHEMA: dict[str, dict[str, tuple[str, Callable[[object], Any]]]] = {
@@ -254,8 +266,13 @@ SCHEMA: dict[str, dict[str, tuple[str, Callable[[object], Any]]]] = {
     },
     "underlay": {
         "address": ("address", address),
-        "encapsulation": ("encapsulation", one_of(Encapsulation, "udp", "ip6")),
+        "encapsulation": ("encapsulation", one_of(Encapsulation, "udp", "ip", "gre")),
         "signaling": ("transport", one_of(Transport, "mh", "udp")),
+    },
+    "engine": {
+        "workers": ("workers", number(0, 32)),
+        "clamp_mss": ("clamp_mss", boolean),
+        "refuse_offloads": ("offloads", refused_offloads),
     },
     "access": {
         "interfaces": ("interfaces", several(interface)),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 import engine
-from engine import Encapsulation, Engine, EngineError, Port, PortDown, Tables
+from engine import EngineError, PortDown, Tables
 from router.config import Config
 from router.control.server import ControlServer
 from router.control_sockets import SignalingSocket
@@ -31,6 +31,7 @@ from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import AddressChanged, LinkChanged, NeighborChanged
 from router.links.rtnetlink import Event as KernelEvent
 from router.network import Network
+from router.packets import OVERHEAD, Packets
 from router.places import program
 from router.rehearsal import rehearse
 from router.sessions import Sessions
@@ -41,7 +42,6 @@ from signaling.settings import Authentication, Settings
 
 log = logging.getLogger("openmar")
 
-OVERHEAD = {Encapsulation.UDP: 48, Encapsulation.IP6: 40}  # octets: IPv6 + UDP, IPv6
 LEAST_MTU = 1280  # octets, RFC 8200 5
 FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
 EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
@@ -76,12 +76,11 @@ class Router:
         self.driver: Driver
         self.network: Network
         self.tables = Tables()
-        self.engine = Engine(self.tables)
+        self.packets = Packets(config, self.tables)
         self.links: dict[str, AccessInterface] = {}
         self.stopped = asyncio.Event()
         self.failure: RouterError | None = None
         self._identities = Identities(config.nodes, config.realm)
-        self._ports: list[Port] = []
         self._locks: list[Closeable] = []
 
     # --- birth ---
@@ -186,11 +185,7 @@ class Router:
         name = self.config.tun
         if any(link.name == name for link in self.netlink.links()):
             raise InUse(f"TUN {name}: a device of this name exists: remove it, or choose another: [router] tun")
-        self._ports.append(engine.open_tun(name, mtu=mtu))
-        opener = engine.open_udp if self.config.encapsulation is Encapsulation.UDP else engine.open_ip6
-        self._ports.append(opener(self.underlay.address))
-        for port in self._ports:
-            self.engine.add_port(port)
+        self.packets.open(self.underlay.address, mtu=mtu)
 
     def _sessions(self, driver: Driver) -> Sessions:
         return Sessions(
@@ -205,8 +200,7 @@ class Router:
         self.driver.feed(SessionsRestored(sessions=tuple(sessions)))
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        for port in self._ports:
-            loop.add_reader(port.fd, self._packets, port)
+        self.packets.serve(loop, self._on_down)
         self.signaling.serve(loop, self._on_datagram)
         self.netlink.watch(loop, self._on_kernel, self._resync)
         for link in self.links.values():
@@ -216,13 +210,9 @@ class Router:
 
     # --- life ---
 
-    def _packets(self, port: Port) -> None:
-        try:
-            self.engine.serve(port)
-        except PortDown as error:
-            asyncio.get_running_loop().remove_reader(port.fd)
-            self.failure = InUse(f"{error}: the device was taken away from this router")
-            self.stopped.set()
+    def _on_down(self, error: PortDown) -> None:
+        self.failure = InUse(f"{error}: the device was taken away from this router")
+        self.stopped.set()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, LinkAttached) and event.node not in self.mar.access.attached:
@@ -337,10 +327,7 @@ class Router:
             self.network.close()
         if hasattr(self, "signaling"):
             self.signaling.close(loop)
-        for port in self._ports:
-            loop.remove_reader(port.fd)
-            self.engine.remove_port(port)
-            port.close()
+        self.packets.close(loop)
         if hasattr(self, "store"):
             await self.store.close()
         if hasattr(self, "netlink"):
@@ -426,7 +413,7 @@ def greeting(router: Router) -> str:
     ]
     if config.authentication is Authentication.NONE:
         lines.append("  WARNING   authentication is off: anybody who can send to this router can move prefixes")
-    if not router.engine.compiled:
+    if not router.packets.compiled:
         lines.append("  WARNING   the packet engine is not compiled: this is the slow model (make build)")
     return "\n".join(lines)
 

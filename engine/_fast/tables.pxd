@@ -1,23 +1,67 @@
-"""What the path knows: prefixes and tunnels behind one lock.
+"""What the path knows, in one struct: readers look between epochs.enter and epochs.leave, the writer holds the GIL."""
 
-The lock is held for one edit, or for one burst from look-up to send; so edits may come from any thread.
-"""
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 
-from libc.stdint cimport uint32_t
-
-from engine._fast.kernel cimport pthread_mutex_t
+from engine._fast.bundles cimport Bundles
+from engine._fast.epochs cimport MOST_WORKERS, Epochs
+from engine._fast.headers cimport Address
+from engine._fast.kernel cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from engine._fast.prefixes cimport Prefixes
-from engine._fast.tunnels cimport Tunnels
+from engine._fast.rules cimport Policies, RuleCount
+from engine._fast.slabs cimport Slab
+from engine._fast.tunnels cimport TunnelCount, Tunnels
 
 cdef struct State:
+    Epochs epochs
     Prefixes prefixes
     Tunnels tunnels
-    pthread_mutex_t lock
+    Bundles bundles
+    Policies policies
+    uint32_t generation      # rises with every change of a tunnel's state, a bundle or a policy (release)
+    uint32_t clock           # 0.1 s units, monotonic, 0: nobody set it yet (relaxed; workers store clock_now() once a burst)
+    void *holds              # hold.Holds; NULL until there is one (made by queues)
+    void *reorders           # reorder.Groups; NULL until there is one
+    int bell[MOST_WORKERS]   # timer of each worker that wakes it for those; -1: no worker
+
+
+cdef inline uint32_t clock_now() noexcept nogil:
+    """Monotonic time in units of 0.1 s, for Binding.last. Never 0."""
+    cdef timespec now
+    cdef uint32_t ticks
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    ticks = <uint32_t>(<uint64_t>now.tv_sec * 10 + <uint64_t>now.tv_nsec // 100000000)
+    return ticks if ticks != 0 else 1
 
 
 cdef class Tables:
     cdef State state
-    cdef list faces          # the Python object of each tunnel, by index
-    cdef uint32_t index(self, bytes key) except? 0xFFFFFFFF
-    cdef int put(self, bytes network, int length, int side, uint32_t tunnel) except -1
-    cdef void let_go(self, uint32_t tunnel)
+    cdef object __weakref__
+    cdef list faces          # Python object of each tunnel, by index; an old one stays until the index is taken again
+    cdef dict rule_faces     # policy -> its rules, the Python objects
+    cdef Slab bound          # of uint32_t, by index of the bundle: bindings that lead to it
+    cdef RuleCount *rule_counted[MOST_WORKERS]  # NULL: this worker never counted
+    cdef RuleCount *rule_before                 # the sum when the counter was taken
+
+    # for the path, with the GIL: a seat, and where it counts. Counters stay when the worker parts.
+    cdef uint32_t join(self) except 0xFFFFFFFF  # OverflowError: MOST_WORKERS are seated
+    cdef void part(self, uint32_t worker)
+    cdef TunnelCount *tunnel_counts(self, uint32_t worker) except NULL  # by index of the tunnel
+    cdef RuleCount *rule_counts(self, uint32_t worker) except NULL      # by Rule.counter
+
+    cdef uint32_t tunnel_of(self, bytes key) except? 0xFFFFFFFF
+    cdef uint32_t acquire_tunnel(self, object face) except 0
+    cdef uint32_t acquire_bundle(self, list paths, uint32_t before) except 0
+    cdef uint32_t acquire_policy(self, list faces, uint32_t before) except 0
+    cdef int put(
+        self, Address address, uint16_t kind, uint8_t side, uint8_t many, uint32_t target, uint32_t policy,
+    ) except -1
+    cdef void take_target(self, uint8_t many, uint32_t target)
+    cdef void let_go(self, uint8_t many, uint32_t target, uint32_t policy)
+    cdef void let_go_of_bundle(self, uint32_t bundle)
+    cdef void let_go_of_policy(self, uint32_t policy)
+    cdef object target_of(self, uint8_t many, uint32_t target)
+    cdef RuleCount rule_sum(self, uint32_t counter)
+    cdef RuleCount rule_total(self, uint32_t counter)
+    cdef void changed(self)
+
+cdef Address network_of(bytes network, int kind) except *

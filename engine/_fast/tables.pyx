@@ -1,169 +1,741 @@
-"""Tables for Python: the same methods as engine.model.Tables, over C structures.
+"""Tables for Python: the same methods as engine.model.tables.Tables, over C structures.
 
-A prefix comes as its 16 octets and length in bits; a tunnel as its key (1 octet encapsulation, 16 local,
-16 remote) and its face, the object handed out for it.
+A prefix comes as 16 octets (IPv4: mapped, ::ffff:a.b.c.d) and its kind, family << 8 | length in bits of that family; a
+tunnel as its face, an engine.Tunnel, or, where it must exist, as the 40 octets of its key. Bundles and policies are
+numbers; whoever made one holds one reference and gives it back with release_*; what is bound holds another.
+
+Every edit ends with all indices consistent: no Python object is made, and so nothing else can run, in its middle.
 """
 
 import os
 
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
-from libc.string cimport memcpy
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memset
 
-from engine._fast cimport prefixes, tunnels
-from engine._fast.headers cimport Address, load_address
+from engine._fast cimport bundles, epochs, hold, prefixes, reorder, rules, slabs, tunnels
+from engine._fast.bundles cimport MOST_BUNDLES, MOST_MEMBERS, Member, Members
+from engine._fast.burst cimport WIDTH
+from engine._fast.headers cimport is_mapped, load_address, store_address
 from engine._fast.kernel cimport (
-    be64toh, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    load8_relaxed, load32_relaxed, load64_relaxed, store8_relaxed, store32_relaxed, store32_release,
 )
-from engine._fast.prefixes cimport ANCHOR, EMPTY, HELD, Slot
-from engine._fast.tunnels cimport NO_TUNNEL, Tunnel
-
-cdef enum:
-    KEY = 33                 # octets of a tunnel's key
+from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, Binding
+from engine._fast.rules cimport MOST_COUNTERS, MOST_RULES, RULE_OCTETS, Rule, Rules
+from engine._fast.tunnels cimport IDENTITY, TRAITS, Tunnel
 
 
 cdef class Tables:
     def __cinit__(self):
         cdef bytes seeds = os.urandom(16)
         cdef Address seed = load_address(seeds)
-        pthread_mutex_init(&self.state.lock, NULL)
-        if prefixes.create(&self.state.prefixes, seed.high) < 0:
-            raise MemoryError
-        if tunnels.create(&self.state.tunnels, seed.low) < 0:
-            raise MemoryError
+        memset(&self.state, 0, sizeof(State))
+        memset(&self.bound, 0, sizeof(Slab))
+        memset(self.state.bell, 0xFF, sizeof(self.state.bell))
         self.faces = [None]
+        self.rule_faces = {}
+        if (epochs.create(&self.state.epochs) < 0 or prefixes.create(&self.state.prefixes, seed.high) < 0
+                or tunnels.create(&self.state.tunnels, seed.low) < 0 or bundles.create(&self.state.bundles) < 0
+                or rules.create(&self.state.policies) < 0
+                or slabs.create(&self.bound, sizeof(uint32_t), MOST_BUNDLES, 0) < 0):
+            raise MemoryError
 
     def __dealloc__(self):
+        cdef uint32_t worker
+        epochs.destroy(&self.state.epochs)
         prefixes.destroy(&self.state.prefixes)
         tunnels.destroy(&self.state.tunnels)
-        pthread_mutex_destroy(&self.state.lock)
+        bundles.destroy(&self.state.bundles)
+        rules.destroy(&self.state.policies)
+        slabs.destroy(&self.bound)
+        destroy_queues(&self.state)
+        free(self.rule_before)
+        for worker in range(<uint32_t>MOST_WORKERS):
+            free(self.rule_counted[worker])
 
-    def bind(self, bytes network, int length, int side, bytes key, object face):
-        """Add a prefix, or move it to another tunnel or side. MemoryError: nothing has changed."""
-        cdef const uint8_t *octets = checked(key, KEY)
-        cdef uint32_t tunnel
-        pthread_mutex_lock(&self.state.lock)
-        tunnel = tunnels.acquire(&self.state.tunnels, octets[0], octets + 1, octets + 17)
-        pthread_mutex_unlock(&self.state.lock)
-        if tunnel == NO_TUNNEL:
-            raise MemoryError
-        while len(self.faces) <= <Py_ssize_t>tunnel:
-            self.faces.append(None)
-        if self.faces[tunnel] is None:
-            self.faces[tunnel] = face
-        try:
-            self.put(network, length, side, tunnel)
-        except BaseException:
-            self.let_go(tunnel)
-            raise
+    # --- prefixes ---
 
-    def hold(self, bytes network, int length):
-        """The prefix is anchored here and its node is nowhere: packets to it die of NODE_AWAY."""
-        self.put(network, length, HELD, NO_TUNNEL)
+    def bind(self, bytes network, int kind, int side, object to, uint32_t policy=0):
+        """Add a prefix, or move it: to a tunnel (its face) or a bundle (its number). MemoryError: nothing has changed.
 
-    def unbind(self, bytes network, int length):
+        policy: number, or 0.
+        """
+        cdef Address address = network_of(network, kind)
+        cdef uint8_t many = isinstance(to, int)
+        cdef uint32_t target
+        if side != ANCHOR and side != ACCESS:
+            raise ValueError(f"no side has the number {side}")
+        if policy != 0:
+            self.check_policy(policy)
+        if many:
+            target = to
+            self.check_bundle(target)
+            self.take_target(True, target)
+        else:
+            target = self.acquire_tunnel(to)
+            tunnels.at(&self.state.tunnels, target).prefixes += 1
+        if policy != 0:
+            rules.keep(&self.state.policies, policy)
+        self.put(address, <uint16_t>kind, <uint8_t>side, many, target, policy)
+
+    def hold(self, bytes network, int kind):
+        """The prefix is anchored here and its node is nowhere: packets to it wait in a buffer, or die of NODE_AWAY."""
+        self.put(network_of(network, kind), <uint16_t>kind, HELD, False, 0, 0)
+
+    def unbind(self, bytes network, int kind):
         """Forget the prefix. False: it was not known."""
-        cdef Address address = network_of(network, length)
-        cdef uint32_t tunnel = NO_TUNNEL
-        cdef Slot *slot
-        pthread_mutex_lock(&self.state.lock)
-        slot = prefixes.find(&self.state.prefixes, address, <uint8_t>length)
-        if slot != NULL:
-            tunnel = slot.tunnel
-            prefixes.remove(&self.state.prefixes, slot)
-        pthread_mutex_unlock(&self.state.lock)
-        self.let_go(tunnel)
-        return slot != NULL
+        cdef uint32_t index = prefixes.find(&self.state.prefixes, network_of(network, kind), <uint16_t>kind)
+        cdef Binding *binding = prefixes.at(&self.state.prefixes, index)
+        cdef uint8_t many = binding.many
+        cdef uint32_t target = binding.target
+        cdef uint32_t policy = binding.policy
+        if index == 0:
+            return False
+        prefixes.remove(&self.state.prefixes, &self.state.epochs, index)
+        self.let_go(many, target, policy)
+        return True
 
     def bindings(self):
-        """(network, length, side, face or None when held) of every prefix, in no order."""
+        """(network, kind, side, face or bundle or None when held, policy) of every prefix, in no order."""
         cdef list rows = []
-        cdef uint64_t i
-        cdef Slot *slot
-        for i in range(self.state.prefixes.mask + 1):
-            slot = &self.state.prefixes.slots[i]
-            if slot.side != EMPTY:
-                rows.append((octets_of(slot), slot.length, slot.side, self.faces[slot.tunnel]))
+        cdef uint32_t i = 1
+        while i < self.state.prefixes.entries.used:
+            if prefixes.at(&self.state.prefixes, i).listed:
+                rows.append(self.row_of(i))
+            i += 1
         return rows
+
+    def match(self, bytes address, int sides, int family=6):
+        """Row, as in bindings(), of the longest prefix around address whose side is among sides, or None."""
+        cdef Address wanted = load_address(checked(address, 16))
+        cdef uint32_t index = prefixes.match(&self.state.prefixes, wanted, <uint8_t>family, <uint8_t>sides)
+        return None if index == 0 else self.row_of(index)
+
+    def __len__(self):
+        return self.state.prefixes.chains.count
+
+    def row_of(self, uint32_t index):
+        cdef Binding *binding = prefixes.at(&self.state.prefixes, index)
+        cdef Address network
+        network.high = binding.high
+        network.low = binding.low
+        return (octets_of(network), binding.kind, binding.side, self.target_of(binding.many, binding.target),
+                binding.policy)
+
+    # --- activity ---
+
+    def touch(self, bytes network, int kind):
+        """A packet of that prefix passed just now. False: the prefix is not known."""
+        cdef uint32_t index = prefixes.find(&self.state.prefixes, network_of(network, kind), <uint16_t>kind)
+        if index == 0:
+            return False
+        prefixes.touch(prefixes.at(&self.state.prefixes, index), clock_now())
+        return True
+
+    def activity(self, bytes network, int kind):
+        """Seconds since the last packet of that prefix, to 0.1; None: there was none. KeyError: not known."""
+        cdef uint32_t index = prefixes.find(&self.state.prefixes, network_of(network, kind), <uint16_t>kind)
+        cdef uint32_t last
+        if index == 0:
+            raise KeyError(network)
+        last = load32_relaxed(&prefixes.at(&self.state.prefixes, index).last)
+        return None if last == 0 else since(last) / 10
+
+    def idle(self, double seconds):
+        """(network, kind) of every prefix without a packet for that long, counted from its first bind. No order."""
+        cdef list rows = []
+        cdef Binding *binding
+        cdef uint32_t last
+        cdef uint32_t i = 1
+        while i < self.state.prefixes.entries.used:
+            binding = prefixes.at(&self.state.prefixes, i)
+            last = load32_relaxed(&binding.last)
+            if binding.listed and since(last if last != 0 else binding.born) >= seconds * 10:
+                rows.append(self.row_of(i)[:2])
+            i += 1
+        return rows
+
+    # --- tunnels ---
 
     def tunnels(self):
-        """(face, prefixes, packets in, octets in, packets out, octets out) of every tunnel, in no order."""
+        """(face, state, mtu, prefixes, packets in, octets in, packets out, octets out) of every tunnel, in no order.
+
+        mtu: octets of the largest inner packet, 0: not known. prefixes: also those bound to it through a bundle.
+        """
         cdef list rows = []
-        cdef uint32_t i
+        cdef dict through = self.through_bundles()
         cdef Tunnel *tunnel
-        for i in range(1, self.state.tunnels.size):
-            tunnel = &self.state.tunnels.entries[i]
-            if tunnel.prefixes > 0:
-                rows.append((self.faces[i], tunnel.prefixes, tunnel.packets_in, tunnel.octets_in,
-                             tunnel.packets_out, tunnel.octets_out))
+        cdef TunnelCount count
+        cdef uint32_t i = 1
+        while i < self.state.tunnels.entries.used:
+            tunnel = tunnels.at(&self.state.tunnels, i)
+            if tunnel.users > 0:
+                count = tunnels.total(&self.state.tunnels, i)
+                rows.append((self.faces[i], tunnel.state, tunnel.mtu, tunnel.prefixes + through.get(i, 0),
+                             count.packets_in, count.octets_in, count.packets_out, count.octets_out))
+            i += 1
         return rows
 
-    def match(self, bytes address, int sides):
-        """Face of the longest prefix around address whose side is in sides; False: held, None: none."""
-        cdef Address wanted = load_address(checked(address, 16))
-        cdef Slot *slot = prefixes.match(&self.state.prefixes, wanted, <uint8_t>sides)
-        if slot == NULL:
-            return None
-        return False if slot.side == HELD else self.faces[slot.tunnel]
+    def through_bundles(self):
+        cdef dict prefixes_of = {}
+        cdef const Members *members
+        cdef uint32_t i = 1
+        cdef uint32_t k, number
+        while i < self.state.bundles.slab.used:
+            number = (<uint32_t *>self.bound.base)[i] if bundles.at(&self.state.bundles, i).users > 0 else 0
+            if number > 0:
+                members = bundles.members(&self.state.bundles, i)
+                for tunnel in {members.member[k].tunnel for k in range(members.count)}:
+                    prefixes_of[tunnel] = prefixes_of.get(tunnel, 0) + number
+            i += 1
+        return prefixes_of
 
     def known(self, bytes key):
         """Face of the tunnel with that key, or None."""
-        return self.faces[self.index(key)]
+        cdef uint32_t index = self.tunnel_of(key)
+        return None if index == 0 else self.faces[index]
 
-    def count_in(self, bytes key, uint64_t octets):
-        """One packet came out of the tunnel."""
-        cdef Tunnel *tunnel = &self.state.tunnels.entries[self.index(key)]
-        tunnel.packets_in += 1
-        tunnel.octets_in += octets
+    def set_state(self, bytes key, int state):
+        """State of a tunnel: 0 up, 1 suspect, 2 down. KeyError: not known."""
+        cdef uint32_t index = self.some_tunnel(key)
+        if not 0 <= state <= 2:
+            raise ValueError(f"no state has the number {state}")
+        store8_relaxed(&tunnels.at(&self.state.tunnels, index).state, <uint8_t>state)
+        self.changed()
 
-    def count_out(self, bytes key, uint64_t octets):
-        """One packet went into the tunnel."""
-        cdef Tunnel *tunnel = &self.state.tunnels.entries[self.index(key)]
-        tunnel.packets_out += 1
-        tunnel.octets_out += octets
+    def state_of(self, bytes key):
+        """State of a tunnel. KeyError: not known."""
+        return load8_relaxed(&tunnels.at(&self.state.tunnels, self.some_tunnel(key)).state)
 
-    def __len__(self):
-        return self.state.prefixes.used
+    def set_mtu(self, bytes key, uint32_t mtu):
+        """Largest inner packet of a tunnel, octets; 0: not known. KeyError: no such tunnel."""
+        cdef Tunnel *tunnel = tunnels.at(&self.state.tunnels, self.some_tunnel(key))
+        store32_relaxed(&tunnel.mtu, mtu)
+        store32_relaxed(&tunnel.mtu_known, 0)
+
+    def mtu_of(self, bytes key):
+        """Largest inner packet of a tunnel, octets; 0: not known. KeyError: no such tunnel."""
+        return load32_relaxed(&tunnels.at(&self.state.tunnels, self.some_tunnel(key)).mtu)
+
+    def follow(self, bytes key, int port, object face):
+        """The peer sends from another UDP port now; face is the tunnel with that port. KeyError: no such tunnel.
+
+        False: another tunnel has that identity, and nothing has changed. MemoryError: the same.
+        """
+        cdef uint32_t index = self.some_tunnel(key)
+        cdef int answer = tunnels.follow(&self.state.tunnels, &self.state.epochs, index, <uint16_t>port)
+        if answer == -1:
+            raise MemoryError
+        if answer < 0:
+            return False
+        self.faces[index] = face
+        return True
+
+    def count_in(self, bytes key, uint64_t octets, uint64_t packets=1):
+        """Packets came out of the tunnel."""
+        # less before is more since: the writer counts without a seat
+        cdef TunnelCount *before = &(<TunnelCount *>self.state.tunnels.before.base)[self.some_tunnel(key)]
+        before.packets_in -= packets
+        before.octets_in -= octets
+
+    def count_out(self, bytes key, uint64_t octets, uint64_t packets=1):
+        """Packets went into the tunnel."""
+        cdef TunnelCount *before = &(<TunnelCount *>self.state.tunnels.before.base)[self.some_tunnel(key)]
+        before.packets_out -= packets
+        before.octets_out -= octets
+
+    def next_sequence(self, object of):
+        """Number of the next sequenced packet (RFC 2890 2.2) of a tunnel (its key) or a bundle (its number)."""
+        cdef uint32_t *place
+        cdef uint32_t number
+        if isinstance(of, int):
+            self.check_bundle(of)
+            place = &bundles.at(&self.state.bundles, of).sequence
+        else:
+            place = &tunnels.at(&self.state.tunnels, self.some_tunnel(of)).sequence
+        number = load32_relaxed(place)
+        store32_relaxed(place, number + 1)
+        return number
+
+    # --- bundles ---
+
+    def make_bundle(self, list paths):
+        """Number of a new bundle. paths: 1 to 16 of (face, BID, label, weight). The caller holds one reference."""
+        cdef uint32_t bundle = self.acquire_bundle(paths, 0)
+        return bundle
+
+    def change_bundle(self, uint32_t bundle, list paths):
+        """Other paths for all that is bound to the bundle, from the next burst on. MemoryError: nothing has changed."""
+        self.check_bundle(bundle)
+        self.acquire_bundle(paths, bundle)
+        self.changed()
+
+    def keep_bundle(self, uint32_t bundle):
+        """One reference more."""
+        self.check_bundle(bundle)
+        bundles.keep(&self.state.bundles, bundle)
+
+    def release_bundle(self, uint32_t bundle):
+        """One reference less; with the last one the bundle goes."""
+        self.check_bundle(bundle)
+        self.let_go_of_bundle(bundle)
+        epochs.reclaim(&self.state.epochs)
+
+    def paths(self, uint32_t bundle):
+        """(face, BID, label, weight) of each path, in the order of BIDs."""
+        cdef const Members *members
+        cdef uint32_t k
+        self.check_bundle(bundle)
+        members = bundles.members(&self.state.bundles, bundle)
+        return [(self.faces[members.member[k].tunnel], members.member[k].bid, members.member[k].label,
+                 members.member[k].weight) for k in range(members.count)]
+
+    def check_bundle(self, uint32_t bundle):
+        if not 0 < bundle < self.state.bundles.slab.used or bundles.at(&self.state.bundles, bundle).users == 0:
+            raise KeyError(bundle)
+
+    # --- policies ---
+
+    def make_policy(self, list rules):
+        """Number of a new policy: flow rules, first match decides. The caller holds one reference."""
+        cdef uint32_t policy = self.acquire_policy(rules, 0)
+        return policy
+
+    def change_policy(self, uint32_t policy, list rules):
+        """Other rules for all that is bound with the policy, from the next burst on. MemoryError: nothing has changed."""
+        self.check_policy(policy)
+        self.acquire_policy(rules, policy)
+        self.changed()
+
+    def keep_policy(self, uint32_t policy):
+        """One reference more."""
+        self.check_policy(policy)
+        rules.keep(&self.state.policies, policy)
+
+    def release_policy(self, uint32_t policy):
+        """One reference less; with the last one the policy goes."""
+        self.check_policy(policy)
+        self.let_go_of_policy(policy)
+        epochs.reclaim(&self.state.epochs)
+
+    def rules(self, uint32_t policy):
+        """(rule, packets, octets) in the order of the policy."""
+        cdef const Rules *block
+        cdef list rows = []
+        cdef RuleCount count
+        cdef uint32_t k
+        self.check_policy(policy)
+        faces = self.rule_faces[policy]
+        block = rules.rules_of(&self.state.policies, policy)
+        for k in range(block.count):
+            count = self.rule_total(block.rule[k].counter)
+            rows.append((faces[k], count.packets, count.octets))
+        return rows
+
+    def policies(self):
+        """Numbers of all policies."""
+        return list(self.rule_faces)
+
+    def count_rule(self, uint32_t policy, uint32_t rule, uint64_t octets, uint64_t packets=1):
+        """Packets were treated by that rule of the policy (its place in the list)."""
+        cdef const Rules *block
+        self.check_policy(policy)
+        block = rules.rules_of(&self.state.policies, policy)
+        if rule >= block.count:
+            raise IndexError(rule)
+        if self.rule_before != NULL and block.rule[rule].counter != 0:
+            self.rule_before[block.rule[rule].counter].packets -= packets
+            self.rule_before[block.rule[rule].counter].octets -= octets
+
+    def check_policy(self, uint32_t policy):
+        if policy not in self.rule_faces:
+            raise KeyError(policy)
+
+    # --- all together ---
 
     def octets(self):
-        """Memory of the two tables, octets."""
-        return ((self.state.prefixes.mask + 1) * sizeof(Slot) + self.state.tunnels.size * sizeof(Tunnel)
-                + (self.state.tunnels.mask + 1) * sizeof(uint32_t))
+        """Memory of bindings and tunnels, octets, once what is unused was given back."""
+        epochs.settle(&self.state.epochs)
+        return prefixes.octets(&self.state.prefixes) + tunnels.octets(&self.state.tunnels)
 
-    cdef uint32_t index(self, bytes key) except? 0xFFFFFFFF:
-        cdef const uint8_t *octets = checked(key, KEY)
-        return tunnels.find(
-            &self.state.tunnels, octets[0], load_address(octets + 1), load_address(octets + 17))
+    def generation(self):
+        """Rises with every change that decisions may depend on."""
+        return self.state.generation
 
-    cdef int put(self, bytes network, int length, int side, uint32_t tunnel) except -1:
-        """Make the prefix point to tunnel, which is ours already."""
-        cdef Address address = network_of(network, length)
-        cdef uint32_t before = NO_TUNNEL
-        cdef Slot *slot
-        pthread_mutex_lock(&self.state.lock)
-        slot = prefixes.find(&self.state.prefixes, address, <uint8_t>length)
-        if slot == NULL:
-            slot = prefixes.insert(&self.state.prefixes, address, <uint8_t>length)
-        else:
-            before = slot.tunnel
-        if slot != NULL:
-            slot.tunnel = tunnel
-            slot.side = <uint8_t>side
-        pthread_mutex_unlock(&self.state.lock)
-        if slot == NULL:
+    # --- as a reader: tests and bench ---
+
+    def hammer(self, bytes addresses, int sides, uint32_t rounds):
+        """Look addresses (16 octets each) up again and again without the GIL, as a worker does, and check what is found.
+
+        Returns (not found, found but wrong). IPv4 addresses are mapped ones.
+        """
+        cdef uint32_t worker = self.join()
+        cdef Hammer hammer
+        cdef uint32_t i
+        memset(&hammer, 0, sizeof(hammer))
+        try:
+            load_hammer(&hammer, addresses, <uint8_t>sides)
+            with nogil:
+                for i in range(rounds):
+                    strike(&self.state, worker, &hammer, True)
+        finally:
+            free_hammer(&hammer)
+            self.part(worker)
+        return hammer.missed, hammer.wrong
+
+    def rehearse(self, bytes addresses, int sides, uint32_t rounds):
+        """The same without checks: look-ups of bursts of 256, nothing else. Returns how many found nothing."""
+        cdef uint32_t worker = self.join()
+        cdef Hammer hammer
+        cdef uint32_t i
+        memset(&hammer, 0, sizeof(hammer))
+        try:
+            load_hammer(&hammer, addresses, <uint8_t>sides)
+            with nogil:
+                for i in range(rounds):
+                    strike(&self.state, worker, &hammer, False)
+        finally:
+            free_hammer(&hammer)
+            self.part(worker)
+        return hammer.missed
+
+    # --- for the path ---
+
+    cdef uint32_t join(self) except 0xFFFFFFFF:
+        cdef int32_t worker = epochs.join(&self.state.epochs)
+        if worker < 0:
+            raise OverflowError(f"{MOST_WORKERS} workers read these tables already")
+        return <uint32_t>worker
+
+    cdef void part(self, uint32_t worker):
+        epochs.part(&self.state.epochs, worker)
+
+    cdef TunnelCount *tunnel_counts(self, uint32_t worker) except NULL:
+        cdef TunnelCount *counts = tunnels.counts(&self.state.tunnels, worker)
+        if counts == NULL:
             raise MemoryError
-        self.let_go(before)
+        return counts
+
+    cdef RuleCount *rule_counts(self, uint32_t worker) except NULL:
+        if self.rule_counted[worker] == NULL:
+            self.rule_counted[worker] = <RuleCount *>calloc(MOST_COUNTERS, sizeof(RuleCount))
+        if self.rule_counted[worker] == NULL:
+            raise MemoryError
+        return self.rule_counted[worker]
+
+    # --- inside ---
+
+    cdef uint32_t tunnel_of(self, bytes key) except? 0xFFFFFFFF:
+        return tunnels.find_identity(&self.state.tunnels, checked(key, IDENTITY))
+
+    def some_tunnel(self, bytes key):
+        cdef uint32_t index = self.tunnel_of(key)
+        if index == 0:
+            raise KeyError(key)
+        return index
+
+    cdef uint32_t acquire_tunnel(self, object face) except 0:
+        """One user more of that tunnel."""
+        cdef bytes key = face.key
+        cdef bytes traits = face.traits
+        cdef uint32_t index = tunnels.acquire(
+            &self.state.tunnels, &self.state.epochs, checked(key, IDENTITY), checked(traits, TRAITS))
+        if index == 0:
+            raise MemoryError
+        while len(self.faces) <= <Py_ssize_t>index:
+            self.faces.append(None)
+        self.faces[index] = face
+        return index
+
+    cdef uint32_t acquire_bundle(self, list paths, uint32_t before) except 0:
+        """A new bundle, or other paths for that one. Its number."""
+        cdef Member members[MOST_MEMBERS]
+        cdef uint32_t acquired[MOST_MEMBERS]
+        cdef uint32_t leaving[MOST_MEMBERS]
+        cdef uint32_t taken = 0
+        cdef uint32_t left = 0
+        cdef uint32_t bundle = 0
+        if not 1 <= len(paths) <= MOST_MEMBERS:
+            raise ValueError(f"a bundle has 1 to {MOST_MEMBERS} paths, not {len(paths)}")
+        memset(members, 0, sizeof(members))
+        try:
+            for face, bid, label, weight in paths:
+                members[taken].bid = bid
+                members[taken].label = label
+                members[taken].weight = weight
+                acquired[taken] = self.acquire_tunnel(face)
+                members[taken].tunnel = acquired[taken]
+                taken += 1
+            if before != 0:
+                left = tunnels_of(&self.state, before, leaving)
+            bundle = place_bundle(&self.state, &self.bound, before, members, taken)
+            if bundle == 0:
+                raise MemoryError
+        finally:
+            if bundle == 0:
+                release_tunnels(&self.state, acquired, taken)
+        release_tunnels(&self.state, leaving, left)
+        return bundle
+
+    cdef uint32_t acquire_policy(self, list faces, uint32_t before) except 0:
+        """A new policy, or other rules for that one: rules that it had already go on counting. Its number."""
+        cdef uint32_t count = <uint32_t>len(faces)
+        cdef uint32_t policy = 0
+        cdef dict counters = self.counters_of(before)
+        cdef set kept = {0}.union(*counters.values())
+        cdef Rule *block
+        if count > MOST_RULES:
+            raise ValueError(f"a policy has {MOST_RULES} rules at most, not {count}")
+        if self.rule_before == NULL:
+            self.rule_before = <RuleCount *>calloc(MOST_COUNTERS, sizeof(RuleCount))
+        block = <Rule *>calloc(count + 1, sizeof(Rule))
+        try:
+            if block == NULL or self.rule_before == NULL:
+                raise MemoryError
+            read_rules(block, faces, counters)
+            policy = place_policy(&self.state, before, block, count)
+            if policy == 0:
+                raise MemoryError
+        finally:
+            free(block)
+        self.rule_faces[policy] = list(faces)
+        self.begin_counting(policy, kept)
+        return policy
+
+    def counters_of(self, uint32_t policy):
+        """Rule -> its counters, for the rules of a policy; empty for none."""
+        cdef dict counters = {}
+        cdef const Rules *block
+        cdef uint32_t k
+        if policy != 0:
+            block = rules.rules_of(&self.state.policies, policy)
+            for k in range(block.count):
+                counters.setdefault(self.rule_faces[policy][k], []).append(block.rule[k].counter)
+        return counters
+
+    def begin_counting(self, uint32_t policy, set kept):
+        """What workers counted until now under numbers that were not kept was for others."""
+        cdef const Rules *block = rules.rules_of(&self.state.policies, policy)
+        cdef uint32_t k
+        for k in range(block.count):
+            if block.rule[k].counter not in kept:
+                self.rule_before[block.rule[k].counter] = self.rule_sum(block.rule[k].counter)
+
+    cdef int put(
+        self, Address address, uint16_t kind, uint8_t side, uint8_t many, uint32_t target, uint32_t policy,
+    ) except -1:
+        """Make the prefix point to target with policy, which are ours already. MemoryError: they are given back."""
+        cdef uint32_t before = prefixes.find(&self.state.prefixes, address, kind)
+        cdef Binding old = prefixes.at(&self.state.prefixes, before)[0]
+        if prefixes.put(&self.state.prefixes, &self.state.epochs, before, address, kind, side, many, target, policy,
+                        clock_now()) == 0:
+            self.let_go(many, target, policy)
+            raise MemoryError
+        if before != 0:
+            self.let_go(old.many, old.target, old.policy)
         return 0
 
-    cdef void let_go(self, uint32_t tunnel):
-        cdef bint gone
-        if tunnel == NO_TUNNEL:
-            return
-        pthread_mutex_lock(&self.state.lock)
-        gone = tunnels.release(&self.state.tunnels, tunnel)
-        pthread_mutex_unlock(&self.state.lock)
-        if gone:
-            self.faces[tunnel] = None
+    cdef void take_target(self, uint8_t many, uint32_t target):
+        bundles.keep(&self.state.bundles, target)
+        (<uint32_t *>self.bound.base)[target] += 1
 
+    cdef void let_go(self, uint8_t many, uint32_t target, uint32_t policy):
+        """A binding is gone: it gives back what it held."""
+        if many:
+            (<uint32_t *>self.bound.base)[target] -= 1
+            self.let_go_of_bundle(target)
+        elif target != 0:
+            tunnels.at(&self.state.tunnels, target).prefixes -= 1
+            tunnels.release(&self.state.tunnels, &self.state.epochs, target)
+        if policy != 0:
+            self.let_go_of_policy(policy)
+
+    cdef void let_go_of_bundle(self, uint32_t bundle):
+        cdef uint32_t leaving[MOST_MEMBERS]
+        cdef uint32_t left = tunnels_of(&self.state, bundle, leaving)
+        if bundles.release(&self.state.bundles, &self.state.epochs, bundle):
+            release_tunnels(&self.state, leaving, left)
+
+    cdef void let_go_of_policy(self, uint32_t policy):
+        if rules.release(&self.state.policies, &self.state.epochs, policy):
+            del self.rule_faces[policy]
+
+    cdef object target_of(self, uint8_t many, uint32_t target):
+        if many:
+            return target
+        return None if target == 0 else self.faces[target]
+
+    cdef RuleCount rule_sum(self, uint32_t counter):
+        cdef RuleCount total
+        cdef uint32_t worker
+        memset(&total, 0, sizeof(total))
+        for worker in range(<uint32_t>MOST_WORKERS):
+            if self.rule_counted[worker] != NULL:
+                total.packets += load64_relaxed(&self.rule_counted[worker][counter].packets)
+                total.octets += load64_relaxed(&self.rule_counted[worker][counter].octets)
+        return total
+
+    cdef RuleCount rule_total(self, uint32_t counter):
+        """What was counted for a rule since it was made; rules beyond MOST_COUNTERS have none."""
+        cdef RuleCount total = self.rule_sum(counter)
+        total.packets -= self.rule_before[counter].packets
+        total.octets -= self.rule_before[counter].octets
+        if counter == 0:
+            memset(&total, 0, sizeof(total))
+        return total
+
+    cdef void changed(self):
+        """The end of an edit on which decisions may depend."""
+        store32_release(&self.state.generation, self.state.generation + 1)
+        epochs.reclaim(&self.state.epochs)
+
+
+# --- edits that no Python object takes part in ----------------------------------------------------------
+
+cdef void destroy_queues(State *state) noexcept:
+    if state.holds != NULL:
+        hold.destroy(<hold.Holds *>state.holds)
+        free(state.holds)
+    if state.reorders != NULL:
+        reorder.destroy(<reorder.Groups *>state.reorders)
+        free(state.reorders)
+
+
+cdef uint32_t tunnels_of(State *state, uint32_t bundle, uint32_t *into) noexcept:
+    """Tunnels of a bundle's members, MOST_MEMBERS at most. How many."""
+    cdef const Members *members = bundles.members(&state.bundles, bundle)
+    cdef uint32_t k
+    for k in range(members.count):
+        into[k] = members.member[k].tunnel
+    return members.count
+
+
+cdef void release_tunnels(State *state, const uint32_t *leaving, uint32_t count) noexcept:
+    cdef uint32_t k
+    for k in range(count):
+        tunnels.release(&state.tunnels, &state.epochs, leaving[k])
+
+
+cdef uint32_t place_bundle(State *state, Slab *bound, uint32_t before, const Member *members, uint32_t count) noexcept:
+    """A new bundle, or new members of that one. Its number; 0: no memory, and nothing has changed."""
+    cdef uint32_t bundle
+    if before != 0:
+        return before if bundles.replace(&state.bundles, &state.epochs, before, members, count) >= 0 else 0
+    # the next index is at most the number of those handed out, so its count has a place before it exists
+    if slabs.back(bound, state.bundles.slab.used + 1) < 0:
+        return 0
+    bundle = bundles.acquire(&state.bundles, &state.epochs, members, count)
+    (<uint32_t *>bound.base)[bundle] = 0
+    return bundle
+
+
+cdef int read_rules(Rule *block, list faces, dict counters) except -1:
+    """Fill block with rules; those in counters name one of theirs, once."""
+    cdef bytes octets
+    cdef uint32_t k = 0
+    for face in faces:
+        octets = face.packed
+        if rules.read_rule(&block[k], checked(octets, RULE_OCTETS)) < 0:
+            raise ValueError(f"not a rule: {face!r}")
+        if counters.get(face):
+            block[k].counter = counters[face].pop(0)
+        k += 1
+    return 0
+
+
+cdef uint32_t place_policy(State *state, uint32_t before, const Rule *block, uint32_t count) noexcept:
+    if before != 0:
+        return before if rules.replace(&state.policies, &state.epochs, before, block, count) >= 0 else 0
+    return rules.acquire(&state.policies, &state.epochs, block, count)
+
+
+# --- reading, as workers do ----------------------------------------------------------------------------
+
+cdef struct Hammer:
+    uint32_t count           # addresses, a multiple of WIDTH
+    Address *addresses
+    uint8_t *family
+    uint8_t sides
+    uint64_t missed
+    uint64_t wrong
+
+
+cdef int load_hammer(Hammer *hammer, bytes octets, uint8_t sides) except -1:
+    """Addresses, repeated from the first to fill the last burst."""
+    cdef uint32_t number = <uint32_t>(len(octets) // 16)
+    cdef const uint8_t *place = <const uint8_t *><char *>octets
+    cdef uint32_t i
+    if number == 0:
+        raise ValueError("no address")
+    hammer.count = (number + WIDTH - 1) // WIDTH * WIDTH
+    hammer.sides = sides
+    hammer.addresses = <Address *>calloc(hammer.count, sizeof(Address))
+    hammer.family = <uint8_t *>calloc(hammer.count, 1)
+    if hammer.addresses == NULL or hammer.family == NULL:
+        raise MemoryError
+    for i in range(hammer.count):
+        hammer.addresses[i] = load_address(place + 16 * (i % number))
+        hammer.family[i] = 4 if is_mapped(hammer.addresses[i]) else 6
+    return 0
+
+
+cdef void free_hammer(Hammer *hammer) noexcept:
+    free(hammer.addresses)
+    free(hammer.family)
+
+
+cdef void strike(State *state, uint32_t worker, Hammer *hammer, bint checking) noexcept nogil:
+    """Look all addresses up once, a burst of WIDTH at a time."""
+    cdef uint8_t alive[WIDTH]
+    cdef uint32_t found[WIDTH]
+    cdef uint32_t burst, start, i
+    memset(alive, 0, sizeof(alive))
+    for burst in range(hammer.count // WIDTH):
+        start = burst * WIDTH
+        memset(found, 0, sizeof(found))
+        epochs.enter(&state.epochs, worker)
+        prefixes.look_up(&state.prefixes, WIDTH, hammer.addresses + start, hammer.family + start, alive,
+                         hammer.sides, found)
+        for i in range(<uint32_t>WIDTH):
+            hammer.missed += found[i] == 0
+            if checking and found[i] != 0:
+                hammer.wrong += not fits(state, found[i], hammer.addresses[start + i], hammer.sides)
+        epochs.leave(&state.epochs, worker)
+
+
+cdef bint fits(State *state, uint32_t index, Address address, uint8_t sides) noexcept nogil:
+    """The binding is of a prefix around address, and all it leads to stands."""
+    cdef const Binding *binding = prefixes.at(&state.prefixes, index)
+    cdef Address network = prefixes.network_of(address, binding.kind)
+    cdef const Members *members
+    cdef uint32_t k
+    if network.high != binding.high or network.low != binding.low or not binding.side & sides:
+        return False
+    if binding.side == HELD:
+        return binding.target == 0
+    if not binding.many:
+        return stands(state, binding.target)
+    members = bundles.members(&state.bundles, binding.target)
+    if members == NULL or not 1 <= members.count <= MOST_MEMBERS:
+        return False
+    for k in range(members.count):
+        if not stands(state, members.member[k].tunnel):
+            return False
+    return True
+
+
+cdef bint stands(State *state, uint32_t index) noexcept nogil:
+    """A tunnel that was not wiped: all of its fields belong together."""
+    cdef const Tunnel *tunnel = tunnels.at(&state.tunnels, index)
+    cdef uint8_t octets[16]
+    store_address(octets, tunnel.remote)
+    if index == 0 or tunnel.encapsulation == 0 or tunnel.outer_length == 0:
+        return False
+    if tunnel.family == 6:
+        return memcmp(tunnel.outer + 24, octets, 16) == 0 and memcmp(tunnel.peer + 8, octets, 16) == 0
+    return memcmp(tunnel.outer + 16, octets + 12, 4) == 0 and memcmp(tunnel.peer + 4, octets + 12, 4) == 0
+
+
+# --- octets --------------------------------------------------------------------------------------------
 
 cdef const uint8_t *checked(bytes octets, Py_ssize_t length) except NULL:
     if len(octets) != length:
@@ -171,15 +743,22 @@ cdef const uint8_t *checked(bytes octets, Py_ssize_t length) except NULL:
     return <const uint8_t *><char *>octets
 
 
-cdef Address network_of(bytes network, int length) except *:
+cdef Address network_of(bytes network, int kind) except *:
     """The prefix as numbers, bits past its length cleared."""
-    if not 0 <= length <= 128:
-        raise ValueError(f"a prefix has 0..128 bits, not {length}")
-    return prefixes.masked(load_address(checked(network, 16)), <uint8_t>length)
+    cdef int family = kind >> 8
+    cdef int length = kind & 255
+    if not (family == 6 and length <= 128 or family == 4 and length <= 32):
+        raise ValueError(f"no prefix is of kind {kind:#x}")
+    return prefixes.network_of(load_address(checked(network, 16)), <uint16_t>kind)
 
 
-cdef bytes octets_of(const Slot *slot):
-    cdef uint64_t halves[2]
-    halves[0] = be64toh(slot.high)
-    halves[1] = be64toh(slot.low)
-    return (<char *>halves)[:16]
+cdef bytes octets_of(Address address):
+    cdef uint8_t octets[16]
+    store_address(octets, address)
+    return (<char *>octets)[:16]
+
+
+cdef uint32_t since(uint32_t clock) noexcept:
+    """Units of 0.1 s since clock, which a worker may have read after us."""
+    cdef uint32_t passed = clock_now() - clock
+    return passed if passed < <uint32_t>0x80000000U else 0

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from router.errors import NoRights, NotRunning, RouterError, TimedOut
 
 ANSWER_WITHIN = 5.0  # s
+PIECE = 1 << 18  # octets of a capture, at most at once
 
 
 class Client:
@@ -43,6 +45,25 @@ class Client:
             yield from _lines(response)
         finally:
             connection.close()
+
+    def capture(self, tunnel: str, *, outer: bool = False, count: int | None = None) -> "Capturing":
+        """Begin to capture what goes through a tunnel: a peer's name or address, or "all". count: packets, at most."""
+        query = {"tunnel": tunnel, "face": "outer" if outer else "inner"} | ({"count": str(count)} if count else {})
+        connection = self._connect()
+        try:
+            response = self._request(connection, "GET", f"/v1/capture?{urlencode(query)}")
+            if response.status != 200:
+                raise RouterError(_refusal(response, self._read(response)))
+            if connection.sock is not None:
+                connection.sock.settimeout(None)
+        except BaseException:
+            connection.close()
+            raise
+        return Capturing(self, connection, response)
+
+    def stop_capture(self, number: str) -> dict[str, Any]:
+        """Let the capture of that number end."""
+        return self._ask("POST", "/v1/capture/stop", {"capture": number})
 
     def _ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
         connection = self._connect()
@@ -93,6 +114,32 @@ class Client:
                 "with --socket"
             ) from None
         return connection
+
+
+class Capturing:
+    """A capture of a running router: a pcapng file that comes piece by piece. Close it at the end."""
+
+    def __init__(self, client: Client, connection: "UnixConnection", response: http.client.HTTPResponse) -> None:
+        self._client = client
+        self._connection = connection
+        self._response = response
+
+    def pieces(self) -> Iterator[bytes]:
+        """Octets as they come, until the capture or the router ends, which may cut the last block short."""
+        try:
+            while octets := self._response.read1(PIECE):
+                yield octets
+        except (http.client.HTTPException, ConnectionError, ValueError):
+            return
+
+    def stop(self) -> None:
+        """Have it end: the rest and the statistics still come. Raises RouterError, e.g. when it has ended already."""
+        self._client.stop_capture(self._response.headers.get("Openmar-Capture", ""))
+
+    def close(self) -> None:
+        """Hang up; the router stops capturing."""
+        self._response.close()
+        self._connection.close()
 
 
 def _lines(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ Every answer is a list of dicts with the same keys in the same order. Times are 
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from ipaddress import IPv4Address, IPv6Address
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
@@ -77,13 +78,15 @@ def _path(path: Path) -> Row:
 
 def tunnels(router: "Router") -> list[Row]:
     """Tunnels that carry a prefix now."""
-    names = {peer.address: peer.name for peer in router.config.peers}
+    names: dict[IPv6Address | IPv4Address, str] = {peer.address: peer.name for peer in router.config.peers}
     return [
         {
             "peer": names.get(item.tunnel.remote),
             "remote": str(item.tunnel.remote),
             "local": str(item.tunnel.local),
             "encapsulation": item.tunnel.encapsulation.value,
+            "state": item.state.value,
+            "mtu": item.mtu,
             "prefixes": item.prefixes,
             "packets_in": item.packets_in,
             "octets_in": item.octets_in,
@@ -91,6 +94,7 @@ def tunnels(router: "Router") -> list[Row]:
             "octets_out": item.octets_out,
         }
         for item in router.tables.tunnels()
+        if item.prefixes  # a capture may wait for one that carries nothing
     ]
 
 
@@ -117,7 +121,7 @@ def peers(router: "Router") -> list[Row]:
 
 def counters(router: "Router") -> list[Row]:
     """Everything that is counted: packets, drops by reason, signalling by message and reason."""
-    engine = router.engine.counters()
+    engine = router.packets.counters()
     rows = [
         {"counter": f"engine.{item.name}", "value": getattr(engine, item.name)}
         for item in fields(engine)
@@ -137,7 +141,7 @@ def config(router: "Router") -> list[Row]:
     rows += [
         {"key": item.name, "value": _plain(getattr(values, item.name))}
         for item in fields(values)
-        if item.name not in ("peers", "nodes", "store", "socket", "address")
+        if item.name not in ("peers", "nodes", "store", "socket", "address", "offloads")
     ]
     rows += [
         {"key": "underlay", "value": f"{router.underlay.address} ({router.underlay.why})"},
@@ -145,7 +149,8 @@ def config(router: "Router") -> list[Row]:
         {"key": "store", "value": values.store_url},
         {"key": "store_reachable", "value": router.driver.sessions.reachable},
         {"key": "socket", "value": str(values.socket_path)},
-        {"key": "engine", "value": "compiled" if router.engine.compiled else "model (slow)"},
+        {"key": "engine", "value": "compiled" if router.packets.compiled else "model (slow)"},
+        {"key": "offloads", "value": router.packets.offloads()},
         {"key": "nodes", "value": [f"{key.hex(':')} {node}" for key, node in values.nodes.items()]},
     ]
     return rows

@@ -2,6 +2,8 @@
 
     GET  /v1/show/{what}            {"schema": 1, "what": ..., "rows": [...]}
     GET  /v1/monitor[?history=N]    a line of JSON for each event, for as long as you listen
+    GET  /v1/capture?tunnel=PEER    a pcapng file, for as long as you read; also [&face=outer] [&count=N]
+    POST /v1/capture/stop           {"capture"}, the number from the header Openmar-Capture: it ends as it should
     POST /v1/attach                 {"interface", "link_layer", "node"?, "link_local"?}
     POST /v1/detach                 {"node"}
 
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from router import config as reading
+from router.control.capture import Captures
 from router.control.commands import SHOW
 from router.driver import Line
 from router.errors import InUse, NoRights, RouterError
@@ -40,16 +43,20 @@ class ControlServer:
 
     def __init__(self, router: "Router") -> None:
         self._router = router
+        self._captures = Captures(router)
         self._path: Path | None = None
         application = web.Application(middlewares=[_errors_as_json])
         application.add_routes(
             [
                 web.get("/v1/show/{what}", self._show),
                 web.get("/v1/monitor", self._monitor),
+                web.get("/v1/capture", self._captures.stream),
+                web.post("/v1/capture/stop", self._stop_capture),
                 web.post("/v1/attach", self._attach),
                 web.post("/v1/detach", self._detach),
             ]
         )
+        application.on_shutdown.append(self._captures.end)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_WITHIN)
 
     async def start(self, path: Path) -> None:
@@ -113,6 +120,11 @@ class ControlServer:
             return response
         finally:
             journalist.listeners.discard(listen)
+
+    async def _stop_capture(self, request: web.Request) -> web.Response:
+        number = (await _body(request, required=("capture",)))["capture"]
+        self._captures.stop(number)
+        return _json({"schema": SCHEMA, "capture": number})
 
     async def _attach(self, request: web.Request) -> web.Response:
         asked = await _body(request, required=("interface", "link_layer"), optional=("node", "link_local"))

@@ -349,7 +349,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-j", "--json", action="store_true", help="the summary as JSON (the timeline goes to stderr)")
     parser.add_argument("--pcap", metavar="FILE", type=Path, help="record the underlay (pcapng)")
     parser.add_argument("--stay", metavar="SECONDS", type=_seconds, default=4.0, help="at each router (default: 4)")
-    parser.add_argument("--encapsulation", choices=("udp", "ip6"), default="udp", help="of tunnels (default: udp)")
+    parser.add_argument("--encapsulation", choices=("udp", "ip", "gre"), default="udp", help="default: udp")
     return parser
 
 

@@ -129,7 +129,7 @@ def read_only_sysctls() -> None:
     mount("none", "/proc/sys", "", MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
-@pytest.mark.parametrize(("encapsulation", "signaling"), [("udp", "mh"), ("ip6", "udp"), ("udp", "udp")])
+@pytest.mark.parametrize(("encapsulation", "signaling"), [("udp", "mh"), ("ip", "udp"), ("gre", "udp"), ("udp", "udp")])
 def test_no_rights(start: Any, encapsulation: str, signaling: str) -> None:
     underlay = {"encapsulation": encapsulation, "signaling": signaling}
     refused(start(before=without_capabilities, underlay=underlay), ExitCode.NO_RIGHTS)
@@ -324,7 +324,7 @@ def complaints(host: Host, file: Path, tables: dict[str, Any]) -> list[str]:
 def test_everything_that_makes_no_sense_is_said_at_once(host: Host, tmp_path: Path) -> None:
     settings: Settings = {
         "router": {"nmae": "x"},
-        "underlay": {"address": "ff02::1", "encapsulation": "gre"},
+        "underlay": {"address": "ff02::1", "encapsulation": "esp"},
         "acess": {"interfaces": ["acc0"]},
         "access": {"interfaces": ["acc0", "acc0"]},
         "anchor": {"prefixes": ["2001:db8:1000::/48", "2001:db8:1000:8000::/52"]},

@@ -80,7 +80,9 @@ def check_new_connections(domain: Domain, node: Node, at: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encapsulation", "signaling"), [("udp", "mh"), ("ip6", "udp")], ids=["udp-tunnels", "ip6-tunnels"]
+    ("encapsulation", "signaling"),
+    [("udp", "mh"), ("ip", "udp"), ("gre", "mh")],
+    ids=["udp-tunnels", "ip-tunnels", "gre-tunnels"],
 )
 def test_connections_survive_a_walk_over_three_routers_and_back(
     domain: MakeDomain, encapsulation: str, signaling: str, record_property: Callable[[str, object], None]

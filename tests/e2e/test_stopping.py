@@ -86,7 +86,7 @@ def ended_well(router: RouterProcess) -> None:
     assert not list(router.config.parent.glob(f"{router.name}.sock"))
 
 
-@pytest.mark.parametrize("encapsulation", ["udp", "ip6"])
+@pytest.mark.parametrize("encapsulation", ["udp", "ip", "gre"])
 def test_a_stopped_router_leaves_its_namespace_as_it_found_it(domain: MakeDomain, encapsulation: str) -> None:
     with domain(settings={"underlay": {"encapsulation": encapsulation}}) as it:
         mar1 = it["mar1"]

@@ -200,7 +200,7 @@ def test_a_narrow_underlay_carries_full_packets_in_fragments(tmp_path_factory: p
         assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
 
 
-@pytest.mark.parametrize("encapsulation", ["udp", "ip6"])
+@pytest.mark.parametrize("encapsulation", ["udp", "ip", "gre"])
 def test_a_narrow_link_between_the_routers_is_found_out(
     tmp_path_factory: pytest.TempPathFactory, encapsulation: str
 ) -> None:

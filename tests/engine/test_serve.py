@@ -1,39 +1,73 @@
-"""Bursts through real descriptors: the TUN is one end of a socket pair, the underlay a UDP socket on loopback.
+"""Bursts through real descriptors: the TUN is one end of a socket pair, the underlay a socket on loopback.
 
-Loopback has one IPv6 address, so the far end is ourselves: the port says its local address is HERE, tunnels lead
-to ::1, and what we send to [::1]:5437 comes back to us as if a peer had sent it.
+The far end is ourselves: the port says its local address is HERE, tunnels lead to the loopback address, and what we
+send to it comes back to us as if a peer had sent it.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from ipaddress import IPv6Address
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+import engine
 from engine import (
     UDP_PORT,
     AddressInUse,
     Drop,
     Encapsulation,
     Engine,
+    FlowRule,
     NoRights,
+    Path,
     Port,
     PortDown,
+    PortError,
     PortKind,
     Side,
+    Spread,
+    Steer,
     Tunnel,
-    open_ip6,
+    open_gre,
+    open_ip,
     open_udp,
 )
-from tests.engine.nodes import ANCHORED, BACK, CORRESPONDENT, DOWN, HERE, TUNNEL, VISITING, packet
+from engine.offloads import NONE, Offloads
+from tests.engine.descriptors import drained, settle
+from tests.engine.nodes import (
+    ANCHORED,
+    ANCHORED4,
+    BACK,
+    CORRESPONDENT,
+    DOWN,
+    HELD,
+    HERE,
+    HERE4,
+    TUNNEL,
+    UDP,
+    UNDERLAYS,
+    VISITING,
+    VISITING4,
+    datagram,
+    gre_header,
+    internet_checksum,
+    name_of,
+    packet,
+    pseudo_header,
+)
 
-LOOPBACK = IPv6Address("::1")
+LOOPBACK, LOOPBACK4 = IPv6Address("::1"), IPv4Address("127.0.0.1")
 MIRROR = Tunnel(local=HERE, remote=LOOPBACK, encapsulation=Encapsulation.UDP)
-IPV6_DONTFRAG, IPV6_MTU = 62, 24  # linux/in6.h
+CE = 3
+NEEDS_CSUM, GSO_UDP_L4 = 1, 5  # virtio_net_hdr
+compiled_only = pytest.mark.skipif(not engine.compiled, reason="nothing is compiled")
 
 
 @dataclass
@@ -49,76 +83,126 @@ class Bench:
         return {reason: n for reason, n in self.engine.counters().drops.items() if n}
 
     def delivered(self) -> list[bytes]:
-        octets = []
-        while True:
-            try:
-                octets.append(self.kernel.recv(70000))
-            except BlockingIOError:
-                return octets
+        """What has reached the kernel when everything is served."""
+        settle(self.engine)
+        return drained(self.kernel)
+
+    def wire(self) -> socket.socket:
+        """The underlay's own socket."""
+        return socket.socket(fileno=os.dup(self.udp.fd))
+
+    def arrive(self, *octets: bytes, traffic_class: int = 0) -> None:
+        """Let these come from the peer."""
+        item = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class.to_bytes(4, "little"))
+        with self.wire() as peer:
+            for each in octets:
+                peer.sendmsg([each], [item], 0, ("::1", UDP_PORT))
 
 
-@pytest.fixture
-def tun_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
-    kernel.setblocking(False)
-    with ours, kernel:
-        yield ours, kernel
+@contextmanager
+def served(engine: Engine, tun: socket.socket, mirror: Tunnel) -> Iterator[tuple[Port, list[Port]]]:
+    """The ports of an engine whose only peer, at the other end of mirror, is itself."""
+    opening = {Encapsulation.UDP: lambda local: [open_udp(local, offloads=NONE)], Encapsulation.IP: open_ip}
+    try:
+        opened = list(opening.get(mirror.encapsulation, lambda local: [open_gre(local)])(mirror.remote))
+    except (AddressInUse, NoRights) as error:
+        pytest.skip(str(error))
+    ports = [replace(port, local=mirror.local) for port in opened]
+    port = Port(fd=tun.fileno(), kind=PortKind.TUN, name="pair")
+    for each in (port, *ports):
+        engine.add_port(each)
+    for prefix in (ANCHORED, ANCHORED4, VISITING, VISITING4):
+        engine.tables.bind(prefix, mirror, side=Side.ANCHOR)
+    yield port, ports
+    for each in (port, *ports):
+        engine.remove_port(each)
+    for each in opened:
+        each.close()
 
 
 @pytest.fixture
 def bench(any_engine: Engine, tun_pair: tuple[socket.socket, socket.socket]) -> Iterator[Bench]:
     ours, kernel = tun_pair
+    with served(any_engine, ours, MIRROR) as (tun, [udp]):
+        yield Bench(any_engine, tun, udp, kernel)
+
+
+def through(*, version: int = 6, **more: object) -> bytes:
+    """A packet that may enter the mirror, and come out of it."""
+    ends = (VISITING[7], ANCHORED[5]) if version == 6 else (VISITING4[7], ANCHORED4[5])
+    return packet(*ends, **more)
+
+
+# --- all is well ---
+
+
+def mirrors() -> list[Tunnel]:
+    """Every underlay, its far end being ourselves: what leaves must have the key that is looked for."""
+    made = []
+    for tunnel in UNDERLAYS:
+        remote = LOOPBACK if tunnel.local.version == 6 else LOOPBACK4
+        made.append(replace(tunnel, remote=remote, key_out=tunnel.key_in))
+    return made
+
+
+@pytest.mark.parametrize("mirror", mirrors(), ids=name_of)
+def test_packets_cross_every_underlay_and_come_out_as_they_were(
+    any_engine: Engine, tun_pair: tuple[socket.socket, socket.socket], mirror: Tunnel
+) -> None:
+    ours, kernel = tun_pair
+    packets = [
+        through(version=version, payload=bytes([n]) * (n + 1), traffic_class=0xB8 | n % 4)
+        for n in range(20)
+        for version in (6, 4)
+    ]
+    with served(any_engine, ours, mirror):
+        for each in packets:
+            kernel.send(each)
+        settle(any_engine)
+    arrived = drained(kernel)
+    assert [each for each in arrived if each[0] >> 4 == 6] == packets[::2]
+    assert [each for each in arrived if each[0] >> 4 == 4] == packets[1::2]
+    counters = any_engine.counters()
+    assert sum(counters.drops.values()) == 0
+    assert counters.packets_to_underlay == counters.packets_from_underlay == counters.packets_to_tun == len(packets)
+
+
+def labelled() -> list[Tunnel]:
+    """Those that can have a flow label for each packet: datagrams of many flows share a message."""
+    return [each for each in mirrors() if each.local.version == 6 and each.encapsulation is not Encapsulation.UDP]
+
+
+@pytest.mark.parametrize("mirror", labelled(), ids=name_of)
+def test_raw_sockets_carry_the_flow_label_of_each_flow(
+    any_engine: Engine, tun_pair: tuple[socket.socket, socket.socket], mirror: Tunnel
+) -> None:
+    ours, kernel = tun_pair
     try:
-        opened = open_udp(LOOPBACK)
-    except AddressInUse:
-        pytest.skip(f"someone else has [::1]:{UDP_PORT}")
-    tun = Port(fd=ours.fileno(), kind=PortKind.TUN, name="pair")
-    udp = Port(fd=opened.fd, kind=PortKind.UDP, local=HERE)
-    any_engine.add_port(tun)
-    any_engine.add_port(udp)
-    any_engine.tables.bind(ANCHORED, MIRROR, side=Side.ANCHOR)
-    any_engine.tables.bind(VISITING, MIRROR, side=Side.ACCESS)
-    yield Bench(any_engine, tun, udp, kernel)
-    any_engine.remove_port(udp)
-    any_engine.remove_port(tun)
-    opened.close()
-
-
-def through(ecn: int = 0, **more: bytes) -> bytes:
-    """A packet that may enter the mirror (to a node away) and come out of it (to a visiting node's own prefix)."""
-    return packet(VISITING[7], ANCHORED[5], traffic_class=0xB8 | ecn, **more)
-
-
-def test_a_burst_goes_from_the_tun_to_the_underlay_and_back(bench: Bench) -> None:
-    bench.engine.tables.bind(VISITING, MIRROR, side=Side.ANCHOR)  # its source then may come out of the mirror
-    packets = [through(payload=bytes([i])) for i in range(5)]
-    for each in packets:
-        bench.kernel.send(each)
-    assert bench.engine.serve(bench.tun) == 5
-    assert bench.engine.serve(bench.udp) == 5
-    assert bench.delivered() == packets
-    assert bench.drops() == {}
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x86DD))
+    except PermissionError:
+        pytest.skip("looking at the wire needs CAP_NET_RAW")
+    with wire, served(any_engine, ours, mirror):
+        wire.bind(("lo", 0x86DD))
+        [[composed]] = any_engine.encapsulate([through()])
+        kernel.send(through())
+        settle(any_engine)
+        assert wire.recv(2000)[:4] == composed[:4]
 
 
 def test_the_traffic_class_travels_outside_and_is_read_there(bench: Bench) -> None:
-    bench.engine.tables.bind(VISITING, MIRROR, side=Side.ANCHOR)
-    bench.kernel.send(through(ecn=2))
-    bench.engine.serve(bench.tun)
-    with socket.socket(fileno=os.dup(bench.udp.fd)) as sock:
+    bench.kernel.send(through(traffic_class=0xBA))
+    assert bench.engine.serve(bench.tun) == 1
+    with bench.wire() as sock:
         octets, [(level, kind, value)], _, sender = sock.recvmsg(2000, 64)
-    assert (octets, level, kind, value[0]) == (through(ecn=2), socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 0xBA)
+    assert (octets, level, kind) == (through(traffic_class=0xBA), socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+    assert value[0] == 0xBA
     assert sender[:2] == ("::1", UDP_PORT)
 
 
 def test_congestion_met_on_the_underlay_reaches_the_inner_header(bench: Bench) -> None:
-    with socket.socket(fileno=os.dup(bench.udp.fd)) as peer:
-        for inner in (0, 2):
-            octets = packet(ANCHORED[5], CORRESPONDENT, traffic_class=inner)
-            congested = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, (3).to_bytes(4, "little"))
-            peer.sendmsg([octets], [congested], 0, ("::1", UDP_PORT))
-    assert bench.engine.serve(bench.udp) == 2
-    assert bench.delivered() == [packet(ANCHORED[5], CORRESPONDENT, traffic_class=3)]
+    for inner in (0, 2):
+        bench.arrive(packet(ANCHORED[5], CORRESPONDENT, traffic_class=inner), traffic_class=CE)
+    assert bench.delivered() == [packet(ANCHORED[5], CORRESPONDENT, traffic_class=CE)]
     assert bench.drops() == {Drop.ECN: 1}
 
 
@@ -127,13 +211,34 @@ def test_nothing_waiting_is_no_packets(bench: Bench) -> None:
     assert bench.engine.serve(bench.udp) == 0
 
 
-def test_one_call_takes_no_more_than_a_burst(bench: Bench) -> None:
-    for _ in range(70):
+def test_a_burst_of_the_tun_has_256_packets_at_most(bench: Bench) -> None:
+    bench.engine.tables.hold(ANCHORED)  # nothing leaves, so that nothing comes back
+    for _ in range(300):
         bench.kernel.send(DOWN)
-    assert bench.engine.serve(bench.tun) == 64
-    assert bench.engine.serve(bench.tun) == 6
-    assert bench.engine.serve(bench.udp) == 64
-    assert bench.engine.serve(bench.udp) == 6
+    assert bench.engine.serve(bench.tun) == 256
+    settle(bench.engine)
+    assert bench.drops() == {Drop.NODE_AWAY: 300}
+
+
+def test_a_turn_serves_every_port_that_has_something(bench: Bench) -> None:
+    bench.arrive(BACK)
+    bench.kernel.send(packet(CORRESPONDENT, HELD[5]))
+    bench.engine.turn()
+    assert bench.drops() == {Drop.NODE_AWAY: 1}
+    assert drained(bench.kernel) == [BACK]
+
+
+def test_an_engine_is_readable_while_it_has_something_to_do(bench: Bench) -> None:
+    assert select.select([bench.engine], [], [], 0)[0] == []
+    bench.kernel.send(DOWN)
+    assert select.select([bench.engine], [], [], 0)[0] == [bench.engine]
+    settle(bench.engine)
+    bench.engine.remove_port(bench.tun)
+    bench.kernel.send(DOWN)
+    assert select.select([bench.engine], [], [], 0)[0] == []
+
+
+# --- what peers and kernels do wrong ---
 
 
 def test_another_source_port_is_not_the_peer(bench: Bench) -> None:
@@ -143,26 +248,56 @@ def test_another_source_port_is_not_the_peer(bench: Bench) -> None:
     assert (bench.delivered(), bench.drops()) == ([], {Drop.UNKNOWN_TUNNEL: 1})
 
 
+def test_a_followed_peer_is_the_peer(bench: Bench) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as peer:
+        peer.bind(("::1", 0))
+        peer.settimeout(10.0)
+        moved = bench.engine.tables.follow(MIRROR, peer.getsockname()[1])
+        peer.sendto(BACK, ("::1", UDP_PORT))
+        assert bench.delivered() == [BACK]
+        bench.kernel.send(DOWN)
+        settle(bench.engine)
+        assert peer.recv(2000) == DOWN
+    assert [stats.packets_out for stats in bench.engine.tables.tunnels() if stats.tunnel == moved] == [1]
+
+
 def test_an_empty_datagram_is_truncated_and_no_end_of_file(bench: Bench) -> None:
-    with socket.socket(fileno=os.dup(bench.udp.fd)) as peer:
-        peer.sendto(b"", ("::1", UDP_PORT))
-    assert bench.engine.serve(bench.udp) == 1
+    bench.arrive(b"", BACK)
+    assert bench.delivered() == [BACK]
     assert bench.drops() == {Drop.TRUNCATED: 1}
 
 
+def test_a_broken_gre_header_dies_and_is_counted_with_all_its_octets(
+    any_engine: Engine, tun_pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, kernel = tun_pair
+    mirror = Tunnel(local=HERE4, remote=LOOPBACK4, encapsulation=Encapsulation.GRE)
+    with served(any_engine, ours, mirror) as (_, [port]):
+        with socket.socket(fileno=os.dup(port.fd)) as peer:
+            for octets in (b"\0\0\x86", b"\x40\0\x86\xdd" + BACK, gre_header(6) + BACK, gre_header(6, key=3) + BACK):
+                peer.sendto(octets, ("127.0.0.1", 0))
+        settle(any_engine)
+    counters = any_engine.counters()
+    assert drained(kernel) == [BACK]
+    assert (counters.packets_from_underlay, counters.octets_from_underlay) == (4, 3 + 52 + 48 + 48)
+    assert {reason: n for reason, n in counters.drops.items() if n} == {
+        Drop.TRUNCATED: 1,
+        Drop.BAD_HEADER: 1,
+        Drop.UNKNOWN_TUNNEL: 1,
+    }
+
+
 def test_the_packets_around_one_that_cannot_be_sent_leave(bench: Bench) -> None:
-    with socket.socket(fileno=os.dup(bench.udp.fd)) as sock:
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU, 1280)
     small = [packet(CORRESPONDENT, ANCHORED[5], payload=bytes([i])) for i in range(3)]
-    large = packet(CORRESPONDENT, ANCHORED[5], payload=bytes(1400))
+    large = packet(CORRESPONDENT, ANCHORED[5], payload=bytes(65535 - 40))  # no datagram holds it
     for each in (large, small[0], large, large, small[1], small[2], large):
         bench.kernel.send(each)
     assert bench.engine.serve(bench.tun) == 7
-    assert bench.drops() == {Drop.TOO_BIG: 4}
-    assert bench.engine.counters().packets_to_underlay == 3
-    assert [stats.packets_out for stats in bench.engine.tables.tunnels()] == [3]
-    with socket.socket(fileno=os.dup(bench.udp.fd)) as sock:
+    counters = bench.engine.counters()
+    assert counters.drops[Drop.TOO_BIG] == 4
+    assert counters.packets_to_underlay == 3
+    assert [s.packets_out for s in bench.engine.tables.tunnels() if s.tunnel == MIRROR] == [3]
+    with bench.wire() as sock:
         assert [sock.recv(2000) for _ in range(3)] == small
 
 
@@ -174,10 +309,19 @@ def test_a_tunnel_without_a_socket_has_no_port(bench: Bench) -> None:
     assert bench.drops() == {Drop.NO_PORT: 1}
 
 
+@pytest.mark.parametrize("tunnel", UNDERLAYS, ids=name_of)
+def test_a_socket_of_another_kind_is_no_port_for_a_tunnel(bench: Bench, tunnel: Tunnel) -> None:
+    if (tunnel.encapsulation, tunnel.local) == (Encapsulation.UDP, HERE):
+        tunnel = replace(tunnel, local=CORRESPONDENT)
+    bench.engine.tables.bind(ANCHORED, tunnel, side=Side.ANCHOR)
+    bench.kernel.send(DOWN)
+    assert bench.engine.serve(bench.tun) == 1
+    assert bench.drops() == {Drop.NO_PORT: 1}
+
+
 def test_without_a_tun_nothing_is_delivered(bench: Bench) -> None:
     bench.engine.remove_port(bench.tun)
-    with socket.socket(fileno=os.dup(bench.udp.fd)) as peer:
-        peer.sendto(BACK, ("::1", UDP_PORT))
+    bench.arrive(BACK)
     assert bench.engine.serve(bench.udp) == 1
     assert bench.drops() == {Drop.NO_PORT: 1}
 
@@ -185,11 +329,9 @@ def test_without_a_tun_nothing_is_delivered(bench: Bench) -> None:
 def test_a_full_tun_drops_what_does_not_fit(bench: Bench) -> None:
     with socket.socket(fileno=os.dup(bench.tun.fd)) as ours:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-    with socket.socket(fileno=os.dup(bench.udp.fd)) as peer:
-        for _ in range(64):
-            peer.sendto(BACK, ("::1", UDP_PORT))
-    assert bench.engine.serve(bench.udp) == 64
-    delivered = len(bench.delivered())
+    bench.arrive(*[BACK] * 64)
+    settle(bench.engine)
+    delivered = len(drained(bench.kernel))
     assert 0 < delivered < 64
     assert bench.drops() == {Drop.TUN_FULL: 64 - delivered}
     assert bench.engine.counters().packets_to_tun == delivered
@@ -197,12 +339,13 @@ def test_a_full_tun_drops_what_does_not_fit(bench: Bench) -> None:
 
 def test_a_tun_that_is_gone_loses_the_packets_and_then_says_so(bench: Bench) -> None:
     bench.kernel.close()
-    with socket.socket(fileno=os.dup(bench.udp.fd)) as peer:
-        peer.sendto(BACK, ("::1", UDP_PORT))
+    bench.arrive(BACK)
     assert bench.engine.serve(bench.udp) == 1
     assert bench.drops() == {Drop.TUN_ERROR: 1}
     with pytest.raises(PortDown, match="tun pair"):
         bench.engine.serve(bench.tun)
+    with pytest.raises(PortDown, match="tun pair"):
+        bench.engine.turn()
 
 
 def test_packets_read_before_the_end_are_not_lost(bench: Bench) -> None:
@@ -214,15 +357,14 @@ def test_packets_read_before_the_end_are_not_lost(bench: Bench) -> None:
         bench.engine.serve(bench.tun)
 
 
-@pytest.mark.parametrize("kind", [PortKind.TUN, PortKind.UDP, PortKind.IP6])
+@pytest.mark.parametrize("kind", PortKind)
 def test_a_closed_descriptor_is_a_port_down(any_engine: Engine, kind: PortKind) -> None:
-    reader, writer = os.pipe()
-    os.close(writer)
-    os.close(reader)
-    port = Port(fd=reader, kind=kind, local=HERE)
-    any_engine.add_port(port)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        port = Port(fd=sock.fileno(), kind=kind, local=HERE, inner=6 if kind is PortKind.IP else 0)
+        any_engine.add_port(port)
     with pytest.raises(PortDown):
         any_engine.serve(port)
+    any_engine.remove_port(port)
 
 
 def test_a_port_never_added_is_a_port_down(any_engine: Engine) -> None:
@@ -265,38 +407,105 @@ def test_an_underlay_that_fails_is_an_underlay_error(any_engine: Engine, underla
     assert any_engine.counters().drops[Drop.UNDERLAY_ERROR] == 2
 
 
-def test_a_sender_without_an_ipv6_address_is_unknown(any_engine: Engine, underlay_pair: tuple) -> None:
+def test_a_sender_without_an_ip_address_is_unknown(any_engine: Engine, underlay_pair: tuple) -> None:
     _, _, near, far = underlay_pair
     far.send(BACK)
     assert any_engine.serve(Port(fd=near.fileno(), kind=PortKind.UDP, local=HERE)) == 1
     assert any_engine.counters().drops[Drop.UNKNOWN_TUNNEL] == 1
 
 
-def test_ipv6_in_ipv6_goes_out_and_in_by_a_raw_socket(
+def test_an_engine_has_a_bound_on_its_ports(any_engine: Engine) -> None:
+    ports = [Port(fd=os.eventfd(0), kind=PortKind.TUN) for _ in range(65)]
+    try:
+        for port in ports[:64]:
+            any_engine.add_port(port)
+        with pytest.raises(PortError, match="64 ports at most"):
+            any_engine.add_port(ports[64])
+        any_engine.remove_port(ports[0])
+        any_engine.add_port(ports[64])
+    finally:
+        for port in ports:
+            any_engine.remove_port(port)
+            os.close(port.fd)
+
+
+# --- large packets of the kernel ---
+
+
+def left_to_us(source: IPv6Address, destination: IPv6Address, payload: bytes) -> bytes:
+    """A UDP packet from port 7 to port 9 of whose checksum only the pseudo-header is summed."""
+    octets = datagram(source, destination, (7, 9), payload)
+    total = internet_checksum(pseudo_header(source, destination, UDP, 8 + len(payload))) ^ 0xFFFF
+    return octets[:46] + total.to_bytes(2, "big") + octets[48:]
+
+
+@compiled_only
+@pytest.mark.parametrize("compiled", ["compiled"], indirect=True)
+@pytest.mark.parametrize("spread", [None, Spread.PER_PACKET, Spread.BICAST])
+def test_every_segment_of_a_large_packet_has_a_number_of_its_own(
+    any_engine: Engine, tun_pair: tuple[socket.socket, socket.socket], spread: Spread | None
+) -> None:
+    ours, kernel = tun_pair
+    mirror = Tunnel(local=HERE, remote=LOOPBACK, encapsulation=Encapsulation.GRE, sequence=True)
+    count, size = 150, 400  # more than one go of 64
+    payload = b"".join(n.to_bytes(2, "big") * (size // 2) for n in range(count))
+    whole = left_to_us(VISITING[7], ANCHORED[5], payload)
+    virtio = struct.pack("=BBHHHH", NEEDS_CSUM, GSO_UDP_L4, 48, size, 40, 6)
+    with served(any_engine, ours, mirror) as (tun, [gre]):
+        any_engine.remove_port(tun)
+        any_engine.add_port(replace(tun, virtio=True, offloads=Offloads(udp_segment=False, udp_gro=False)))
+        tables = any_engine.tables
+        if spread is not None:
+            policy = tables.policy([FlowRule(None, Steer(spread=spread))])
+            tables.bind(ANCHORED, tables.bundle([Path(mirror)]), side=Side.ANCHOR, policy=policy)
+        numbers = []
+        for _ in range(2):
+            kernel.send(virtio + whole)
+            assert any_engine.serve(tun) == 1
+            with socket.socket(fileno=os.dup(gre.fd)) as wire:
+                numbers += [wire.recv(2000) for _ in range(count)]
+    parts = [payload[at : at + size] for at in range(0, len(payload), size)]
+    expected = [datagram(VISITING[7], ANCHORED[5], (7, 9), part) for part in parts]
+    assert [octets[8:] for octets in numbers] == expected * 2
+    assert [int.from_bytes(octets[4:8], "big") for octets in numbers] == list(range(2 * count))
+    counters = any_engine.counters()
+    assert counters.packets_from_tun == counters.packets_to_underlay == 2 * count
+    assert counters.octets_to_underlay == sum(map(len, expected)) * 2
+    assert [stats.packets_out for stats in tables.tunnels() if stats.tunnel == mirror] == [2 * count]
+
+
+@compiled_only
+@pytest.mark.parametrize("compiled", ["compiled"], indirect=True)
+def test_a_large_packet_is_too_big_if_its_segments_are(
     any_engine: Engine, tun_pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    try:
-        raw = open_ip6(LOOPBACK)
-    except NoRights:
-        pytest.skip("raw sockets need CAP_NET_RAW")
     ours, kernel = tun_pair
-    tun = Port(fd=ours.fileno(), kind=PortKind.TUN)
-    ip6 = Port(fd=raw.fd, kind=PortKind.IP6, local=HERE)
-    mirror = Tunnel(local=HERE, remote=LOOPBACK, encapsulation=Encapsulation.IP6)
-    any_engine.add_port(tun)
-    any_engine.add_port(ip6)
-    any_engine.tables.bind(ANCHORED, mirror, side=Side.ANCHOR)
-    any_engine.tables.bind(VISITING, mirror, side=Side.ANCHOR)
-    kernel.send(through(ecn=1))
-    assert (any_engine.serve(tun), any_engine.serve(ip6)) == (1, 1)
-    assert kernel.recv(2000) == through(ecn=1)
-    raw.close()
+    any_engine.add_port(
+        Port(fd=ours.fileno(), kind=PortKind.TUN, virtio=True, offloads=Offloads(udp_segment=False, udp_gro=False))
+    )
+    any_engine.tables.set_mtu(TUNNEL, 1400)
+    for size, reason in ((1352, Drop.NO_PORT), (1353, Drop.TOO_BIG)):
+        before = any_engine.counters().drops[reason]
+        virtio = struct.pack("=BBHHHH", NEEDS_CSUM, GSO_UDP_L4, 48, size, 40, 6)
+        kernel.send(virtio + left_to_us(CORRESPONDENT, ANCHORED[5], bytes(10 * size)))
+        settle(any_engine)
+        assert any_engine.counters().drops[reason] == before + 10, size
+    [error] = drained(kernel)
+    assert error[:10] == bytes(10)
+    assert (error[10 + 40], error[10 + 44 : 10 + 48]) == (2, (1400).to_bytes(4, "big"))
 
 
-def test_an_engine_has_a_bound_on_its_ports(any_engine: Engine) -> None:
-    for fd in range(1000, 1064):
-        any_engine.add_port(Port(fd=fd, kind=PortKind.TUN))
-    with pytest.raises(Exception, match="64 ports at most"):
-        any_engine.add_port(Port(fd=2000, kind=PortKind.TUN))
-    any_engine.remove_port(Port(fd=1000, kind=PortKind.TUN))
-    any_engine.add_port(Port(fd=2000, kind=PortKind.TUN))
+@compiled_only
+@pytest.mark.parametrize("compiled", ["compiled"], indirect=True)
+def test_what_is_no_large_packet_in_truth_is_a_bad_offload(bench: Bench) -> None:
+    bench.engine.remove_port(bench.tun)
+    bench.engine.add_port(replace(bench.tun, virtio=True, offloads=Offloads(udp_segment=False, udp_gro=False)))
+    for virtio in (
+        struct.pack("=BBHHHH", NEEDS_CSUM, GSO_UDP_L4, 48, 0, 40, 6),
+        struct.pack("=BBHHHH", NEEDS_CSUM, GSO_UDP_L4, 48, 100, 40, 60000),
+        struct.pack("=BBHHHH", NEEDS_CSUM, 99, 48, 100, 40, 6),
+        struct.pack("=BBHHHH", NEEDS_CSUM, 0, 0, 0, 65535, 6),
+    ):
+        bench.kernel.send(virtio + packet(CORRESPONDENT, ANCHORED[5], payload=bytes(500)))
+        settle(bench.engine)
+    assert bench.drops() == {Drop.BAD_OFFLOAD: 4}

@@ -95,7 +95,7 @@ def test_nothing_to_do_is_a_usage_error_with_the_help(capsys: pytest.CaptureFixt
         ["attach", "eth1"],
         ["detach"],
         ["--mar", "--doctor"],
-        ["--mar", "--encapsulation", "gre"],
+        ["--mar", "--encapsulation", "esp"],
     ],
     ids=" ".join,
 )
@@ -135,13 +135,13 @@ def test_flags_reach_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr("uvloop.run", lambda _: ExitCode.DONE)
     (tmp_path / "key").write_text("00" * 16)
     flags = "--name a --access eth1 --access eth2 --prefixes 2001:db8:1::/48,2001:db8:2::/48 --underlay 2001:db8::1"
-    more = "--encapsulation ip6 --signaling udp --store sqlite:///s --state-dir /d --socket /c"
+    more = "--encapsulation ip --signaling udp --store sqlite:///s --state-dir /d --socket /c"
     peers = ["--peer", f"b=2001:db8::2,file:{tmp_path}/key", "--peer", "c=2001:db8::3,hex:" + "11" * 16]
     assert main(["--mar", *flags.split(), "--prefixes", "2001:db8:3::/48", *more.split(), *peers]) == ExitCode.DONE
     (config,) = seen
     assert (config.name, config.interfaces, config.address) == ("a", ("eth1", "eth2"), IPv6Address("2001:db8::1"))
     assert [str(pool) for pool in config.prefixes] == ["2001:db8:1::/48", "2001:db8:2::/48", "2001:db8:3::/48"]
-    assert (config.encapsulation.value, config.transport.value) == ("ip6", "udp")
+    assert (config.encapsulation.value, config.transport.value) == ("ip", "udp")
     assert (config.store_url, str(config.state_dir), str(config.socket_path)) == ("sqlite:///s", "/d", "/c")
     assert [(peer.name, peer.key) for peer in config.peers] == [("b", bytes(16)), ("c", b"\x11" * 16)]
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import Encapsulation
+from engine import Encapsulation, Offloads
 from router.config import LISTS, SCHEMA, Config, key_lines, load
 from router.errors import ConfigError, ExitCode
 from signaling.settings import Authentication, Peer, Transport
@@ -30,8 +30,13 @@ table = 100
 
 [underlay]
 address = "2001:db8::1"
-encapsulation = "ip6"
+encapsulation = "ip"
 signaling = "udp"
+
+[engine]
+workers = 2
+clamp_mss = true
+refuse_offloads = ["uso", "udp_gro"]
 
 [access]
 interfaces = [
@@ -117,7 +122,7 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
         tun="mob0",
         table=100,
         address=IPv6Address("2001:db8::1"),
-        encapsulation=Encapsulation.IP6,
+        encapsulation=Encapsulation.IP,
         transport=Transport.UDP,
         interfaces=("eth1", "eth2"),
         realm="example.net",
@@ -138,6 +143,9 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
             Peer(name="mar3", address=IPv6Address("2001:db8::3"), key=key, spi=1000),
         ),
         nodes={bytes.fromhex("020000000011"): "mn1@example.net"},
+        workers=2,
+        clamp_mss=True,
+        offloads=Offloads(uso=False, udp_gro=False),
     )
 
 
@@ -215,9 +223,13 @@ BAD = [
     ("underlay", 'address = "ff02::1"', "a unicast"),
     ("underlay", 'address = "::"', "a unicast"),
     ("underlay", 'address = "::ffff:192.0.2.1"', "a unicast"),
-    ("underlay", 'encapsulation = "gre"', '"udp" or "ip6"'),
-    ("underlay", "encapsulation = []", '"udp" or "ip6"'),
+    ("underlay", 'encapsulation = "esp"', '"udp", "ip" or "gre"'),
+    ("underlay", "encapsulation = []", '"udp", "ip" or "gre"'),
     ("underlay", 'signaling = "MH"', '"mh" or "udp"'),
+    ("engine", "workers = -1", "a whole number from 0 to 32"),
+    ("engine", "clamp_mss = 1", "true or false"),
+    ("engine", 'refuse_offloads = ["tso", "lro"]', "a list of tso, uso, checksum, udp_segment, udp_gro"),
+    ("engine", 'refuse_offloads = "tso"', "a list"),
     ("access", 'interfaces = "eth1"', "a list"),
     ("access", "interfaces = [1]", "an interface name"),
     ("access", 'realm = "a@b"', "a realm"),
@@ -334,10 +346,10 @@ def test_a_key_and_a_key_file_are_one_too_many(problems: Callable[[str], list[st
         ("[anchor]\nvalid_lifetime = 60\npreferred_lifetime = 61", "3: anchor.preferred_lifetime: preferred 61 s"),
         ("[anchor]\nvalid_lifetime = 60", "2: anchor.valid_lifetime: preferred 1800 s, valid 60 s"),
         ('[access]\ninterfaces = ["eth1", "eth1"]', "2: access.interfaces: eth1 is named twice"),
-        (EVERYTHING.replace('"mar3"', '"mar2"'), '48: peer.name: "mar2" is taken'),
-        (EVERYTHING.replace("db8::3", "db8::2"), "49: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING.replace("db8::3", "db8::1"), "49: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "58: node.link_layer: has an identif"),
+        (EVERYTHING.replace('"mar3"', '"mar2"'), '53: peer.name: "mar2" is taken'),
+        (EVERYTHING.replace("db8::3", "db8::2"), "54: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING.replace("db8::3", "db8::1"), "54: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "63: node.link_layer: has an identif"),
         ('[[peer]]\nname = "a"\nkey = "' + KEY + '"', "1: peer.address: missing: expected in every [[peer]]"),
         ('[[node]]\nlink_layer = "02:00:00:00:00:11"', "1: node.id: missing: expected in every [[node]]"),
     ],

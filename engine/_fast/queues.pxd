@@ -1,0 +1,21 @@
+"""Hold buffers and reorder groups of tables, for the control side: made, opened, released, ended.
+
+The structs themselves are hold.Holds and reorder.Groups; workers find them in State.holds and State.reorders.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from engine._fast.tables cimport Tables
+from engine._fast.waiting cimport Turn
+
+
+cdef class Queues:
+    cdef Tables tables
+    cdef Turn turn           # of the control side: what it threw away
+    cdef dict held           # (network, kind) -> index of its hold
+    cdef list leaving        # (epoch, index) of holds that nobody will put into any more
+    cdef list closing        # (epoch, index) of groups, the same
+    cdef int prepare_holds(self) except -1
+    cdef int prepare_groups(self) except -1
+    cdef int attach(self, bytes network, int kind, uint32_t index) except -1
+    cdef void ring(self) noexcept

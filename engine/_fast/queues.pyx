@@ -1,0 +1,167 @@
+"""Hold buffers and reorder groups, edited by the control side while workers use them. Callers hold the GIL."""
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from engine._fast cimport epochs, hold, prefixes, reorder, tables, tunnels
+from engine._fast.epochs cimport MOST_WORKERS
+from engine._fast.kernel cimport (
+    CLOCK_MONOTONIC, clock_gettime, itimerspec, load32_relaxed, store32_relaxed, timerfd_settime, timespec,
+)
+
+cdef enum:
+    STORE = 268435456        # octets: copies in all hold buffers of the tables, and the same of all reorder groups
+    SECOND = 1000000000      # ns
+
+
+cdef class Queues:
+    def __cinit__(self, Tables of not None):
+        self.tables = of
+        memset(&self.turn, 0, sizeof(self.turn))
+        self.held = {}
+        self.leaving = []
+        self.closing = []
+
+    # --- hold buffers ---
+
+    def hold(self, bytes network, int kind, uint32_t packets, uint64_t octets, uint64_t limit):
+        """What comes for the prefix, which is held, waits: so many packets and octets, limit ns each. MemoryError."""
+        cdef object key = (network, kind)
+        cdef uint32_t index
+        self.prepare_holds()
+        self.sweep()
+        if key in self.held:
+            hold.hold_again(<hold.Holds *>self.tables.state.holds, self.held[key])
+            return
+        index = hold.begin(<hold.Holds *>self.tables.state.holds, packets, octets, limit)
+        if index == 0:
+            raise MemoryError("no hold buffer is free")
+        self.held[key] = index
+        self.attach(network, kind, index)
+
+    def release(self, bytes network, int kind, uint64_t pace):
+        """The node is somewhere again: what waited may go, pace octets/s (0: at once). False: nothing is held for it."""
+        cdef object index = self.held.get((network, kind))
+        if index is None:
+            return False
+        hold.release(<hold.Holds *>self.tables.state.holds, index, pace, now())
+        self.ring()
+        return True
+
+    def end(self, bytes network, int kind):
+        """The prefix is gone, or will not be held any more: what waits is thrown away. False: nothing is held for it."""
+        cdef object index = self.held.pop((network, kind), None)
+        if index is None:
+            return False
+        self.attach(network, kind, 0)
+        self.leaving.append((self.tables.state.epochs.now, index))
+        self.sweep()
+        return True
+
+    def sweep(self):
+        """Take back hold buffers that are empty again, and what nobody can look at any more."""
+        cdef hold.Holds *holds = <hold.Holds *>self.tables.state.holds
+        cdef hold.Counts counts
+        for key, index in list(self.held.items()):
+            if holds != NULL and hold.read_counts(holds, index, &counts) == hold.EMPTY:
+                del self.held[key]
+                self.attach(key[0], key[1], 0)
+                self.leaving.append((self.tables.state.epochs.now, index))
+        epochs.reclaim(&self.tables.state.epochs)
+        for stamp, index in [item for item in self.leaving if epochs.passed(&self.tables.state.epochs, item[0])]:
+            hold.end(holds, index, &self.turn)
+            self.leaving.remove((stamp, index))
+        for stamp, index in [item for item in self.closing if epochs.passed(&self.tables.state.epochs, item[0])]:
+            reorder.close_group(<reorder.Groups *>self.tables.state.reorders, index, &self.turn)
+            self.closing.remove((stamp, index))
+
+    def held_counts(self, bytes network, int kind):
+        """(kept, sent, full, expired) packets of the buffer of a prefix; None: it has none."""
+        cdef hold.Counts counts
+        cdef object index = self.held.get((network, kind))
+        if index is None:
+            return None
+        hold.read_counts(<hold.Holds *>self.tables.state.holds, index, &counts)
+        return counts.kept, counts.sent, counts.full, counts.expired
+
+    # --- reorder groups ---
+
+    def open_group(self, uint32_t packets, uint64_t octets, uint64_t limit):
+        """Number of a new group: so many packets and octets may be early, limit ns each. MemoryError."""
+        cdef uint32_t index
+        self.prepare_groups()
+        self.sweep()
+        index = reorder.open_group(<reorder.Groups *>self.tables.state.reorders, packets, octets, limit)
+        if index == 0:
+            raise MemoryError("no reorder group is free")
+        return index
+
+    def join_group(self, bytes key, uint32_t group):
+        """What comes out of the tunnel with that key takes its place in the sequence of the group; 0: of none.
+
+        False: no such tunnel.
+        """
+        cdef uint32_t index = self.tables.tunnel_of(key)
+        if index == 0:
+            return False
+        store32_relaxed(&tunnels.at(&self.tables.state.tunnels, index).group, group)
+        return True
+
+    def close_group(self, uint32_t group):
+        """No tunnel is in the group any more: what waits in it is thrown away."""
+        self.closing.append((self.tables.state.epochs.now, group))
+        self.sweep()
+
+    def group_counts(self, uint32_t group):
+        """(in order, early, late, twins, given up, resynchronised, strays, full) of a group."""
+        cdef reorder.Counts counts
+        reorder.read_counts(<reorder.Groups *>self.tables.state.reorders, group, &counts)
+        return (counts.in_order, counts.early, counts.late, counts.twins, counts.given_up, counts.resynchronised,
+                counts.strays, counts.full)
+
+    # --- inside ---
+
+    cdef int prepare_holds(self) except -1:
+        cdef hold.Holds *holds
+        if self.tables.state.holds != NULL:
+            return 0
+        holds = <hold.Holds *>malloc(sizeof(hold.Holds))
+        if holds == NULL or hold.create(holds, STORE) < 0:
+            free(holds)
+            raise MemoryError
+        self.tables.state.holds = holds
+        return 0
+
+    cdef int prepare_groups(self) except -1:
+        cdef reorder.Groups *groups
+        if self.tables.state.reorders != NULL:
+            return 0
+        groups = <reorder.Groups *>malloc(sizeof(reorder.Groups))
+        if groups == NULL or reorder.create(groups, STORE) < 0:
+            free(groups)
+            raise MemoryError
+        self.tables.state.reorders = groups
+        return 0
+
+    cdef int attach(self, bytes network, int kind, uint32_t index) except -1:
+        cdef uint32_t binding = prefixes.find(
+            &self.tables.state.prefixes, tables.network_of(network, kind), <unsigned short>kind)
+        if binding != 0:
+            store32_relaxed(&prefixes.at(&self.tables.state.prefixes, binding).hold, index)
+        return 0
+
+    cdef void ring(self) noexcept:
+        """Wake the workers: each looks what has to go now."""
+        cdef itimerspec at_once
+        cdef uint32_t worker
+        memset(&at_once, 0, sizeof(at_once))
+        at_once.it_value.tv_nsec = 1
+        for worker in range(<uint32_t>MOST_WORKERS):
+            if self.tables.state.bell[worker] > 0:
+                timerfd_settime(self.tables.state.bell[worker], 0, &at_once, NULL)
+
+
+cdef uint64_t now() noexcept:
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return <uint64_t>time.tv_sec * SECOND + <uint64_t>time.tv_nsec
