@@ -30,6 +30,7 @@ Prefix: TypeAlias = IPv6Network | IPv4Network
 
 MOST_PATHS = 16  # of a bundle, as in _fast/bundles.pxd
 MOST_RULES = 4096  # of a policy, as in _fast/rules.pxd
+MOST_EARLY = 65536  # packets of a reorder group, as in _fast/reorder.pxd
 IPV6, IPV4 = 6 << 8, 4 << 8  # kind of a prefix: one of these | its length, as in _fast/prefixes.pxd
 
 
@@ -265,14 +266,16 @@ class Tables:
     ) -> ReorderGroup:
         """What comes out of these tunnels is delivered in the order of its sequence numbers, twins removed.
 
-        A packet that is early waits for those before it: so many packets and octets at most, so long each. Raises
-        UnknownTunnel; NotCompiled: the model keeps no packets.
+        A packet that is early waits for those before it: so many packets (rounded up to a power of two, 65536 at most)
+        and octets at most, so long each. Raises UnknownTunnel; NotCompiled: the model keeps no packets.
         """
+        if not 1 <= packets <= MOST_EARLY:
+            raise ValueError(f"{packets} early packets are not 1 to {MOST_EARLY}")
         queues = self._made_queues()
         members = tuple(tunnels)
         for tunnel in members:
             self.state(tunnel)  # raises UnknownTunnel
-        number = queues.open_group(packets, octets, round(seconds * 1e9))
+        number = queues.open_group(1 << (packets - 1).bit_length(), octets, round(seconds * 1e9))
         for tunnel in members:
             queues.join_group(tunnel.key, number)
         return ReorderGroup(queues, number, members)

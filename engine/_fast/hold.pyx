@@ -97,9 +97,13 @@ cdef void set_free(Holds *holds, uint32_t index) noexcept nogil:
 cdef void end(Holds *holds, uint32_t index, Turn *turn) noexcept nogil:
     """What waits is thrown away and counted in turn.lost; what a worker has taken it may still send."""
     cdef Hold *hold = &holds.holds[index]
+    cdef Block *block
     pthread_mutex_lock(&hold.lock)
     if hold.phase != FREE and hold.phase != CLOSING:
-        turn.lost += hold.packets
+        block = hold.first
+        while block != NULL:
+            turn.lost += pieces(block)
+            block = block.next
         give_back(&holds.blocks, hold.first)
         hold.first = hold.last = NULL
         hold.packets = 0
@@ -199,12 +203,19 @@ cdef inline Block *pop(Hold *hold) noexcept nogil:
     return block
 
 
+cdef inline uint32_t pieces(const Block *block) noexcept nogil:
+    """Packets on the wire that it stands for."""
+    return block.aside.pieces if block.aside.pieces != 0 else 1
+
+
 cdef void expire(Holds *holds, Hold *hold, Turn *turn, uint64_t now) noexcept nogil:
     """Throw away what waited too long."""
+    cdef Block *block
     while hold.first != NULL and hold.first.arrived + hold.limit <= now:
-        give_back(&holds.blocks, pop(hold))
+        block = pop(hold)
+        turn.lost += pieces(block)
         hold.counts.expired += 1
-        turn.lost += 1
+        give_back(&holds.blocks, block)
 
 
 # --- letting go ----------------------------------------------------------------------------------------

@@ -147,6 +147,7 @@ cdef extern from *:
     #define openmar_load_relaxed(place) __atomic_load_n((place), __ATOMIC_RELAXED)
     #define openmar_store_relaxed(place, value) __atomic_store_n((place), (value), __ATOMIC_RELAXED)
     #define openmar_fetch_add(place, value) __atomic_fetch_add((place), (value), __ATOMIC_RELAXED)
+    #define openmar_exchange(place, value) __atomic_exchange_n((place), (value), __ATOMIC_RELAXED)
     #define openmar_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
     #define openmar_log2(x) (63 - __builtin_clzll(x))
     """
@@ -169,5 +170,6 @@ cdef extern from *:
     void store64_relaxed "openmar_store_relaxed"(uint64_t *, uint64_t) noexcept nogil
     uint32_t fetch_add32 "openmar_fetch_add"(uint32_t *, uint32_t) noexcept nogil
     uint64_t fetch_add64 "openmar_fetch_add"(uint64_t *, uint64_t) noexcept nogil
+    uint64_t exchange64 "openmar_exchange"(uint64_t *, uint64_t) noexcept nogil
     void full_fence "openmar_fence"() noexcept nogil
     int log2_floor "openmar_log2"(uint64_t) noexcept nogil  # of a number that is not 0

@@ -22,7 +22,7 @@ from engine._fast.headers cimport (
 )
 from engine._fast.io cimport GRE_KIND, IP_KIND, SEND_ONLY, TSO, TUN_KIND, USO, VNET, Way
 from engine._fast.kernel cimport (
-    CLOCK_MONOTONIC, POLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime, close, fetch_add32, iovec, itimerspec, load32_relaxed, poll,
+    CLOCK_MONOTONIC, POLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime, close, exchange64, fetch_add32, iovec, itimerspec, load32_relaxed, poll,
     pollfd, read, sched_yield, store32_relaxed, timerfd_create, timerfd_settime, timespec,
 )
 from engine._fast.offload cimport MERGE_TCP4, MERGE_TCP6, MERGE_UDP4, MERGE_UDP6, VIRTIO, VIRTIO_HEADER, Output
@@ -246,7 +246,9 @@ cdef void set_aside(Worker *worker) noexcept nogil:
 
 cdef uint8_t put_aside(Worker *worker, uint32_t i, uint32_t buffer) noexcept nogil:
     cdef waiting.Aside aside = waiting.aside_of(worker.burst, i)
-    cdef uint8_t answer = hold.put(
+    cdef uint8_t answer
+    aside.pieces = worker.pieces[i]
+    answer = hold.put(
         <hold.Holds *>worker.tables.holds, buffer, &worker.holding, worker.burst.packet[i], worker.burst.length[i],
         &aside, worker.now)
     if answer == hold.DIRECT:
@@ -293,7 +295,7 @@ cdef void drain(Worker *worker) noexcept nogil:
                 break
             waiting.place(burst, count, block)
             count += 1
-    worker.counted.drops[<uint32_t>Drop.HOLD_EXPIRED] += worker.holding.lost
+    worker.counted.drops[<uint32_t>Drop.HOLD_EXPIRED] += worker.holding.lost + exchange64(&worker.tables.lost, 0)
     worker.holding.lost = 0
     burst.count = count
     if count == 0:

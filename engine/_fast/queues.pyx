@@ -6,7 +6,7 @@ from libc.string cimport memset
 from engine._fast cimport epochs, hold, prefixes, reorder, tables, tunnels
 from engine._fast.epochs cimport MOST_WORKERS
 from engine._fast.kernel cimport (
-    CLOCK_MONOTONIC, clock_gettime, itimerspec, load32_relaxed, store32_relaxed, timerfd_settime, timespec,
+    CLOCK_MONOTONIC, clock_gettime, fetch_add64, itimerspec, load32_relaxed, store32_relaxed, timerfd_settime, timespec,
 )
 
 cdef enum:
@@ -56,6 +56,7 @@ cdef class Queues:
         self.attach(network, kind, 0)
         self.leaving.append((self.tables.state.epochs.now, index))
         self.sweep()
+        self.ring()
         return True
 
     def sweep(self):
@@ -71,8 +72,11 @@ cdef class Queues:
         for stamp, index in [item for item in self.leaving if epochs.passed(&self.tables.state.epochs, item[0])]:
             hold.end(holds, index, &self.turn)
             self.leaving.remove((stamp, index))
+            fetch_add64(&self.tables.state.lost, self.turn.lost)  # the next worker whose bell rings counts them
+            self.turn.lost = 0
         for stamp, index in [item for item in self.closing if epochs.passed(&self.tables.state.epochs, item[0])]:
             reorder.close_group(<reorder.Groups *>self.tables.state.reorders, index, &self.turn)
+            self.turn.lost = 0                            # they were let in, and counted then
             self.closing.remove((stamp, index))
 
     def held_counts(self, bytes network, int kind):

@@ -21,6 +21,7 @@ cdef struct State:
     uint32_t clock           # 0.1 s units, monotonic, 0: nobody set it yet (relaxed; workers store clock_now() once a burst)
     void *holds              # hold.Holds; NULL until there is one (made by queues)
     void *reorders           # reorder.Groups; NULL until there is one
+    uint64_t lost            # packets of buffers that ended with their prefix; a worker counts them (atomic)
     int bell[MOST_WORKERS]   # timer of each worker that wakes it for those; -1: no worker
 
 

@@ -30,6 +30,7 @@ cdef extern from *:
 
 cdef struct Aside:           # what is known about a packet beside its octets; fields as in Burst
     uint32_t tunnel
+    uint32_t pieces          # packets on the wire that it stands for; 0 is read as 1
     uint16_t segment
     uint16_t checksum_start
     uint16_t checksum_offset
@@ -74,6 +75,7 @@ cdef inline uint8_t *octets(Block *block) noexcept nogil:
 cdef inline Aside aside_of(const Burst *burst, uint32_t i) noexcept nogil:
     cdef Aside aside
     aside.tunnel = burst.tunnel[i]
+    aside.pieces = 0
     aside.segment = burst.segment[i]
     aside.checksum_start = burst.checksum_start[i]
     aside.checksum_offset = burst.checksum_offset[i]
