@@ -238,11 +238,15 @@ class Tables:
         without a buffer it dies of NODE_AWAY. Raises NotCompiled: the model keeps no packets.
         """
         network, kind = _octets(prefix)
-        queues = self._made_queues() if buffer is not None else None
+        if buffer is None:
+            self.storage.hold(network, kind)
+            return
+        bounds = buffer.packets, buffer.octets, round(buffer.seconds * 1e9)
+        queues = self._made_queues()
+        queues.hold(network, kind, *bounds)  # before the way is closed: what comes in between would be lost
         self.storage.hold(network, kind)
-        if queues is not None and buffer is not None:
-            queues.hold(network, kind, buffer.packets, buffer.octets, round(buffer.seconds * 1e9))
-            self._paces[network, kind] = buffer.pace
+        queues.hold(network, kind, *bounds)  # a prefix that was not there yet has got its entry just now
+        self._paces[network, kind] = buffer.pace
 
     def held(self, prefix: Prefix) -> HeldStats | None:
         """Counters of the hold buffer of a prefix; None: it has none, or it is empty again."""

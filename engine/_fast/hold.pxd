@@ -81,4 +81,5 @@ cdef uint8_t put(
 ) noexcept nogil
 cdef uint32_t due(Holds *holds, Turn *turn, uint64_t now) noexcept nogil  # index; 0: none
 cdef Block *take(Holds *holds, uint32_t hold, Turn *turn, uint64_t now) noexcept nogil
+cdef bint put_back(Holds *holds, uint32_t hold, uint32_t count) noexcept nogil  # False: it was ended
 cdef void leave(Holds *holds, Turn *turn) noexcept nogil          # all holds of the turn

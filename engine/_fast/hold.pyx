@@ -273,6 +273,29 @@ cdef Block *take(Holds *holds, uint32_t index, Turn *turn, uint64_t now) noexcep
     return block
 
 
+cdef bint put_back(Holds *holds, uint32_t index, uint32_t count) noexcept nogil:
+    """The last so many that its owner has taken in this turn wait again, in front."""
+    cdef Hold *hold = &holds.holds[index]
+    cdef Block *block
+    cdef bint open = False
+    pthread_mutex_lock(&hold.lock)
+    if hold.phase == HOLDING or hold.phase == DRAINING:
+        open = True
+        while count and hold.taken != NULL:
+            block = hold.taken
+            hold.taken = block.next
+            block.next = hold.first
+            if hold.first == NULL:
+                hold.last = block
+            hold.first = block
+            hold.packets += 1
+            hold.octets += block.length
+            hold.counts.sent -= 1
+            count -= 1
+    pthread_mutex_unlock(&hold.lock)
+    return open
+
+
 cdef inline bint claim(Hold *hold, uint32_t index, Turn *turn) noexcept nogil:
     if hold.owner == 0 and turn.count < MOST_QUEUES:
         hold.owner = turn.worker

@@ -76,20 +76,26 @@ cdef void end(Worker *worker) noexcept nogil:
 
 cdef void watch(Worker *worker) noexcept nogil:
     """Have the bell rung when the next packet that waits has to go."""
-    cdef uint64_t when = waiting.NEVER
+    cdef uint64_t when = earliest(worker)
     cdef itimerspec alarm
+    while when != worker.alarm:
+        worker.alarm = when
+        memset(&alarm, 0, sizeof(alarm))
+        if when != waiting.NEVER:
+            alarm.it_value.tv_sec = <long>(when // SECOND)
+            alarm.it_value.tv_nsec = <long>(when % SECOND) + 1  # 0 would be never
+        timerfd_settime(worker.bell, TFD_TIMER_ABSTIME, &alarm, NULL)
+        when = earliest(worker)                           # who rang meanwhile has changed it, and was not heard
+
+
+cdef inline uint64_t earliest(const Worker *worker) noexcept nogil:
+    """ns, when the next packet that waits has to go."""
+    cdef uint64_t when = waiting.NEVER
     if worker.tables.holds != NULL:
         when = waiting.earliest(&(<hold.Holds *>worker.tables.holds).deadlines)
     if worker.tables.reorders != NULL:
         when = min(when, waiting.earliest(&(<reorder.Groups *>worker.tables.reorders).deadlines))
-    if when == worker.alarm:
-        return
-    worker.alarm = when
-    memset(&alarm, 0, sizeof(alarm))
-    if when != waiting.NEVER:
-        alarm.it_value.tv_sec = <long>(when // SECOND)
-        alarm.it_value.tv_nsec = <long>(when % SECOND) + 1  # 0 would be never
-    timerfd_settime(worker.bell, TFD_TIMER_ABSTIME, &alarm, NULL)
+    return when
 
 
 cdef void tick(Worker *worker) noexcept nogil:
@@ -282,6 +288,7 @@ cdef void drain(Worker *worker) noexcept nogil:
     cdef hold.Holds *holds = <hold.Holds *>worker.tables.holds
     cdef Burst *burst = worker.burst
     cdef uint32_t count = 0
+    cdef uint32_t buffers[WIDTH]
     cdef uint32_t buffer, i
     cdef waiting.Block *block
     bursts.clear(burst, WIDTH)
@@ -294,6 +301,7 @@ cdef void drain(Worker *worker) noexcept nogil:
             if block == NULL:
                 break
             waiting.place(burst, count, block)
+            buffers[count] = buffer
             count += 1
     worker.counted.drops[<uint32_t>Drop.HOLD_EXPIRED] += worker.holding.lost + exchange64(&worker.tables.lost, 0)
     worker.holding.lost = 0
@@ -304,8 +312,23 @@ cdef void drain(Worker *worker) noexcept nogil:
     lookup(worker)
     for i in range(count):
         if burst.drop[i] == ALIVE and prefixes.at(&worker.tables.prefixes, worker.found[i]).side == HELD:
-            burst.drop[i] = Drop.NODE_AWAY                # it has left again meanwhile
+            put_back(worker, i, buffers)                  # the node has left again meanwhile
     send_burst(worker)
+
+
+cdef void put_back(Worker *worker, uint32_t i, const uint32_t *buffers) noexcept nogil:
+    """Packet i, and all behind it that came from the same buffer, wait again, in front of the others."""
+    cdef Burst *burst = worker.burst
+    cdef uint8_t fate = KEPT
+    cdef uint32_t k
+    cdef uint32_t count = 0
+    for k in range(i, burst.count):
+        count += buffers[k] == buffers[i]
+    if not hold.put_back(<hold.Holds *>worker.tables.holds, buffers[i], count):
+        fate = Drop.NODE_AWAY
+    for k in range(i, burst.count):
+        if buffers[k] == buffers[i] and (burst.drop[k] == ALIVE or fate == KEPT):
+            burst.drop[k] = fate
 
 
 cdef void heed_bell(Worker *worker) noexcept nogil:
@@ -494,10 +517,13 @@ cdef uint8_t depart_one_by_one(Worker *worker, uint32_t i) noexcept nogil:
     cdef offload.Segments *segments = &worker.segments
     cdef uint8_t result = offload.begin(segments, burst, i)
     cdef uint8_t shim[16]
-    cdef uint32_t k, sequence
+    cdef uint32_t k, sequence, length
+    cdef uint32_t last = 0                                # octets of the segment that left last; 0: none has
+    cdef Totals counted                                   # those before it
     cdef uint8_t *at
     cdef bint first = True
     cdef Way way
+    counted.packets = counted.octets = 0
     while result == ALIVE and offload.advance(segments):
         at = worker.scratch
         for k in range(segments.count):
@@ -510,13 +536,30 @@ cdef uint8_t depart_one_by_one(Worker *worker, uint32_t i) noexcept nogil:
                                 &sequence, shim, &way)
             if result != ALIVE:
                 break
+            if last != 0:
+                count_one(worker, burst.tunnel[i], last, &counted)
+            length = segments.header_length + segments.payload_length[k]
             burst.tunnel[i] = worker.decision.tunnel[0]
             memcpy(at, segments.block[k].header, segments.header_length)
             memcpy(at + segments.header_length, segments.payload[k], segments.payload_length[k])
-            io.add_packet(&worker.outbox, &way, at, segments.header_length + segments.payload_length[k], i)
-            at += segments.header_length + segments.payload_length[k]
+            io.add_packet(&worker.outbox, &way, at, length, i)
+            at += length
+            last = length
         io.flush(&worker.outbox)
+    if result != ALIVE and last != 0:
+        count_one(worker, burst.tunnel[i], last, &counted)
+    # what is left of it is counted with the burst: one segment, or those that could not leave
+    worker.pieces[i] -= <uint32_t>counted.packets
+    worker.octets[i] -= <uint32_t>counted.octets
+    add(&worker.counted.to_underlay, counted)
     return result
+
+
+cdef inline void count_one(Worker *worker, uint32_t tunnel, uint32_t octets, Totals *counted) noexcept nogil:
+    worker.tunnels[tunnel].packets_out += 1
+    worker.tunnels[tunnel].octets_out += octets
+    counted.packets += 1
+    counted.octets += octets
 
 
 cdef uint8_t choose_again(Worker *worker, uint32_t i) noexcept nogil:
@@ -1474,11 +1517,14 @@ cdef class Path:
         return 0
 
     cdef int load(self, list packets) except -1:
-        """Into the arena, one behind the other."""
+        """Into the arena, one behind the other, up to its end: whoever reads too far is caught by the sanitizer."""
         cdef Burst *burst = self.worker.burst
-        cdef uint8_t *at = burst.arena
+        cdef size_t octets = sum([len(packet) for packet in packets])
+        cdef uint8_t *at = burst.arena + ARENA - octets
         cdef uint32_t i = 0
         cdef bytes packet
+        if octets > ARENA:
+            raise ValueError(f"{octets} octets in one burst, {ARENA} fit")
         bursts.clear(burst, <uint32_t>len(packets))
         for packet in packets:
             if len(packet) > LARGEST:

@@ -32,6 +32,7 @@ cdef class Queues:
         self.sweep()
         if key in self.held:
             hold.hold_again(<hold.Holds *>self.tables.state.holds, self.held[key])
+            self.attach(network, kind, self.held[key])
             return
         index = hold.begin(<hold.Holds *>self.tables.state.holds, packets, octets, limit)
         if index == 0:
