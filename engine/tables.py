@@ -136,19 +136,23 @@ class HeldStats:
 class ReorderGroup:
     """Tunnels whose packets carry one sequence of numbers (RFC 2890 2.2). Made by Tables.reorder; ends with close()."""
 
-    __slots__ = ("_queues", "number", "tunnels")
+    __slots__ = ("_closed", "_queues", "number", "tunnels")
 
     def __init__(self, queues: FastQueues, number: int, tunnels: tuple[Tunnel, ...]) -> None:
         self._queues, self.number, self.tunnels = queues, number, tunnels
+        self._closed = False
 
     def stats(self) -> ReorderStats:
         """Its counters."""
         return ReorderStats(*self._queues.group_counts(self.number))
 
     def close(self) -> None:
-        """Packets are delivered as they come again; what still waits is thrown away."""
+        """Packets are delivered as they come again; what still waits is thrown away. Once is enough."""
+        if self._closed:  # the number may be another group's by now
+            return
+        self._closed = True
         for tunnel in self.tunnels:
-            self._queues.join_group(tunnel.key, 0)
+            self._queues.leave_group(tunnel.key, self.number)
         self._queues.close_group(self.number)
 
 

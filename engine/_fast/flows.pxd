@@ -19,6 +19,28 @@ from engine._fast.headers cimport (
 )
 from engine._fast.kernel cimport likely
 
+cdef extern from *:
+    """
+    #ifndef OPENMAR_FOLD128
+    #define OPENMAR_FOLD128
+    #include <stdint.h>
+    static inline uint64_t openmar_fold128(uint64_t one, uint64_t other)
+    {
+    #ifdef __SIZEOF_INT128__
+        unsigned __int128 product = (unsigned __int128)one * other;
+        return (uint64_t)product ^ (uint64_t)(product >> 64);
+    #else
+        uint64_t low = (one & 0xffffffff) * (other & 0xffffffff), high = (one >> 32) * (other >> 32);
+        uint64_t left = (one >> 32) * (other & 0xffffffff), right = (one & 0xffffffff) * (other >> 32);
+        uint64_t middle = (low >> 32) + (left & 0xffffffff) + (right & 0xffffffff);
+        return ((low & 0xffffffff) | middle << 32) ^ (high + (left >> 32) + (right >> 32) + (middle >> 32));
+    #endif
+    }
+    #endif
+    """
+    # both halves of the product, one upon the other: each bit of the result depends on most bits of both
+    uint64_t fold128 "openmar_fold128"(uint64_t one, uint64_t other) noexcept nogil
+
 cdef enum:
     MOST_HEADERS = 16        # of an extension header chain; behind them nobody looks
     FRAGMENT_SETS = 256      # entries: packets whose first fragment is remembered
@@ -72,15 +94,15 @@ cdef inline uint64_t mix(uint64_t h) noexcept nogil:
 
 
 cdef inline uint64_t end_point(Address address, uint32_t port) noexcept nogil:
-    cdef uint64_t h = (address.high ^ <uint64_t>0x9E3779B97F4A7C15U) * <uint64_t>0xD6E8FEB86659FD93U
-    h = ((h ^ (h >> 32)) + address.low) * <uint64_t>0xA0761D6478BD642FU
-    h = ((h ^ (h >> 29)) + port) * <uint64_t>0xE7037ED1A0B428DBU
-    return h ^ (h >> 32)
+    return fold128(
+        address.high ^ <uint64_t>0x9E3779B97F4A7C15U,
+        (address.low ^ <uint64_t>0xD6E8FEB86659FD93U) + <uint64_t>port * <uint64_t>0xA0761D6478BD642FU)
 
 
 cdef inline uint64_t flow_of(Address one, Address other, uint32_t ports, uint8_t protocol) noexcept nogil:
     """The sum of both ends does not know which of them spoke. ports: source << 16 | destination, or 0."""
-    return mix(end_point(one, ports >> 16) + end_point(other, ports & 0xFFFF) + protocol)
+    return fold128(end_point(one, ports >> 16) + end_point(other, ports & 0xFFFF) + protocol,
+                   <uint64_t>0xE7037ED1A0B428DBU)
 
 
 cdef inline void identify(Burst *burst, uint32_t i, Fragments *fragments) noexcept nogil:

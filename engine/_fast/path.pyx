@@ -10,7 +10,8 @@ from libc.string cimport memcpy, memset
 
 from engine._fast cimport burst as bursts
 from engine._fast cimport (
-    bundles, chains, checksum, clamp, epochs, flows, hold, icmp, io, offload, outer, prefixes, reorder, spread, tap, tunnels, waiting,
+    bundles, chains, checksum, clamp, epochs, flows, hold, icmp, io, offload, outer, prefixes, reorder, spread, tap,
+    tunnels, waiting,
 )
 from engine._fast.burst cimport ARENA, GSO_NONE, LARGEST
 from engine._fast.chains cimport Heads
@@ -22,8 +23,9 @@ from engine._fast.headers cimport (
 )
 from engine._fast.io cimport GRE_KIND, IP_KIND, SEND_ONLY, TSO, TUN_KIND, USO, VNET, Way
 from engine._fast.kernel cimport (
-    CLOCK_MONOTONIC, POLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime, close, exchange64, fetch_add32, iovec, itimerspec, load32_relaxed, poll,
-    pollfd, read, sched_yield, store32_relaxed, timerfd_create, timerfd_settime, timespec,
+    CLOCK_MONOTONIC, POLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime, close, exchange64,
+    fetch_add32, iovec, itimerspec, load32_relaxed, poll, pollfd, read, sched_yield, store32_relaxed,
+    timerfd_create, timerfd_settime, timespec,
 )
 from engine._fast.offload cimport MERGE_TCP4, MERGE_TCP6, MERGE_UDP4, MERGE_UDP6, VIRTIO, VIRTIO_HEADER, Output
 from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, Binding, Prefixes
@@ -552,6 +554,8 @@ cdef uint8_t depart_one_by_one(Worker *worker, uint32_t i) noexcept nogil:
     worker.pieces[i] -= <uint32_t>counted.packets
     worker.octets[i] -= <uint32_t>counted.octets
     add(&worker.counted.to_underlay, counted)
+    worker.rules[worker.rule[i]].packets += counted.packets
+    worker.rules[worker.rule[i]].octets += counted.octets
     return result
 
 

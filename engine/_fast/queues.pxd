@@ -13,8 +13,10 @@ cdef class Queues:
     cdef Tables tables
     cdef Turn turn           # of the control side: what it threw away
     cdef dict held           # (network, kind) -> index of its hold
-    cdef list leaving        # (epoch, index) of holds that nobody will put into any more
-    cdef list closing        # (epoch, index) of groups, the same
+    cdef dict released       # keys of those that drain, in the order in which they were looked at
+    cdef object leaving      # (epoch, index) of holds that nobody will put into any more, oldest first
+    cdef object closing      # (epoch, index) of groups, the same
+    cdef bint settle(self, object key) except -1
     cdef int prepare_holds(self) except -1
     cdef int prepare_groups(self) except -1
     cdef int attach(self, bytes network, int kind, uint32_t index) except -1

@@ -1,5 +1,8 @@
 """Hold buffers and reorder groups, edited by the control side while workers use them. Callers hold the GIL."""
 
+from collections import deque
+from itertools import islice
+
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -12,6 +15,7 @@ from engine._fast.kernel cimport (
 cdef enum:
     STORE = 268435456        # octets: copies in all hold buffers of the tables, and the same of all reorder groups
     SECOND = 1000000000      # ns
+    LOOKS = 4                # holds that an edit looks at, whether they have drained
 
 
 cdef class Queues:
@@ -19,8 +23,9 @@ cdef class Queues:
         self.tables = of
         memset(&self.turn, 0, sizeof(self.turn))
         self.held = {}
-        self.leaving = []
-        self.closing = []
+        self.released = {}
+        self.leaving = deque()
+        self.closing = deque()
 
     # --- hold buffers ---
 
@@ -30,7 +35,8 @@ cdef class Queues:
         cdef uint32_t index
         self.prepare_holds()
         self.sweep()
-        if key in self.held:
+        if key in self.held and not self.settle(key):
+            self.released.pop(key, None)
             hold.hold_again(<hold.Holds *>self.tables.state.holds, self.held[key])
             self.attach(network, kind, self.held[key])
             return
@@ -46,6 +52,7 @@ cdef class Queues:
         if index is None:
             return False
         hold.release(<hold.Holds *>self.tables.state.holds, index, pace, now())
+        self.released[network, kind] = None
         self.ring()
         return True
 
@@ -54,6 +61,7 @@ cdef class Queues:
         cdef object index = self.held.pop((network, kind), None)
         if index is None:
             return False
+        self.released.pop((network, kind), None)
         self.attach(network, kind, 0)
         self.leaving.append((self.tables.state.epochs.now, index))
         self.sweep()
@@ -61,29 +69,28 @@ cdef class Queues:
         return True
 
     def sweep(self):
-        """Take back hold buffers that are empty again, and what nobody can look at any more."""
-        cdef hold.Holds *holds = <hold.Holds *>self.tables.state.holds
-        cdef hold.Counts counts
-        for key, index in list(self.held.items()):
-            if holds != NULL and hold.read_counts(holds, index, &counts) == hold.EMPTY:
-                del self.held[key]
-                self.attach(key[0], key[1], 0)
-                self.leaving.append((self.tables.state.epochs.now, index))
+        """Take back hold buffers that are empty again, a few at a time, and what nobody can look at any more."""
+        for key in list(islice(self.released, LOOKS)):
+            if not self.settle(key):
+                del self.released[key]
+                self.released[key] = None                 # behind the others
         epochs.reclaim(&self.tables.state.epochs)
-        for stamp, index in [item for item in self.leaving if epochs.passed(&self.tables.state.epochs, item[0])]:
-            hold.end(holds, index, &self.turn)
-            self.leaving.remove((stamp, index))
+        while self.leaving and epochs.passed(&self.tables.state.epochs, self.leaving[0][0]):
+            hold.end(<hold.Holds *>self.tables.state.holds, self.leaving.popleft()[1], &self.turn)
             fetch_add64(&self.tables.state.lost, self.turn.lost)  # the next worker whose bell rings counts them
             self.turn.lost = 0
-        for stamp, index in [item for item in self.closing if epochs.passed(&self.tables.state.epochs, item[0])]:
-            reorder.close_group(<reorder.Groups *>self.tables.state.reorders, index, &self.turn)
+        while self.closing and epochs.passed(&self.tables.state.epochs, self.closing[0][0]):
+            reorder.close_group(<reorder.Groups *>self.tables.state.reorders, self.closing.popleft()[1], &self.turn)
             self.turn.lost = 0                            # they were let in, and counted then
-            self.closing.remove((stamp, index))
 
     def held_counts(self, bytes network, int kind):
         """(kept, sent, full, expired) packets of the buffer of a prefix; None: it has none."""
         cdef hold.Counts counts
-        cdef object index = self.held.get((network, kind))
+        cdef object key = (network, kind)
+        cdef object index
+        if key in self.released:
+            self.settle(key)
+        index = self.held.get(key)
         if index is None:
             return None
         hold.read_counts(<hold.Holds *>self.tables.state.holds, index, &counts)
@@ -112,6 +119,12 @@ cdef class Queues:
         store32_relaxed(&tunnels.at(&self.tables.state.tunnels, index).group, group)
         return True
 
+    def leave_group(self, bytes key, uint32_t group):
+        """What comes out of the tunnel with that key is of no group, if it was of this one."""
+        cdef uint32_t index = self.tables.tunnel_of(key)
+        if index != 0 and load32_relaxed(&tunnels.at(&self.tables.state.tunnels, index).group) == group:
+            store32_relaxed(&tunnels.at(&self.tables.state.tunnels, index).group, 0)
+
     def close_group(self, uint32_t group):
         """No tunnel is in the group any more: what waits in it is thrown away."""
         self.closing.append((self.tables.state.epochs.now, group))
@@ -125,6 +138,18 @@ cdef class Queues:
                 counts.strays, counts.full)
 
     # --- inside ---
+
+    cdef bint settle(self, object key) except -1:
+        """Take back the buffer of that prefix if it is empty again."""
+        cdef hold.Counts counts
+        cdef object index = self.held[key]
+        if hold.read_counts(<hold.Holds *>self.tables.state.holds, index, &counts) != hold.EMPTY:
+            return False
+        del self.held[key]
+        self.released.pop(key, None)
+        self.attach(key[0], key[1], 0)
+        self.leaving.append((self.tables.state.epochs.now, index))
+        return True
 
     cdef int prepare_holds(self) except -1:
         cdef hold.Holds *holds

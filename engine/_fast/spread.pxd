@@ -89,13 +89,18 @@ cdef inline uint8_t choose(
         decision.count = 1
         decision.tunnel[0] = target
         return ALIVE if state_of(chooser, target) != DOWN else <uint8_t>Drop.NO_PATH
-    return decide(chooser, burst, i, many, target, policy, decision)
+    if not many:
+        return judge(chooser, burst, i, target, policy, decision)
+    return decide(chooser, burst, i, target, policy, decision)
 
 
 cdef int create_decisions(Decisions *decisions) noexcept nogil       # -1: no memory
 cdef void destroy_decisions(Decisions *decisions) noexcept nogil
 cdef int create_schedules(Schedules *schedules) noexcept nogil       # -1: no memory
 cdef void destroy_schedules(Schedules *schedules) noexcept nogil
+cdef uint8_t judge(
+    Chooser *chooser, Burst *burst, uint32_t i, uint32_t target, uint32_t policy, Decision *decision,
+) noexcept nogil
 cdef uint8_t decide(
-    Chooser *chooser, Burst *burst, uint32_t i, uint8_t many, uint32_t target, uint32_t policy, Decision *decision,
+    Chooser *chooser, Burst *burst, uint32_t i, uint32_t target, uint32_t policy, Decision *decision,
 ) noexcept nogil

@@ -50,12 +50,29 @@ fill_logarithms()
 
 # --- the choice ----------------------------------------------------------------------------------------
 
-cdef uint8_t decide(
-    Chooser *chooser, Burst *burst, uint32_t i, uint8_t many, uint32_t target, uint32_t policy, Decision *decision,
+cdef uint8_t judge(
+    Chooser *chooser, Burst *burst, uint32_t i, uint32_t target, uint32_t policy, Decision *decision,
 ) noexcept nogil:
-    """choose, for a binding with a policy or a bundle."""
+    """choose, for a lone tunnel with a policy: it may only say no."""
+    cdef const Rule *rule = rule_for(chooser, burst, i, rules.rules_of(chooser.policies, policy))
+    decision.sequenced = 0
+    decision.rule = 0
+    decision.count = 0
+    if rule != NULL:
+        decision.rule = rule.counter
+        if rule.spread == DISCARD:
+            return Drop.POLICY
+    decision.count = 1
+    decision.tunnel[0] = target
+    return ALIVE if state_of(chooser, target) != DOWN else <uint8_t>Drop.NO_PATH
+
+
+cdef uint8_t decide(
+    Chooser *chooser, Burst *burst, uint32_t i, uint32_t target, uint32_t policy, Decision *decision,
+) noexcept nogil:
+    """choose, for a bundle."""
     cdef const Rule *rule = NULL
-    cdef const Members *members
+    cdef const Members *members = bundle.members(chooser.bundles, target)
     cdef uint32_t candidates
     cdef uint8_t spread = PER_FLOW
     decision.rule = 0
@@ -68,11 +85,6 @@ cdef uint8_t decide(
         spread = rule.spread
         if spread == DISCARD:
             return Drop.POLICY
-    if not many:
-        decision.count = 1
-        decision.tunnel[0] = target
-        return ALIVE if state_of(chooser, target) != DOWN else <uint8_t>Drop.NO_PATH
-    members = bundle.members(chooser.bundles, target)
     candidates = wanted(chooser, members, rule)
     if candidates == 0:
         return Drop.NO_PATH
@@ -157,15 +169,19 @@ cdef uint32_t remembered(
     cdef uint32_t label = traits.label | <uint32_t>traits.traffic_class << 20 | <uint32_t>traits.family << 26
     cdef Decided *line
     cdef Decided *ways
-    cdef uint32_t way
+    cdef uint32_t first = <uint32_t>(flow >> 40) & (DECISION_WAYS - 1)  # each flow has a way that is looked at first
+    cdef uint32_t k
     ways = &decisions.lines[(((flow >> 20) ^ block.serial) & (DECISION_SETS - 1)) * DECISION_WAYS]
-    for way in range(DECISION_WAYS):
-        if is_line_of(&ways[way], block.serial, traits, key, label):
+    for k in range(DECISION_WAYS):
+        line = &ways[(first + k) & (DECISION_WAYS - 1)]
+        if is_line_of(line, block.serial, traits, key, label):
             decisions.hits += 1
-            return ways[way].rule
+            return line.rule
     decisions.misses += 1
-    decisions.turn += 1
-    line = &ways[decisions.turn & (DECISION_WAYS - 1)]
+    line = &ways[first]
+    if line.serial == block.serial:                       # taken: another way, each in turn
+        decisions.turn += 1
+        line = &ways[decisions.turn & (DECISION_WAYS - 1)]
     line.source = traits.source
     line.destination = traits.destination
     line.serial = block.serial

@@ -112,18 +112,21 @@ def mix(h: int) -> int:
     return h ^ h >> 31
 
 
+def fold(one: int, other: int) -> int:
+    """Both halves of the 128-bit product, one upon the other."""
+    product = (one & MASK) * (other & MASK)
+    return product & MASK ^ product >> 64
+
+
 def end_point(address: bytes, port: int) -> int:
     """One side of a flow."""
     high, low = int.from_bytes(address[:8], "big"), int.from_bytes(address[8:], "big")
-    h = (high ^ 0x9E3779B97F4A7C15) * 0xD6E8FEB86659FD93 & MASK
-    h = ((h ^ h >> 32) + low) * 0xA0761D6478BD642F & MASK
-    h = ((h ^ h >> 29) + port) * 0xE7037ED1A0B428DB & MASK
-    return h ^ h >> 32
+    return fold(high ^ 0x9E3779B97F4A7C15, (low ^ 0xD6E8FEB86659FD93) + port * 0xA0761D6478BD642F)
 
 
 def flow_of(one: bytes, other: bytes, ports: int, protocol: int) -> int:
     """The sum of both sides does not know which of them spoke."""
-    return mix((end_point(one, ports >> 16) + end_point(other, ports & 0xFFFF) + protocol) & MASK)
+    return fold(end_point(one, ports >> 16) + end_point(other, ports & 0xFFFF) + protocol, 0xE7037ED1A0B428DB)
 
 
 # --- the headers ---------------------------------------------------------------------------------------
