@@ -28,7 +28,8 @@ cdef enum:
     COPY_LEFT = 2
     SCRATCH = 131072         # octets: the segments of one advance, each in one piece
     LOOKS = 50               # times a worker looks again, giving way to others in between, before it sleeps
-    SOON = 200000            # ns: bursts that follow each other closer than this are worth waiting for
+    MANY = 8                 # packets: a burst of so many is not the last
+    SOON = 200000            # ns after such a burst, more is worth waiting for
     TURN = 2000000           # ns: longest stay in one call of serve, so that the caller's loop turns
     ERRORS = 100             # ICMP errors a second, and in a row (RFC 4443 2.4 f)
 
@@ -53,7 +54,7 @@ cdef struct Worker:
     Port *tun                # the first of them that is a TUN; NULL: none
     uint32_t clamp           # octets: TCP is told segments for packets of this size; 0: MSS is left alone
     uint64_t now             # ns, monotonic, when this burst began
-    uint64_t before          # when the one before it began
+    uint64_t dense           # ns, when the last burst of MANY packets began
     double allowance         # ICMP errors that may be sent
     uint64_t allowance_at    # ns, when that was so
     Burst *burst

@@ -60,7 +60,6 @@ cdef void begin(Worker *worker) noexcept nogil:
     """A burst begins: the time is taken once, and from here to epochs.leave nothing in the tables is freed."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
-    worker.before = worker.now
     worker.now = <uint64_t>now.tv_sec * SECOND + <uint64_t>now.tv_nsec
     tick(worker)
     epochs.enter(&worker.tables.epochs, worker.number)
@@ -1014,7 +1013,7 @@ cdef void write_ready(Worker *worker) noexcept nogil:
 
 # --- counting --------------------------------------------------------------------------------------------
 
-cdef void count_all(const Worker *worker, Totals *totals) noexcept nogil:
+cdef void count_all(Worker *worker, Totals *totals) noexcept nogil:
     cdef uint64_t packets = 0
     cdef uint64_t octets = 0
     cdef uint32_t i
@@ -1023,6 +1022,8 @@ cdef void count_all(const Worker *worker, Totals *totals) noexcept nogil:
         octets += worker.octets[i]
     totals.packets += packets
     totals.octets += octets
+    if packets >= MANY:
+        worker.dense = worker.now
 
 
 cdef inline bint lives(Worker *worker, uint32_t i) noexcept nogil:
@@ -1153,7 +1154,7 @@ cdef void linger(Worker *worker) noexcept nogil:
     """
     cdef uint64_t until = worker.now + TURN
     cdef int looks = 0
-    if worker.now - worker.before > SOON:
+    if worker.now - worker.dense > SOON:
         return
     while looks < LOOKS and worker.now < until and worker.dead < 0:
         if look(worker) > 0:
