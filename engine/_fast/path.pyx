@@ -1164,6 +1164,11 @@ cdef void linger(Worker *worker) noexcept nogil:
             sched_yield()
 
 
+cdef inline int watched(const Port *port) noexcept nogil:
+    """What poll is asked about; -1 it passes over."""
+    return -1 if port.flags & SEND_ONLY else port.fd
+
+
 cdef int look(Worker *worker) noexcept nogil:
     """Serve each port that has something, once. How many; one that is dead is noted in worker.dead."""
     cdef pollfd fds[MOST_PORTS + 1]
@@ -1171,7 +1176,7 @@ cdef int look(Worker *worker) noexcept nogil:
     cdef uint32_t count = worker.count
     cdef int served = 0
     for k in range(count):
-        fds[k].fd = worker.port[k].fd
+        fds[k].fd = watched(&worker.port[k])
         fds[k].events = POLLIN
         fds[k].revents = 0
     fds[count].fd = worker.bell
@@ -1195,7 +1200,7 @@ cdef int run(Worker *worker, int stop) noexcept nogil:
     cdef uint32_t k
     cdef uint32_t count = worker.count
     for k in range(count):
-        fds[k].fd = worker.port[k].fd
+        fds[k].fd = watched(&worker.port[k])
     fds[count].fd = worker.bell
     fds[count + 1].fd = stop
     for k in range(count + 2):

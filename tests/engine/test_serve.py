@@ -452,8 +452,10 @@ def test_every_segment_of_a_large_packet_has_a_number_of_its_own(
     whole = left_to_us(VISITING[7], ANCHORED[5], payload)
     virtio = struct.pack("=BBHHHH", NEEDS_CSUM, GSO_UDP_L4, 48, size, 40, 6)
     with served(any_engine, ours, mirror) as (tun, [gre]):
-        any_engine.remove_port(tun)
+        for port in (tun, gre):
+            any_engine.remove_port(port)
         any_engine.add_port(replace(tun, virtio=True, offloads=Offloads(udp_segment=False, udp_gro=False)))
+        any_engine.add_port(replace(gre, receives=False))  # what comes in is for us to read
         tables = any_engine.tables
         if spread is not None:
             policy = tables.policy([FlowRule(None, Steer(spread=spread))])
