@@ -203,12 +203,15 @@ class Workers:
             thread.start()
 
     def stop(self) -> None:
-        """End all workers and wait for the bursts they are in; close the ports only afterwards."""
+        """End all workers and wait for the bursts they are in; close the ports only afterwards. Once is enough."""
+        if self._stop < 0:
+            return
         os.eventfd_write(self._stop, 1)
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
         os.close(self._stop)
+        self._stop = -1
 
     def counters(self) -> Counters:
         """Of all workers together."""

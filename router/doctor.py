@@ -7,11 +7,12 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 
 import engine
+from engine import offloads
 from router.config import Config
 from router.errors import ExitCode
 from router.places import default_state_dir
@@ -69,6 +70,18 @@ def _tun() -> Finding:
         text = f"{TUN} has mode {stat.S_IMODE(mode):04o} and is closed to this user: chmod 0666 {TUN}"
         return Finding(Verdict.BAD, "tun", text)
     return Finding(Verdict.GOOD, "tun", f"{TUN}, mode {stat.S_IMODE(mode):04o}")
+
+
+def _offloads() -> Finding:
+    found = offloads.probe()
+    given = [field.name for field in fields(found) if getattr(found, field.name)]
+    missing = [field.name for field in fields(found) if not getattr(found, field.name)]
+    text = f"the kernel gives {', '.join(given) or 'none'}"
+    if not missing:
+        return Finding(Verdict.GOOD, "offloads", text)
+    why = "those of the TUN need CAP_NET_ADMIN to be tried, uso Linux 6.2"
+    text += f"; not {', '.join(missing)} ({why}): packets move all the same, slower"
+    return Finding(Verdict.WORSE, "offloads", text)
 
 
 def _capabilities() -> Finding:
@@ -150,6 +163,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _python,
     _engine,
     _tun,
+    _offloads,
     _capabilities,
     _namespaces,
     _forwarding,

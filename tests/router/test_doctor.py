@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import Offloads
 from router import doctor
 from router.doctor import CHECKS, Finding, Verdict, report
 from router.errors import ExitCode
@@ -61,3 +62,13 @@ def test_a_state_directory_nobody_can_write_is_a_note(monkeypatch: pytest.Monkey
     found = doctor._store()
     assert found.verdict is Verdict.WORSE
     assert "--state-dir" in found.text
+
+
+def test_the_offloads_of_the_kernel_are_named_and_those_that_are_missing_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.offloads, "probe", lambda: Offloads(uso=False))
+    (finding,) = [check() for check in CHECKS if check.__name__ == "_offloads"]
+    assert finding.verdict is Verdict.WORSE
+    assert "gives tso, checksum, udp_segment, udp_gro; not uso" in finding.text
+    monkeypatch.setattr(doctor.offloads, "probe", Offloads)
+    (finding,) = [check() for check in CHECKS if check.__name__ == "_offloads"]
+    assert finding == Finding(Verdict.GOOD, "offloads", "the kernel gives tso, uso, checksum, udp_segment, udp_gro")
