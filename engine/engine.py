@@ -58,14 +58,22 @@ class Engine:
         return not isinstance(self._path, model.Path)
 
     def add_port(self, port: Port) -> None:
-        """Serve port, and send by it. Raises PortError past 64 ports."""
+        """Serve port, and send by it. Raises PortError past 64 ports, for a port that is here already, or is closed."""
+        if port.fd in self._ports:
+            raise PortError("cannot add port", where=str(port), why="this engine serves that descriptor already")
+        if port.receives:
+            try:
+                self._watcher.register(port.fd, select.EPOLLIN)
+            except OSError as error:
+                why = error.strerror or ""
+                raise PortError("cannot add port", where=str(port), why=why, cure="open it again") from None
         try:
             self._path.add_port(port.fd, port.kind.value, port.family, port.inner, port.flags, port.packed)
         except OverflowError as error:
+            if port.receives:
+                self._watcher.unregister(port.fd)
             raise PortError("cannot add port", where=str(port), why=str(error)) from None
         self._ports[port.fd] = port
-        if port.receives:
-            self._watcher.register(port.fd, select.EPOLLIN)
 
     def remove_port(self, port: Port) -> None:
         """Forget port, before it is closed. Nothing happens if it was not there."""
@@ -100,7 +108,11 @@ class Engine:
         return taken
 
     def run(self, stop: int) -> int | None:
-        """Serve all ports until the descriptor stop is readable (None), or one is dead (its descriptor). No GIL."""
+        """Serve all ports until the descriptor stop is readable (None), or one is dead (its descriptor). No GIL.
+
+        Raises ValueError when stop is no descriptor: nothing would end it.
+        """
+        os.fstat(stop) if stop >= 0 else _refuse_descriptor(stop)
         dead = self._path.run(stop)
         return dead if dead >= 0 else None
 
@@ -127,6 +139,8 @@ class Engine:
 
         towards: /64 prefixes, 8 octets each; every packet (IPv6) goes to the next of them.
         """
+        if not packets or len(towards) < 8:
+            raise ValueError("a packet and a prefix of 8 octets at least")
         self._path.rehearse(list(packets), towards, rounds)
 
     def rehearse_back(self, packets: Sequence[bytes], *, rounds: int) -> None:
@@ -198,7 +212,9 @@ class Workers:
             self._threads.append(thread)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve. Raises RuntimeError when they have begun before: make new ones."""
+        if self._stop < 0 or any(thread.ident is not None for thread in self._threads):
+            raise RuntimeError("workers start once: make new ones")
         for thread in self._threads:
             thread.start()
 
@@ -242,6 +258,10 @@ class Workers:
         for port in ports:
             if port.fd == dead:
                 self._on_down(_down(port, "it is gone"))
+
+
+def _refuse_descriptor(fd: int) -> None:
+    raise ValueError(f"{fd} is no descriptor: the engine would never stop")
 
 
 def _down(port: Port, why: str) -> PortDown:

@@ -125,6 +125,8 @@ class Steer:
     bids: tuple[int, ...] = ()  # 16 bits (RFC 6089 4.2: Binding Reference), in any order
 
     def __post_init__(self) -> None:
+        if not isinstance(self.spread, Spread):
+            raise BadRule("no such action", where="spread", why=f"{self.spread!r} is no Spread")
         if self.labels and self.bids:
             raise BadRule("no such action", where="labels, bids", why="one or the other")
         self._check("labels", MOST_LABELS, 0xFF)
@@ -153,6 +155,10 @@ class FlowRule:
     packed: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.action, Steer | Discard):
+            raise BadRule("no such rule", where="action", why=f"{self.action!r} is neither Steer(...) nor Discard()")
+        if not isinstance(self.selector, TrafficSelector | None):
+            raise BadRule("no such rule", where="selector", why=f"{self.selector!r} is no TrafficSelector")
         object.__setattr__(self, "packed", pack(self))
 
     def mirrored(self) -> FlowRule:

@@ -378,6 +378,8 @@ class Tables:
 
     def set_state(self, tunnel: Tunnel, state: TunnelState) -> None:
         """Whether packets may go into the tunnel; bundles go by it from the next burst on. Raises UnknownTunnel."""
+        if not isinstance(state, TunnelState):
+            raise ValueError(f"{state!r} is no TunnelState")
         try:
             self.storage.set_state(tunnel.key, STATES[state])
         except KeyError:

@@ -302,3 +302,9 @@ def test_the_model_matches_what_it_identifies() -> None:
     identity = identify(UDP_PACKET, Fragments())
     assert matches(TrafficSelector(family=6, source=(A, A)), identity)
     assert not matches(TrafficSelector(family=6, source=(B, B)), identity)
+
+
+@pytest.mark.parametrize("action", [Steer, None, "drop", Discard])
+def test_what_is_no_action_is_no_silent_drop(action: Any) -> None:
+    with pytest.raises(BadRule, match="neither Steer"):
+        FlowRule(None, action)

@@ -7,6 +7,7 @@ Both workers read the same tables. What kernel 1 sends to LEFT comes out at kern
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import socket
@@ -25,10 +26,12 @@ from engine import (
     Counters,
     Drop,
     Encapsulation,
+    Engine,
     FlowRule,
     Path,
     Port,
     PortDown,
+    PortError,
     PortKind,
     Side,
     Spread,
@@ -284,3 +287,37 @@ def is_part_of(heard: list[bytes], sent: list[bytes]) -> bool:
     """In order, some left out."""
     rest = iter(sent)
     return all(octets in rest for octets in heard)
+
+
+# --- what makes no sense is refused ---
+
+
+def test_workers_start_once_and_stop_as_often_as_one_likes() -> None:
+    workers = Workers(Tables(), [[]])
+    workers.start()
+    with pytest.raises(RuntimeError, match="start once"):
+        workers.start()
+    workers.stop()
+    workers.stop()
+    with pytest.raises(RuntimeError, match="start once"):
+        workers.start()
+
+
+def test_a_port_that_cannot_be_served_takes_no_place() -> None:
+    made = Engine(Tables())
+    reader, writer = os.pipe()
+    port = Port(fd=reader, kind=PortKind.TUN)
+    made.add_port(port)
+    with pytest.raises(PortError, match="already"):
+        made.add_port(port)
+    made.remove_port(port)
+    os.close(reader)
+    os.close(writer)
+    for _ in range(65):
+        with pytest.raises(PortError, match="open it again"):
+            made.add_port(port)
+
+
+def test_an_engine_does_not_run_without_a_way_to_stop_it() -> None:
+    with pytest.raises(ValueError, match="no descriptor"):
+        Engine(Tables()).run(-1)
