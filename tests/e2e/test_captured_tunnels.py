@@ -89,7 +89,7 @@ def away(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             away.mn.address(away["mar2"].pool)
             flowing(download)
             packets, _ = ended(process)
-        assert packets > 100
+        assert packets > 10  # segments travel in bundles
         yield away
         done = download.stop()
         assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
