@@ -33,7 +33,10 @@ cdef int create(Slab *slab, size_t octets, uint32_t limit, uint32_t link_offset)
         slab.mapping = NULL
         return -1
     slab.base = <uint8_t *>(((<uintptr_t>slab.mapping + STEP - 1) // STEP) * STEP)
-    madvise(slab.base, slab.reserved, MADV_HUGEPAGE)  # a wish: without it all works, slower
+    if slab.reserved > STEP:
+        # a wish: without it all works, slower. Not the first step: who has few entries must not wait, in the middle
+        # of a handover, while the kernel clears 2 MiB for the first of them
+        madvise(slab.base + STEP, slab.reserved - STEP, MADV_HUGEPAGE)
     if back(slab, 1) < 0:
         destroy(slab)
         return -1
