@@ -9,20 +9,22 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import reduce
 from operator import add, itemgetter
+from types import NoneType
 
 from engine import fast, model
 from engine.capture import SNAP, Record
-from engine.errors import NotCompiled, PortDown, PortError, UnknownTunnel
+from engine.errors import BadPacket, NotCompiled, PortDown, PortError, UnknownTunnel, expect
 from engine.ports import Port
 from engine.stats import Counters, Drop
 from engine.tables import Tables
 from engine.tunnels import Tunnel
 
 NOWHERE = bytes(16)  # local address of a TUN port
+LARGEST = 65600  # octets of a packet and of what lies behind its stated end, as in _fast/burst.pxd
 
 
 class Engine:
@@ -34,6 +36,7 @@ class Engine:
     """
 
     def __init__(self, tables: Tables, *, compiled: bool | None = None, clamp_mss: int = 0) -> None:
+        expect("no engine", tables, Tables)
         if compiled and not tables.compiled:
             raise NotCompiled("no compiled path", why="the tables are Python ones", cure="use compiled tables")
         if compiled is False and tables.compiled:
@@ -59,6 +62,7 @@ class Engine:
 
     def add_port(self, port: Port) -> None:
         """Serve port, and send by it. Raises PortError past 64 ports, for a port that is here already, or is closed."""
+        expect("cannot add port", port, Port)
         if port.fd in self._ports:
             raise PortError("cannot add port", where=str(port), why="this engine serves that descriptor already")
         if port.receives:
@@ -77,6 +81,7 @@ class Engine:
 
     def remove_port(self, port: Port) -> None:
         """Forget port, before it is closed. Nothing happens if it was not there."""
+        expect("cannot remove port", port, Port)
         if self._path.remove_port(port.fd):
             del self._ports[port.fd]
             with suppress(OSError):  # it is closed already
@@ -102,6 +107,7 @@ class Engine:
         While bursts follow each other closely it looks at every port for more, for 2 ms at most, before it returns.
         Raises PortDown when the descriptor is of no more use.
         """
+        expect("cannot serve", port, Port)
         taken = self._path.serve(port.fd)
         if taken < 0:
             raise _down(port, os.strerror(-taken))
@@ -110,29 +116,31 @@ class Engine:
     def run(self, stop: int) -> int | None:
         """Serve all ports until the descriptor stop is readable (None), or one is dead (its descriptor). No GIL.
 
-        Raises ValueError when stop is no descriptor: nothing would end it.
+        Raises ValueError when stop is no descriptor, OSError when it is closed: nothing would end it.
         """
-        os.fstat(stop) if stop >= 0 else _refuse_descriptor(stop)
+        expect("cannot run", stop, int)
+        if stop < 0:
+            raise ValueError(f"{stop} is no descriptor: the engine would never stop")
+        os.fstat(stop)
         dead = self._path.run(stop)
         return dead if dead >= 0 else None
 
     def encapsulate(self, packets: Sequence[bytes]) -> list[tuple[bytes, ...] | Drop]:
         """What packets from the TUN would become, in memory: whole outer packets; counted as if they had left.
 
-        Usually one outer packet each; bicast makes more.
+        Usually one outer packet each; bicast makes more. Raises BadPacket before any of them is wrapped.
         """
-        return [
-            Drop(answer) if isinstance(answer, int) else answer for answer in self._path.encapsulate(list(packets))
-        ]
+        answers = self._path.encapsulate(_checked(packets))
+        return [Drop(answer) if isinstance(answer, int) else answer for answer in answers]
 
     def decapsulate(self, packets: Sequence[bytes]) -> list[bytes | Drop]:
         """The packets inside whole outer packets that would reach the TUN; counted as if delivered.
 
-        Each is answered on its own: nothing is put in order or merged. Outer fragments are not put together.
+        Each is answered on its own: nothing is put in order or merged. Outer fragments are not put together. Raises
+        BadPacket before any of them is unwrapped.
         """
-        return [
-            Drop(answer) if isinstance(answer, int) else answer for answer in self._path.decapsulate(list(packets))
-        ]
+        answers = self._path.decapsulate(_checked(packets))
+        return [Drop(answer) if isinstance(answer, int) else answer for answer in answers]
 
     def rehearse(self, packets: Sequence[bytes], *, towards: bytes, rounds: int) -> None:
         """Encapsulate the first 256 packets again and again, results thrown away: the path alone, for the bench.
@@ -141,11 +149,11 @@ class Engine:
         """
         if not packets or len(towards) < 8:
             raise ValueError("a packet and a prefix of 8 octets at least")
-        self._path.rehearse(list(packets), towards, rounds)
+        self._path.rehearse(_checked(packets), towards, rounds)
 
     def rehearse_back(self, packets: Sequence[bytes], *, rounds: int) -> None:
         """Decapsulate the first 256 outer packets again and again, results thrown away."""
-        self._path.rehearse_back(list(packets), rounds)
+        self._path.rehearse_back(_checked(packets), rounds)
 
     def counters(self) -> Counters:
         """All counters of this engine."""
@@ -161,6 +169,7 @@ class Engine:
         handed over as one are one packet. May be called while another thread serves. Raises UnknownTunnel;
         NotCompiled: the model has no tap; RuntimeError: the tap is open.
         """
+        expect("no capture", tunnel, Tunnel, NoneType)
         if isinstance(self._path, model.Path):
             raise NotCompiled("no capture", why="the model has no tap", cure="build the compiled path: make build")
         if self._lost_before is not None:
@@ -206,6 +215,7 @@ class Workers:
         self.engines = [Engine(tables, clamp_mss=clamp_mss) for _ in ports]
         self._threads = []
         for number, (engine, own) in enumerate(zip(self.engines, ports, strict=True), 1):
+            expect("no worker", own, Iterable)
             for port in own:
                 engine.add_port(port)
             thread = threading.Thread(target=self._work, args=(engine, own), name=f"openmar-{number}", daemon=True)
@@ -260,8 +270,19 @@ class Workers:
                 self._on_down(_down(port, "it is gone"))
 
 
-def _refuse_descriptor(fd: int) -> None:
-    raise ValueError(f"{fd} is no descriptor: the engine would never stop")
+def _checked(packets: Iterable[bytes]) -> list[bytes]:
+    """All of them, looked at before the first is served: one that is no packet loses no answer of the others."""
+    expect("no packets", packets, Iterable)
+    listed = list(packets)
+    for number, packet in enumerate(listed):
+        if type(packet) is not bytes:
+            why, cure = f"it is of type {type(packet).__name__}", "give bytes"
+        elif len(packet) > LARGEST:
+            why, cure = f"it has {len(packet)} octets", f"a packet has {LARGEST} at most"
+        else:
+            continue
+        raise BadPacket("no such packet", where=f"number {number} of {len(listed)}", why=why, cure=cure)
+    return listed
 
 
 def _down(port: Port, why: str) -> PortDown:

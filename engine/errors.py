@@ -1,5 +1,9 @@
 """What can go wrong in the engine: EngineError and its kinds. Each says what, where, why, and the cure."""
 
+from __future__ import annotations
+
+import reprlib
+
 
 class EngineError(Exception):
     """Root of the engine's errors. One line of text, for people; nobody parses it."""
@@ -10,7 +14,15 @@ class EngineError(Exception):
         super().__init__(": ".join(part for part in (head, why) if part) + (f"; {cure}" if cure else ""))
 
 
-class UnknownPrefix(EngineError):  # noqa: N818 - the names say what happened, as in the standards
+class Misused(EngineError, TypeError):  # noqa: N818 - the names say what happened, as in the standards
+    """A call was given what it does not take, or there was to be a second of what there is one of."""
+
+
+class BadPacket(EngineError):  # noqa: N818
+    """No octets, or more than a packet can have."""
+
+
+class UnknownPrefix(EngineError):  # noqa: N818
     """The prefix is not in the tables."""
 
 
@@ -56,3 +68,11 @@ class AddressInUse(PortError):  # noqa: N818
 
 class AddressNotLocal(PortError):  # noqa: N818
     """No interface has that address (yet)."""
+
+
+def expect(what: str, value: object, *kinds: type) -> None:
+    """Raises Misused (what: could not be done) unless value is of one of these kinds."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        why = f"it is of type {type(value).__name__}"
+        raise Misused(what, where=reprlib.repr(value), why=why, cure=f"give {wanted}")

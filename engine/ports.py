@@ -13,7 +13,6 @@ import errno
 import fcntl
 import io
 import os
-import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from engine.errors import (
     NameInUse,
     NoRights,
     PortError,
+    expect,
 )
 from engine.offloads import (
     ALL,
@@ -46,7 +46,7 @@ from engine.offloads import (
     switch_on_tun,
     switch_on_udp,
 )
-from engine.tunnels import UDP_PORT
+from engine.tunnels import UDP_PORT, packed
 
 try:
     import pytun
@@ -60,6 +60,7 @@ IP_MTU_DISCOVER, IP_RECVERR, IP_RECVTOS, IP_PMTUDISC_DO = 10, 11, 13, 2  # linux
 IPV6_MTU_DISCOVER, IPV6_RECVERR, IPV6_FLOWINFO_SEND, IPV6_PMTUDISC_DO = 23, 25, 33, 2  # linux/in6.h
 BUFFER = 4 << 20  # octets, each direction: some milliseconds of small packets at full speed
 LEAST_MTU, MOST_MTU = 1280, 65535  # octets: RFC 8200 5, TUN driver
+MOST_NAME = 15  # octets: IFNAMSIZ (linux/if.h) without the zero behind it
 IPV4, IPV6, GRE = 4, 41, 47  # Assigned Internet Protocol Numbers
 VNET, SEND_ONLY = 1, 64  # flags of _fast/io.pxd, beside those of Offloads
 
@@ -114,9 +115,7 @@ class Port:
     @property
     def packed(self) -> bytes:
         """Local address, 16 octets: an IPv4 address as ::ffff:a.b.c.d, zeros of a TUN."""
-        if self.local is None:
-            return bytes(16)
-        return bytes(10) + b"\xff\xff" + self.local.packed if self.local.version == 4 else self.local.packed
+        return packed(self.local) if self.local else bytes(16)
 
     def close(self) -> None:
         """Close the descriptor; remove the port from its engine first."""
@@ -168,6 +167,11 @@ def open_tun(name: str, *, mtu: int, offloads: Offloads = ALL) -> Port:
     mtu (octets) is only noted: links are set up through netlink, elsewhere. All queues of a device must ask for the
     same offloads: the device has one set. Raises DeviceMissing, NoRights, NameInUse, PortError.
     """
+    expect("cannot open TUN", name, str)
+    expect("cannot open TUN", mtu, int)
+    if "\0" in name or len(name.encode()) > MOST_NAME:
+        why = f"a device name has {MOST_NAME} octets at most (IFNAMSIZ), none of them zero"
+        raise PortError("cannot open TUN", where=name, why=why, cure="choose another name")
     if not LEAST_MTU <= mtu <= MOST_MTU:
         raise PortError("cannot open TUN", where=name, why=f"MTU {mtu} is not in {LEAST_MTU}..{MOST_MTU}")
     create = _create_with_pytun if pytun else _create_tun
@@ -192,19 +196,9 @@ def open_tun(name: str, *, mtu: int, offloads: Offloads = ALL) -> Port:
     return Port(fd=fd, kind=PortKind.TUN, name=actual, mtu=mtu, offloads=given, virtio=virtio, owner=owner)
 
 
-def watch(port: Port) -> select.epoll:
-    """What a loop should watch in place of port: readable when packets or errors wait. Close it before port.
-
-    An ICMP error waiting on a socket is an error condition of its descriptor, and uvloop lets go of such a descriptor
-    for good. A descriptor that watches another is only ever readable.
-    """
-    watcher = select.epoll()
-    watcher.register(port.fd, select.EPOLLIN)
-    return watcher
-
-
 def _make_socket(kind: PortKind, local: AnyAddress, style: int, protocol: int) -> socket.socket:
     """A socket with what all of an underlay have."""
+    expect(f"cannot open {kind.name} socket", local, IPv6Address, IPv4Address)
     family = socket.AF_INET6 if local.version == 6 else socket.AF_INET
     try:
         sock = socket.socket(family, style, protocol)  # close-on-exec by PEP 446
@@ -275,8 +269,6 @@ def _create_with_pytun(name: str, flags: int) -> tuple[int, str, Owner]:
 
 
 def _create_tun(name: str, flags: int) -> tuple[int, str, Owner]:
-    if len(name.encode()) > 15:
-        raise OSError(errno.EINVAL, "a device name has 15 octets at most")
     file = io.FileIO(TUN_DEVICE, "r+")
     try:
         answer = fcntl.ioctl(file, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, TypeAlias
 
 from engine.errors import EngineError
+from engine.tunnels import packed
 
 Numbers: TypeAlias = tuple[int, int]  # from, to; both belong to it
 Addresses: TypeAlias = tuple[IPv6Address, IPv6Address] | tuple[IPv4Address, IPv4Address]
@@ -55,6 +57,10 @@ SPREADS = {Spread.PER_FLOW: 1, Spread.PER_PACKET: 2, Spread.BICAST: 3}  # 0: dis
 NOTHING, LABELS, BIDS = range(3)  # what the wanted numbers of a packed rule are
 
 
+def _within(numbers: Sequence[int], most: int) -> bool:
+    return all(isinstance(number, int) and 0 <= number <= most for number in numbers)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficSelector:
     """A set of packets by their headers: a binary traffic selector (RFC 6088 3.1, 3.2). Raises BadRule.
@@ -86,13 +92,13 @@ class TrafficSelector:
         ends = getattr(self, name)
         if ends is None:
             return
-        if len(ends) != 2:
+        if not isinstance(ends, tuple | list) or len(ends) != 2:
             raise BadRule("no such selector", where=name, why="a range has two ends")
         low, high = ends
         if name in ("source", "destination"):
-            if low.version != self.family or high.version != self.family:
+            if any(getattr(end, "version", None) != self.family for end in ends):
                 raise BadRule("no such selector", where=name, why=f"not addresses of IPv{self.family}")
-        elif not 0 <= low <= most or not 0 <= high <= most:
+        elif not _within(ends, most):
             raise BadRule("no such selector", where=name, why=f"{low} to {high} is not within 0 to {most}")
         if low > high:
             raise BadRule("no such selector", where=name, why=f"{low} is behind {high}")
@@ -134,9 +140,11 @@ class Steer:
 
     def _check(self, name: str, count: int, most: int) -> None:
         numbers = getattr(self, name)
+        if not isinstance(numbers, tuple | list):
+            raise BadRule("no such action", where=name, why=f"{numbers!r} is no tuple of numbers")
         if len(numbers) > count:
             raise BadRule("no such action", where=name, why=f"more than {count}")
-        if any(not 0 <= number <= most for number in numbers):
+        if not _within(numbers, most):
             raise BadRule("no such action", where=name, why=f"not within 0 to {most}")
 
 
@@ -206,7 +214,5 @@ def pack(rule: FlowRule) -> bytes:
 
 
 def _packed_addresses(ends: Addresses | None) -> list[bytes]:
-    """16 octets each; an IPv4 address as ::ffff:a.b.c.d."""
-    if ends is None:
-        return [bytes(16), bytes(16)]
-    return [end.packed if end.version == 6 else bytes(10) + b"\xff\xff" + end.packed for end in ends]
+    """16 octets each."""
+    return [bytes(16), bytes(16)] if ends is None else [packed(end) for end in ends]

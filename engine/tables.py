@@ -13,24 +13,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from operator import itemgetter
-from typing import TYPE_CHECKING, TypeAlias, overload
+from types import NoneType
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar, overload
 from weakref import WeakValueDictionary
 
 from engine import fast
-from engine.errors import BadBundle, BadTunnel, NotCompiled, UnknownPrefix, UnknownTunnel
+from engine.errors import BadBundle, BadTunnel, Misused, NotCompiled, UnknownPrefix, UnknownTunnel, expect
 from engine.model import tables as model
+from engine.rules import FlowRule
 from engine.stats import TunnelStats
 from engine.tunnels import MAPPED, STATES, Tunnel, TunnelState
 
 if TYPE_CHECKING:
     from engine._fast.queues import Queues as FastQueues
-    from engine.rules import FlowRule
 
 Prefix: TypeAlias = IPv6Network | IPv4Network
+Thing = TypeVar("Thing")
 
 MOST_PATHS = 16  # of a bundle, as in _fast/bundles.pxd
 MOST_RULES = 4096  # of a policy, as in _fast/rules.pxd
 MOST_EARLY = 65536  # packets of a reorder group, as in _fast/reorder.pxd
+MOST_MTU = 65575  # octets: an IPv6 header, and what its 16 bits of length can say
 IPV6, IPV4 = 6 << 8, 4 << 8  # kind of a prefix: one of these | its length, as in _fast/prefixes.pxd
 
 
@@ -58,16 +61,27 @@ class Path:
     weight: int = 1  # 1 to 65535; shares of the traffic are as the weights
 
     def __post_init__(self) -> None:
+        expect("no such path", self.tunnel, Tunnel)
         for name, value, low, high in (
             ("BID", self.bid, 1, 254),
             ("label", self.label, 0, 255),
             ("weight", self.weight, 1, 65535),
         ):
-            if not low <= value <= high:
+            if not isinstance(value, int) or not low <= value <= high:
                 raise BadBundle("no such path", where=str(self.tunnel), why=f"{name} {value} is not {low} to {high}")
 
 
-class Bundle:
+class Unique:
+    """What stands for an entry of the tables, and gives it back once: there is no second one."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        """Of copy and pickle. Raises Misused."""
+        raise Misused("cannot copy", where=repr(self), why="it would be given back twice", cure="share the object")
+
+
+class Bundle(Unique):
     """Paths that prefixes can be bound to together: made by Tables.bundle, changed by Tables.change.
 
     It goes when neither this object nor a prefix needs it any more.
@@ -90,7 +104,7 @@ class Bundle:
         return f"<Bundle {self.number}: {', '.join(f'BID {path.bid} {path.tunnel}' for path in self.paths)}>"
 
 
-class Policy:
+class Policy(Unique):
     """Flow rules that prefixes can be bound with: made by Tables.policy, changed by Tables.change.
 
     It goes when neither this object nor a prefix needs it any more.
@@ -133,7 +147,7 @@ class HeldStats:
     expired: int
 
 
-class ReorderGroup:
+class ReorderGroup(Unique):
     """Tunnels whose packets carry one sequence of numbers (RFC 2890 2.2). Made by Tables.reorder; ends with close()."""
 
     __slots__ = ("_closed", "_queues", "number", "tunnels")
@@ -229,8 +243,10 @@ class Tables:
         are full (16 million prefixes, 1 million tunnels): then nothing has changed.
         """
         network, kind = _octets(prefix)
-        target = to if isinstance(to, Tunnel) else self._number(to)
-        self.storage.bind(network, kind, NUMBERS[side], target, self._number(policy) if policy is not None else 0)
+        expect("cannot bind", side, Side)
+        target = to if isinstance(to, Tunnel) else self._number(to, Tunnel, Bundle)
+        rules = 0 if policy is None else self._number(policy, Policy)
+        self.storage.bind(network, kind, NUMBERS[side], target, rules)
         pace = self._paces.pop((network, kind), None)
         if pace is not None and self._queues is not None:
             self._queues.release(network, kind, pace)
@@ -241,6 +257,7 @@ class Tables:
         What comes for it waits in a buffer until the next bind, and goes on then, in order, before what comes later;
         without a buffer it dies of NODE_AWAY. Raises NotCompiled: the model keeps no packets.
         """
+        expect("cannot hold", buffer, HoldBuffer, NoneType)
         network, kind = _octets(prefix)
         if buffer is None:
             self.storage.hold(network, kind)
@@ -336,7 +353,7 @@ class Tables:
 
         Rules that stay go on counting.
         """
-        number = self._number(what)
+        number = self._number(what, Bundle, Policy)
         if isinstance(what, Bundle):
             self.storage.change_bundle(number, _rows(new))  # type: ignore[arg-type]
         else:
@@ -372,30 +389,32 @@ class Tables:
     def state(self, tunnel: Tunnel) -> TunnelState:
         """What set_state said of it; UP until then. Raises UnknownTunnel."""
         try:
-            return STATE_OF[self.storage.state_of(tunnel.key)]
+            return STATE_OF[self.storage.state_of(_key(tunnel))]
         except KeyError:
             raise _unknown(tunnel) from None
 
     def set_state(self, tunnel: Tunnel, state: TunnelState) -> None:
         """Whether packets may go into the tunnel; bundles go by it from the next burst on. Raises UnknownTunnel."""
-        if not isinstance(state, TunnelState):
-            raise ValueError(f"{state!r} is no TunnelState")
+        expect("no such state", state, TunnelState)
         try:
-            self.storage.set_state(tunnel.key, STATES[state])
+            self.storage.set_state(_key(tunnel), STATES[state])
         except KeyError:
             raise _unknown(tunnel) from None
 
     def mtu(self, tunnel: Tunnel) -> int | None:
         """Octets of the largest inner packet, as learned or set; None: nobody knows. Raises UnknownTunnel."""
         try:
-            return self.storage.mtu_of(tunnel.key) or None
+            return self.storage.mtu_of(_key(tunnel)) or None
         except KeyError:
             raise _unknown(tunnel) from None
 
     def set_mtu(self, tunnel: Tunnel, mtu: int | None) -> None:
-        """Octets of the largest inner packet, until something else is learned. Raises UnknownTunnel."""
+        """Octets of the largest inner packet, until something else is learned. Raises BadTunnel, UnknownTunnel."""
+        expect("cannot set MTU", mtu, int, NoneType)
+        if not 0 <= (mtu or 0) <= MOST_MTU:
+            raise BadTunnel("cannot set MTU", where=str(tunnel), why=f"{mtu} is not 0 (not known) to {MOST_MTU}")
         try:
-            self.storage.set_mtu(tunnel.key, mtu or 0)
+            self.storage.set_mtu(_key(tunnel), mtu or 0)
         except KeyError:
             raise _unknown(tunnel) from None
 
@@ -404,9 +423,9 @@ class Tables:
 
         Returns the tunnel as it is from here on. Raises UnknownTunnel; BadTunnel: another one has that port.
         """
-        moved = replace(tunnel, port=port)
+        key, moved = _key(tunnel), replace(tunnel, port=port)
         try:
-            done = self.storage.follow(tunnel.key, port, moved)
+            done = self.storage.follow(key, port, moved)
         except KeyError:
             raise _unknown(tunnel) from None
         if not done:
@@ -415,7 +434,8 @@ class Tables:
 
     # --- inside ---
 
-    def _number(self, handle: Bundle | Policy) -> int:
+    def _number(self, handle: Bundle | Policy, *kinds: type) -> int:
+        expect("not to be bound or changed", handle, *kinds)
         if handle.storage is not self.storage:
             raise BadBundle("not of these tables", where=repr(handle))
         return handle.number
@@ -447,6 +467,7 @@ class Tables:
 
 def _octets(prefix: Prefix) -> tuple[bytes, int]:
     """Network address (16 octets) and kind."""
+    expect("no such prefix", prefix, IPv6Network, IPv4Network)
     packed = prefix.network_address.packed
     if len(packed) == 16:
         return packed, IPV6 | prefix.prefixlen
@@ -458,8 +479,21 @@ def _prefix(network: bytes, kind: int) -> Prefix:
     return IPv6Network((network, length)) if kind & IPV6 == IPV6 else IPv4Network((IPv4Address(network[12:]), length))
 
 
+def _key(tunnel: Tunnel) -> bytes:
+    expect("no such tunnel", tunnel, Tunnel)
+    return tunnel.key
+
+
+def _listed(what: str, things: Iterable[Thing], kind: type) -> list[Thing]:
+    expect(what, things, Iterable)
+    listed = list(things)
+    for thing in listed:
+        expect(what, thing, kind)
+    return listed
+
+
 def _rows(paths: Iterable[Path]) -> list[model.PathRow]:
-    rows = [(path.tunnel, path.bid, path.label, path.weight) for path in paths]
+    rows = [(path.tunnel, path.bid, path.label, path.weight) for path in _listed("no such bundle", paths, Path)]
     if not 1 <= len(rows) <= MOST_PATHS:
         raise BadBundle("no such bundle", why=f"{len(rows)} paths: it has 1 to {MOST_PATHS}")
     if len({bid for _, bid, _, _ in rows}) < len(rows):
@@ -468,7 +502,7 @@ def _rows(paths: Iterable[Path]) -> list[model.PathRow]:
 
 
 def _checked_rules(rules: Iterable[FlowRule]) -> list[FlowRule]:
-    listed = list(rules)
+    listed = _listed("no such policy", rules, FlowRule)
     if len(listed) > MOST_RULES:
         raise BadBundle("no such policy", why=f"{len(listed)} rules: it has {MOST_RULES} at most")
     return listed

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from engine.errors import BadTunnel
+from engine.errors import BadTunnel, expect
 
 UDP_PORT = 5437  # where both ends of a tunnel over UDP listen, RFC 5844 4.1
 HOP_LIMIT = 64  # of outer headers, RFC 2473 6.3: the default of the Assigned Numbers
@@ -58,6 +58,11 @@ class Tunnel:
     traits: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        expect("no such tunnel", self.encapsulation, Encapsulation)
+        for address in (self.local, self.remote):
+            expect("no such tunnel", address, IPv6Address, IPv4Address)
+        for number in (self.port, self.key_in or 0, self.key_out or 0):
+            expect("no such tunnel", number, int)
         why = _fault(self)
         if why:
             raise BadTunnel("no such tunnel", where=str(self), why=why)

@@ -37,6 +37,7 @@ class Packets:
 
     def open(self, local: IPv6Address, *, mtu: int) -> None:
         """Open the ports of all workers; tunnels begin at local. mtu: octets of the TUN. Raises EngineError."""
+        self._mtu = mtu
         for number in range(max(1, self._config.workers)):
             self._ports.append(self._open_worker(local, mtu, first=number == 0))
 
@@ -110,7 +111,6 @@ class Packets:
 
     def _open_worker(self, local: IPv6Address, mtu: int, *, first: bool) -> tuple[Port, ...]:
         config = self._config
-        self._mtu = mtu
         offloads = config.offloads if self.compiled else engine.offloads.NONE
         ports = [engine.open_tun(config.tun, mtu=mtu, offloads=offloads)]
         try:

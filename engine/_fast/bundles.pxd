@@ -51,9 +51,9 @@ cdef inline const Members *members(const Bundles *bundles, uint32_t index) noexc
     return <const Members *>load_pointer(&at(bundles, index).members)
 
 
-cdef inline uint32_t next_sequence(const Bundles *bundles, uint32_t index) noexcept nogil:
-    """The number of one more packet that is spread over the bundle; copies of it share the number."""
-    return fetch_add32(&at(bundles, index).sequence, 1)
+cdef inline uint32_t next_sequence(const Bundles *bundles, uint32_t index, uint32_t count) noexcept nogil:
+    """The first number of so many packets that are spread over the bundle; copies of one share its number."""
+    return fetch_add32(&at(bundles, index).sequence, count)
 
 
 cdef int create(Bundles *bundles) noexcept nogil                     # -1: no memory

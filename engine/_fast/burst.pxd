@@ -45,7 +45,7 @@ cdef struct Burst:
     uint32_t binding[WIDTH]              # index in Prefixes
     uint32_t tunnel[WIDTH]               # index in Tunnels
     uint8_t traffic_class[WIDTH]         # outer: as it arrived, or as it will leave
-    uint32_t sequence[WIDTH]             # GRE sequence number as it arrived
+    uint32_t sequence[WIDTH]             # GRE sequence number: as it arrived, or as it will leave
     uint8_t sequenced[WIDTH]             # it carried one
 
 cdef Burst *allocate() noexcept nogil

@@ -80,7 +80,7 @@ cdef struct FirstFragment:   # what later fragments are told by; 112 octets
 
 cdef struct Fragments:       # of one worker
     FirstFragment *entries   # FRAGMENT_SETS x FRAGMENT_WAYS
-    uint32_t clock           # 0.1 s: of the State, set at the beginning of a burst
+    uint32_t clock           # 0.1 s: tables.clock_of the time when the burst began
     uint32_t arrived         # first fragments so far
     uint8_t odd[WIDTH]       # packet i is not plain TCP or UDP: header[i] says what it is
     Headers header[WIDTH]

@@ -27,6 +27,8 @@ cdef enum:
     UDP_HEADER = 8           # octets
     GRE_HEADER = 4           # octets, without optional fields
     UDP_PORT = 5437          # of a tunnel over UDP (RFC 5844 4.1)
+    LEAST_MTU6 = 1280        # octets every IPv6 path carries (RFC 8200 5)
+    DONT_FRAGMENT = 0x4000   # IPv4: flags and fragment offset
 
 cdef enum:                   # Assigned Internet Protocol Numbers
     PROTO_HOPOPTS = 0
@@ -145,6 +147,21 @@ cdef inline uint32_t flow_label(const uint8_t *packet) noexcept nogil:
 
 cdef inline uint8_t get_ecn(const uint8_t *packet) noexcept nogil:
     return traffic_class(packet) & 3
+
+
+cdef inline bint may_fragment(const uint8_t *packet, uint32_t length) noexcept nogil:
+    """A packet of that length may travel in outer fragments where a tunnel or its path is too small for it whole.
+
+    IPv6 of 1280 octets at most (RFC 2473 7.1, RFC 4213 3.2, RFC 7676 3.3), IPv4 without DF (RFC 2473 7.2).
+    """
+    if version(packet) == 4:
+        return (load16(packet + 6) & DONT_FRAGMENT) == 0
+    return length <= LEAST_MTU6
+
+
+cdef inline uint32_t gre_options(uint16_t flags) noexcept nogil:
+    """Octets of a GRE header behind the first four."""
+    return 4 * (<uint32_t>((flags & GRE_CHECKSUM) != 0) + ((flags & GRE_KEY) != 0) + ((flags & GRE_SEQUENCE) != 0))
 
 
 cdef inline bint stays_on_link(Address address) noexcept nogil:

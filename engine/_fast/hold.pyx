@@ -8,8 +8,8 @@ from engine._fast.kernel cimport (
     pthread_mutex_unlock, sched_yield, store32_release, store8_relaxed,
 )
 from engine._fast.waiting cimport (
-    MOST_QUEUES, NEVER, ORDINARY, SMALL, copy, create_blocks, create_deadlines, destroy_blocks, destroy_deadlines,
-    earliest, forget, give_back, look_at, next_due, octets,
+    MOST_QUEUES, NEVER, ORDINARY, SMALL, Turns, claim, copy, create_blocks, create_deadlines, destroy_blocks,
+    destroy_deadlines, earliest, forget, give_back, look_at, next_due, octets, turn_of,
 )
 
 cdef enum:
@@ -262,7 +262,7 @@ cdef Block *take(Holds *holds, uint32_t index, Turn *turn, uint64_t now) noexcep
     pthread_mutex_lock(&hold.lock)
     if hold.phase == DRAINING:
         expire(holds, hold, turn, now)
-        if hold.first != NULL and hold.next <= now and claim(hold, index, turn):
+        if hold.first != NULL and hold.next <= now and claim(&hold.owner, index, turn):
             block = pop(hold)
             block.next = hold.taken
             hold.taken = block
@@ -294,14 +294,6 @@ cdef bint put_back(Holds *holds, uint32_t index, uint32_t count) noexcept nogil:
             count -= 1
     pthread_mutex_unlock(&hold.lock)
     return open
-
-
-cdef inline bint claim(Hold *hold, uint32_t index, Turn *turn) noexcept nogil:
-    if hold.owner == 0 and turn.count < MOST_QUEUES:
-        hold.owner = turn.worker
-        turn.queue[turn.count] = index
-        turn.count += 1
-    return hold.owner == turn.worker
 
 
 cdef inline void pay(Hold *hold, uint32_t length, uint64_t now) noexcept nogil:
@@ -375,31 +367,23 @@ cdef class Holding:
         if self.holds.holds != NULL:
             destroy(&self.holds)
 
-    cdef Turns turn(self, uint32_t worker):
-        cdef Turns turns
-        if worker not in self.turns:
-            turns = Turns()
-            turns.turn.worker = worker
-            self.turns[worker] = turns
-        return self.turns[worker]
-
     def put(self, bytes packet not None, uint64_t now):
-        cdef Turns turns = self.turn(0xFFFF)
-        return put(&self.holds, self.index, &turns.turn, <const uint8_t *><const char *>packet,
+        cdef Turn *turn = turn_of(self.turns, 0xFFFF)
+        return put(&self.holds, self.index, turn, <const uint8_t *><const char *>packet,
                    <uint32_t>len(packet), NULL, now)
 
     def take(self, uint32_t worker, uint64_t now):
-        cdef Turns turns = self.turn(worker)
-        cdef Block *block = take(&self.holds, self.index, &turns.turn, now)
+        cdef Turn *turn = turn_of(self.turns, worker)
+        cdef Block *block = take(&self.holds, self.index, turn, now)
         return None if block == NULL else (<const char *>octets(block))[:block.length]
 
     def leave(self, uint32_t worker):
-        cdef Turns turns = self.turn(worker)
-        leave(&self.holds, &turns.turn)
+        cdef Turn *turn = turn_of(self.turns, worker)
+        leave(&self.holds, turn)
 
     def expire(self, uint64_t now):
-        cdef Turns turns = self.turn(0xFFFF)
-        return due(&self.holds, &turns.turn, now) == self.index
+        cdef Turn *turn = turn_of(self.turns, 0xFFFF)
+        return due(&self.holds, turn, now) == self.index
 
     def release(self, uint64_t pace, uint64_t now):
         release(&self.holds, self.index, pace, now)
@@ -408,9 +392,9 @@ cdef class Holding:
         hold_again(&self.holds, self.index)
 
     def end(self):
-        cdef Turns turns = self.turn(0xFFFE)
-        end(&self.holds, self.index, &turns.turn)
-        return turns.turn.lost
+        cdef Turn *turn = turn_of(self.turns, 0xFFFE)
+        end(&self.holds, self.index, turn)
+        return turn.lost
 
     def another(self):
         """The index of another hold."""
@@ -418,12 +402,12 @@ cdef class Holding:
 
     def feed(self, uint32_t packets):
         """As a worker without the GIL: put packets, log those that go directly. Packets that were dropped."""
-        cdef Turns turns = self.turn(0xFFFF)
+        cdef Turn *turn = turn_of(self.turns, 0xFFFF)
         cdef uint32_t number, dropped = 0
         cdef uint8_t verdict
         with nogil:
             for number in range(packets):
-                verdict = put(&self.holds, self.index, &turns.turn, <const uint8_t *>&number, 4, NULL, 0)
+                verdict = put(&self.holds, self.index, turn, <const uint8_t *>&number, 4, NULL, 0)
                 if verdict == DIRECT:
                     self.log[fetch_add32(&self.logged, 1)] = number
                 elif verdict == FULL:
@@ -436,18 +420,18 @@ cdef class Holding:
 
     def drain(self, uint32_t worker, uint32_t burst):
         """As a worker without the GIL: log what is released, until it is finished and nothing waits."""
-        cdef Turns turns = self.turn(worker)
+        cdef Turn *turn = turn_of(self.turns, worker)
         cdef Block *block
         cdef uint32_t i
         with nogil:
             while load32_acquire(&self.finished) == 0 or earliest(&self.holds.deadlines) != NEVER:
-                if due(&self.holds, &turns.turn, 0):
+                if due(&self.holds, turn, 0):
                     for i in range(burst):
-                        block = take(&self.holds, self.index, &turns.turn, 0)
+                        block = take(&self.holds, self.index, turn, 0)
                         if block == NULL:
                             break
                         self.log[fetch_add32(&self.logged, 1)] = (<uint32_t *>octets(block))[0]
-                    leave(&self.holds, &turns.turn)
+                    leave(&self.holds, turn)
                 else:
                     sched_yield()
 
@@ -485,7 +469,3 @@ cdef class Holding:
         """Octets of copies that exist, spare ones not counted."""
         cdef Blocks *blocks = &self.holds.blocks
         return blocks.octets - blocks.spares[0] * <uint64_t>SMALL - blocks.spares[1] * <uint64_t>ORDINARY
-
-
-cdef class Turns:
-    cdef Turn turn

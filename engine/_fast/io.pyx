@@ -8,7 +8,7 @@ from engine._fast cimport burst as bursts
 from engine._fast.burst cimport ARENA, GSO_NONE, LARGEST, WIDTH, clear
 from engine._fast.drops cimport ALIVE, Drop
 from engine._fast.headers cimport (
-    IP4_HEADER, Address, load16, load32, load_address, load_address4, store32, store_address, version,
+    IP4_HEADER, Address, load32, load_address, load_address4, may_fragment, store32, store_address,
 )
 from engine._fast.kernel cimport (
     AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, EACCES, EAGAIN, ECONNREFUSED,
@@ -43,8 +43,6 @@ cdef enum:
     VIRTIO_HEADER = 10       # octets
     NEEDS_CHECKSUM = 1       # flag in it: checksum_start and checksum_offset count
     TRIES = 4                # calls that may fail of old errors before we believe there is nothing to read
-    LEAST_IPV6 = 1280        # octets every IPv6 path carries (RFC 8200 5)
-    DONT_FRAGMENT = 0x4000   # IPv4 flags
 
 cdef enum:                   # struct sock_extended_err (linux/errqueue.h): octets from its begin
     ERROR_ORIGIN = 4
@@ -531,7 +529,7 @@ cdef void send_singly(Outbox *outbox, Port *port, uint32_t k, int fault) noexcep
         datagram = &outbox.datagram[at]
         header.msg_iov = datagram.part
         header.msg_iovlen = 2 if datagram.part[1].iov_len else 1
-        if datagram.size >= too_big and not may_fragment(datagram):
+        if datagram.size >= too_big and not has_fragmentable(datagram):
             reason = Drop.TOO_BIG
         else:
             reason = send_one(port, header, datagram, &whole)
@@ -561,7 +559,7 @@ cdef uint8_t send_one(Port *port, msghdr *header, const Datagram *datagram, bint
         port.troubled = True
         if fault == EMSGSIZE:
             whole[0] = False
-            if may_fragment(datagram):
+            if has_fragmentable(datagram):
                 return send_in_fragments(port, header)
         if attempt == 1:
             break
@@ -570,11 +568,8 @@ cdef uint8_t send_one(Port *port, msghdr *header, const Datagram *datagram, bint
     return Drop.TOO_BIG if fault == EMSGSIZE else Drop.UNDERLAY_ERROR
 
 
-cdef bint may_fragment(const Datagram *datagram) noexcept nogil:
-    """May the outer packet travel in fragments when the path is too small?
-
-    IPv6 of 1280 octets at most (RFC 2473 7.1, RFC 4213 3.2, RFC 7676 3.3), IPv4 without DF (RFC 2473 7.2).
-    """
+cdef bint has_fragmentable(const Datagram *datagram) noexcept nogil:
+    """The packet inside may travel in outer fragments; what is too short to say no may, too."""
     cdef const uint8_t *inner
     if datagram.shim_length != 0 and datagram.part[0].iov_len == datagram.shim_length:
         inner = <const uint8_t *>datagram.part[1].iov_base
@@ -582,9 +577,7 @@ cdef bint may_fragment(const Datagram *datagram) noexcept nogil:
         inner = <const uint8_t *>datagram.part[0].iov_base + datagram.shim_length
     if datagram.size < <uint32_t>datagram.shim_length + IP4_HEADER:
         return True
-    if version(inner) == 4:
-        return load16(inner + 6) & DONT_FRAGMENT == 0
-    return datagram.size - datagram.shim_length <= LEAST_IPV6
+    return may_fragment(inner, datagram.size - datagram.shim_length)
 
 
 cdef uint8_t send_in_fragments(Port *port, msghdr *header) noexcept nogil:

@@ -51,7 +51,6 @@ cdef struct Segments:
 
 cdef uint8_t begin(Segments *segments, const Burst *burst, uint32_t i) noexcept nogil
 cdef bint advance(Segments *segments) noexcept nogil
-cdef void finish_checksums(Burst *burst) noexcept nogil                 # of all living packets but gso ones
 cdef uint8_t finish_checksum(Burst *burst, uint32_t i) noexcept nogil   # of one that has an offset; Drop or ALIVE
 
 cdef enum:

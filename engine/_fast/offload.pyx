@@ -12,8 +12,8 @@ from engine._fast cimport checksum
 from engine._fast.burst cimport GSO_ECN, GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP_L4, WIDTH
 from engine._fast.drops cimport ALIVE, Drop
 from engine._fast.headers cimport (
-    IP4_HEADER, IP6_HEADER, PROTO_DSTOPTS, PROTO_HOPOPTS, PROTO_ROUTING, PROTO_TCP, PROTO_UDP, UDP_HEADER, load16,
-    load32, payload_length, store16, store32, version,
+    DONT_FRAGMENT, IP4_HEADER, IP6_HEADER, PROTO_DSTOPTS, PROTO_HOPOPTS, PROTO_ROUTING, PROTO_TCP, PROTO_UDP,
+    UDP_HEADER, load16, load32, payload_length, store16, store32, version,
 )
 from engine._fast.kernel cimport htobe32
 
@@ -26,7 +26,6 @@ cdef enum:
     URG = 0x20
     CWR = 0x80
     FRAGMENT = 0x3FFF        # IPv4: more fragments, or an offset
-    DONT_FRAGMENT = 0x4000
     TCP_CHECKSUM = 16        # octets from the TCP header
     UDP_CHECKSUM = 6         # octets from the UDP header
     NEEDS_CHECKSUM = 1       # VIRTIO_NET_HDR_F_NEEDS_CSUM
@@ -176,14 +175,6 @@ cdef inline void add_checksum(Segments *segments, uint8_t *transport, uint8_t *f
     if value == 0 and segments.protocol == PROTO_UDP:
         value = 0xFFFF                                    # 0 says "none" (RFC 768)
     checksum.store(field, value)
-
-
-cdef void finish_checksums(Burst *burst) noexcept nogil:
-    """Write the checksum of each packet of a burst that the kernel left to us; those of segments come with begin."""
-    cdef uint32_t i
-    for i in range(burst.count):
-        if burst.checksum_offset[i] != 0 and burst.drop[i] == ALIVE and burst.gso[i] == GSO_NONE:
-            burst.drop[i] = finish_checksum(burst, i)
 
 
 cdef uint8_t finish_checksum(Burst *burst, uint32_t i) noexcept nogil:
@@ -603,11 +594,12 @@ def split_packet(packet: bytes, gso: int, segment: int, checksum_start: int = 0,
 def finish_packet(packet: bytes, checksum_start: int, checksum_offset: int) -> object:
     """The packet with its checksum finished; or the Drop (int)."""
     cdef Burst *burst = burst_of([packet], None)
+    cdef uint8_t fault
     try:
         burst.checksum_start[0], burst.checksum_offset[0] = checksum_start, checksum_offset
-        finish_checksums(burst)
-        if burst.drop[0] != ALIVE:
-            return int(burst.drop[0])
+        fault = finish_checksum(burst, 0) if checksum_offset else ALIVE
+        if fault != ALIVE:
+            return int(fault)
         return (<const char *>burst.packet[0])[:burst.length[0]]
     finally:
         free_burst(burst)

@@ -27,6 +27,8 @@ cdef struct Arrivals:        # where the packets of a burst came from: what reco
     uint32_t key[WIDTH]      # GRE
     uint8_t keyed[WIDTH]     # it has a key
 
+ctypedef uint8_t (*Strip)(Burst *burst, uint32_t i, Arrivals *arrivals) noexcept nogil
+
 cdef void add_udp_checksum(uint8_t *into, uint32_t ip, const uint8_t *packet, uint32_t length) noexcept nogil
 cdef uint8_t strip_gre(Burst *burst, uint32_t i, Arrivals *arrivals) noexcept nogil
 cdef uint8_t strip(Burst *burst, uint32_t i, Arrivals *arrivals) noexcept nogil

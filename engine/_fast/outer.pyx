@@ -9,14 +9,13 @@ from engine._fast cimport checksum
 from engine._fast.drops cimport ALIVE, Drop
 from engine._fast.headers cimport (
     GRE_CHECKSUM, GRE_HEADER, GRE_IPV4, GRE_IPV6, GRE_KEY, GRE_ROUTING, GRE_SEQUENCE, IP4_HEADER, IP6_HEADER,
-    PROTO_DSTOPTS, PROTO_GRE, PROTO_IPV4, PROTO_IPV6, PROTO_UDP, UDP_HEADER, UDP_PORT, load16, load32, load_address,
-    load_address4, payload_length, store16, store32, store_address, traffic_class, version,
+    PROTO_DSTOPTS, PROTO_GRE, PROTO_IPV4, PROTO_IPV6, PROTO_UDP, UDP_HEADER, UDP_PORT, gre_options, load16, load32,
+    load_address, load_address4, payload_length, store16, store32, store_address, traffic_class, version,
 )
 from engine._fast.tunnels cimport GRE, HAS_KEY_OUT, IP, SEQUENCED, UDP
 
 cdef enum:
     MUST_BE_ZERO = 0x0C07    # of the GRE flags: reserved bits 4 and 5 (RFC 2784 2.3), version
-    DONT_FRAGMENT = 0x4000
     FRAGMENT = 0x3FFF        # IPv4: more fragments, or an offset
     OPTION_ACTION = 0xC0     # IPv6 option type: what to do when it is not known (RFC 8200 4.2)
 
@@ -70,8 +69,7 @@ cdef uint8_t strip_gre(Burst *burst, uint32_t i, Arrivals *arrivals) noexcept no
         return Drop.BAD_HEADER
     if kind != GRE_IPV4 and kind != GRE_IPV6:
         return Drop.NOT_IP
-    if length < <uint32_t>GRE_HEADER + 4 * (
-            <uint32_t>((flags & GRE_CHECKSUM) != 0) + ((flags & GRE_KEY) != 0) + ((flags & GRE_SEQUENCE) != 0)):
+    if length < GRE_HEADER + gre_options(flags):
         return Drop.TRUNCATED
     if flags & GRE_CHECKSUM:                              # RFC 2784 2.2: we send none, and verify those of others
         if checksum.finish(checksum.add(octets, length, 0)) != 0:

@@ -17,26 +17,25 @@ from engine._fast.burst cimport ARENA, GSO_NONE, LARGEST
 from engine._fast.chains cimport Heads
 from engine._fast.drops cimport ALIVE, KEPT, Drop
 from engine._fast.headers cimport (
-    CE, ECT_0, ECT_1, IP4_HEADER, IP6_HEADER, NOT_ECT, PROTO_TCP, UDP_HEADER, Address, get_ecn, hop_limit, is_mapped,
-    is_multicast, load16, load32, load_address, load_address4, multicast_stays_on_link, payload_length, same_address,
-    stays_on_link, stays_on_link4, store16, traffic_class, version,
+    CE, ECT_0, ECT_1, GRE_HEADER, IP4_HEADER, IP6_HEADER, LEAST_MTU6, NOT_ECT, PROTO_TCP, UDP_HEADER, Address, get_ecn,
+    gre_options, hop_limit, is_mapped, is_multicast, load16, load32, load_address, load_address4, may_fragment,
+    multicast_stays_on_link, payload_length, same_address, stays_on_link, stays_on_link4, store16, traffic_class,
+    version,
 )
 from engine._fast.io cimport GRE_KIND, IP_KIND, SEND_ONLY, TSO, TUN_KIND, USO, VNET, Way
 from engine._fast.kernel cimport (
-    CLOCK_MONOTONIC, POLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime, close, exchange64,
-    fetch_add32, iovec, itimerspec, load32_relaxed, poll, pollfd, read, sched_yield, store32_relaxed,
-    timerfd_create, timerfd_settime, timespec,
+    CLOCK_MONOTONIC, POLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, close, exchange64, fetch_add32, iovec,
+    itimerspec, load32_relaxed, poll, pollfd, read, sched_yield, store32_relaxed, timerfd_create, timerfd_settime,
 )
 from engine._fast.offload cimport MERGE_TCP4, MERGE_TCP6, MERGE_UDP4, MERGE_UDP6, VIRTIO, VIRTIO_HEADER, Output
+from engine._fast.outer cimport Strip
 from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, Binding, Prefixes
+from engine._fast.tables cimport SECOND, clock_of, monotonic
 from engine._fast.tunnels cimport GRE, SEQUENCED, Tunnel
 
 cdef enum:
-    SECOND = 1000000000      # ns
-    LEAST_MTU6 = 1280        # octets, RFC 8200 5
     MTU_AGE = 6000           # 0.1 s: ten minutes (RFC 8201 5.3)
     TAP_RING = 4194304       # octets
-    DONT_FRAGMENT = 0x4000   # IPv4
 
 
 # --- from the TUN: bursts of inner packets to their tunnels --------------------------------------------
@@ -58,10 +57,8 @@ cdef int serve_tun(Worker *worker, Port *port) noexcept nogil:
 
 cdef void begin(Worker *worker) noexcept nogil:
     """A burst begins: the time is taken once, and from here to epochs.leave nothing in the tables is freed."""
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    worker.now = <uint64_t>now.tv_sec * SECOND + <uint64_t>now.tv_nsec
-    tick(worker)
+    worker.now = monotonic()
+    flows.tick(&worker.fragments, clock_of(worker.now))
     epochs.enter(&worker.tables.epochs, worker.number)
 
 
@@ -97,15 +94,6 @@ cdef inline uint64_t earliest(const Worker *worker) noexcept nogil:
     if worker.tables.reorders != NULL:
         when = min(when, waiting.earliest(&(<reorder.Groups *>worker.tables.reorders).deadlines))
     return when
-
-
-cdef void tick(Worker *worker) noexcept nogil:
-    cdef uint32_t clock = <uint32_t>(worker.now // (SECOND // 10))
-    if clock == 0:
-        clock = 1
-    if load32_relaxed(&worker.tables.clock) != clock:
-        store32_relaxed(&worker.tables.clock, clock)
-    flows.tick(&worker.fragments, clock)
 
 
 cdef void parse(Worker *worker, bint inward) noexcept nogil:
@@ -360,7 +348,7 @@ cdef uint8_t depart_by_choice(Worker *worker, uint32_t i) noexcept nogil:
     if decision.sequenced and decision.count == 1 and worker.pieces[i] > 1:
         return depart_one_by_one(worker, i)               # striped: segments of one bundle take different tunnels
     if decision.sequenced:
-        sequence = numbers(worker, i)
+        sequence = numbers(worker, i, worker.pieces[i])
     if decision.count > 1:
         return depart_copies(worker, i, sequence)
     return depart(worker, i, decision.tunnel[0], sequence, i)
@@ -403,10 +391,10 @@ cdef void settle_copies(Worker *worker) noexcept nogil:
     worker.copies = 0
 
 
-cdef inline uint32_t numbers(Worker *worker, uint32_t i) noexcept nogil:
-    """The first of the sequence numbers of packet i, in the numbering of its bundle (RFC 2890 2.2)."""
+cdef inline uint32_t numbers(Worker *worker, uint32_t i, uint32_t count) noexcept nogil:
+    """The first of so many sequence numbers for packet i, in the numbering of its bundle (RFC 2890 2.2)."""
     cdef const Binding *binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
-    return fetch_add32(&bundles.at(&worker.tables.bundles, binding.target).sequence, worker.pieces[i])
+    return bundles.next_sequence(&worker.tables.bundles, binding.target, count)
 
 
 # --- departure -----------------------------------------------------------------------------------------
@@ -426,8 +414,7 @@ cdef uint8_t depart(Worker *worker, uint32_t i, uint32_t index, uint32_t sequenc
         clamp.clamp(burst, i, mtu_of(worker, tunnel))
     if burst.gso[i] == GSO_NONE:
         if burst.checksum_offset[i] != 0:
-            result = offload.finish_checksum(burst, i)
-            burst.checksum_offset[i] = 0                  # a second copy has it already
+            result = offload.finish_checksum(burst, i)    # once: a second copy has it already
         if result == ALIVE:
             io.add_packet(&worker.outbox, &way, burst.packet[i], burst.length[i], tag)
         return result
@@ -463,6 +450,7 @@ cdef uint8_t way_of(
     way.sequenced = (tunnel.flags & SEQUENCED) != 0
     way.shim = shim
     way.shim_length = <uint8_t>outer.shim(tunnel, burst.family[i], sequence[0], shim)
+    burst.sequence[i] = sequence[0]                       # for the tap
     return ALIVE
 
 
@@ -494,11 +482,7 @@ cdef inline bint too_big(const Worker *worker, uint32_t i, uint32_t mtu) noexcep
     size = burst.length[i]
     if burst.gso[i] != GSO_NONE and worker.pieces[i] > 1:
         size = min(size, <uint32_t>burst.segment[i] + (worker.octets[i] - size) // (worker.pieces[i] - 1))
-    if size <= mtu:
-        return False
-    if burst.family[i] == 6:
-        return size > LEAST_MTU6
-    return (load16(burst.packet[i] + 6) & DONT_FRAGMENT) != 0
+    return size > mtu and not may_fragment(burst.packet[i], size)
 
 
 cdef Port *port_for(Worker *worker, const Tunnel *tunnel, uint8_t inner) noexcept nogil:
@@ -529,10 +513,10 @@ cdef uint8_t depart_one_by_one(Worker *worker, uint32_t i) noexcept nogil:
         at = worker.scratch
         for k in range(segments.count):
             if not first:                                 # the first choice is made already
-                result = choose_again(worker, i)
+                result = choose(worker, i)
             first = False
             if result == ALIVE:
-                sequence = one_number(worker, i)
+                sequence = numbers(worker, i, 1)
                 result = way_of(worker, i, tunnels.at(&worker.tables.tunnels, worker.decision.tunnel[0]),
                                 &sequence, shim, &way)
             if result != ALIVE:
@@ -563,17 +547,6 @@ cdef inline void count_one(Worker *worker, uint32_t tunnel, uint32_t octets, Tot
     worker.tunnels[tunnel].octets_out += octets
     counted.packets += 1
     counted.octets += octets
-
-
-cdef uint8_t choose_again(Worker *worker, uint32_t i) noexcept nogil:
-    cdef const Binding *binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
-    return spread.choose(
-        &worker.chooser, worker.burst, i, binding.many, binding.target, binding.policy, &worker.decision)
-
-
-cdef uint32_t one_number(Worker *worker, uint32_t i) noexcept nogil:
-    cdef const Binding *binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
-    return bundles.next_sequence(&worker.tables.bundles, binding.target)
 
 
 # --- what the way taught ---------------------------------------------------------------------------------
@@ -663,10 +636,10 @@ cdef void heed(Worker *worker, const Port *port) noexcept nogil:
     cdef uint32_t known
     cdef Tunnel *tunnel
     if port.kind == GRE_KIND:
-        if length < 4 or length < 4 + gre_options(load16(quoted)):
+        if length < GRE_HEADER or length < GRE_HEADER + gre_options(load16(quoted)):
             return
-        length -= 4 + gre_options(load16(quoted))
-        quoted += 4 + gre_options(load16(quoted))
+        length -= GRE_HEADER + gre_options(load16(quoted))
+        quoted += GRE_HEADER + gre_options(load16(quoted))
     if length < IP4_HEADER or (version(quoted) == 6 and length < IP6_HEADER) or (
             version(quoted) != 6 and version(quoted) != 4):
         return
@@ -679,21 +652,10 @@ cdef void heed(Worker *worker, const Port *port) noexcept nogil:
         known = load32_relaxed(&tunnel.mtu)
         if known == 0 or trouble.info < known + tunnel.outer_length:
             remember_mtu(worker, tunnel, trouble.info)            # an error raises nothing (RFC 8201 4)
-        if told_of_size(quoted, tunnel):
+        if not may_fragment(quoted, IP6_HEADER + <uint32_t>payload_length(quoted)):  # RFC 2473 8.2, 8.3
             complain(worker, icmp.TOO_BIG_FOR_TUNNEL, quoted, length, tunnel)
     elif trouble.kind == io.UNREACHABLE or trouble.kind == io.TIME_EXCEEDED:
         complain(worker, icmp.TUNNEL_BROKEN, quoted, length, tunnel)
-
-
-cdef inline uint32_t gre_options(uint16_t flags) noexcept nogil:
-    """Octets behind the first four."""
-    return 4 * (<uint32_t>((flags & 0x8000) != 0) + ((flags & 0x2000) != 0) + ((flags & 0x1000) != 0))
-
-
-cdef bint told_of_size(const uint8_t *packet, const Tunnel *tunnel) noexcept nogil:
-    if version(packet) == 6:
-        return <uint32_t>payload_length(packet) + IP6_HEADER > LEAST_MTU6  # RFC 2473 8.2
-    return (load16(packet + 6) & DONT_FRAGMENT) != 0      # RFC 2473 8.3
 
 
 cdef Tunnel *tunnel_of(Worker *worker, const uint8_t *packet, Address peer) noexcept nogil:
@@ -745,7 +707,7 @@ cdef int serve_underlay(Worker *worker, Port *port) noexcept nogil:
     while io.fill(&worker.inbox, port, worker.burst, &worker.arrivals) > 0:
         begin(worker)
         if port.kind == GRE_KIND:
-            strip_gre(worker)
+            strip(worker, outer.strip_gre)
         unwrap(worker)
         deliver(worker)
         end(worker)
@@ -753,11 +715,12 @@ cdef int serve_underlay(Worker *worker, Port *port) noexcept nogil:
     return taken
 
 
-cdef void strip_gre(Worker *worker) noexcept nogil:
+cdef void strip(Worker *worker, Strip take_off) noexcept nogil:
+    """take_off: outer.strip of whole outer packets, outer.strip_gre of what a GRE socket gives."""
     cdef uint32_t i, whole
     for i in range(worker.burst.count):
         whole = worker.burst.length[i]
-        worker.burst.drop[i] = outer.strip_gre(worker.burst, i, &worker.arrivals)
+        worker.burst.drop[i] = take_off(worker.burst, i, &worker.arrivals)
         if worker.burst.drop[i] != ALIVE:
             worker.burst.length[i] = whole                # for the counters: it has no inner packet
 
@@ -852,7 +815,6 @@ cdef inline uint8_t merge_ecn(uint8_t *packet, uint8_t outer_ecn) noexcept nogil
 
 
 cdef void set_ecn(uint8_t *packet, uint8_t ecn) noexcept nogil:
-    cdef uint16_t before
     if version(packet) == 6:
         packet[1] = <uint8_t>((packet[1] & 0xCF) | (ecn << 4))
         return
@@ -896,8 +858,6 @@ cdef void arrange(Worker *worker) noexcept nogil:
     cdef reorder.Groups *groups = <reorder.Groups *>worker.tables.reorders
     cdef Burst *burst = worker.burst
     cdef uint32_t i, group
-    bursts.clear(worker.ordered, WIDTH)
-    worker.ordered.count = 0
     for i in range(burst.count):
         if burst.drop[i] != ALIVE:
             continue
@@ -961,17 +921,16 @@ cdef void append_taken(Worker *worker, uint32_t group) noexcept nogil:
 
 cdef void deliver_due(Worker *worker) noexcept nogil:
     """What waited in vain for those before it."""
-    cdef uint32_t group
-    bursts.clear(worker.ordered, WIDTH)
-    worker.ordered.count = 0
-    group = reorder.due(<reorder.Groups *>worker.tables.reorders, &worker.ordering, worker.now)
+    cdef reorder.Groups *groups = <reorder.Groups *>worker.tables.reorders
+    cdef uint32_t group = reorder.due(groups, &worker.ordering, worker.now)
     while group != 0:
         append_taken(worker, group)
-        group = reorder.due(<reorder.Groups *>worker.tables.reorders, &worker.ordering, worker.now)
+        group = reorder.due(groups, &worker.ordering, worker.now)
     write_ordered(worker)
 
 
 cdef void write_ordered(Worker *worker) noexcept nogil:
+    """What is in order goes, and the next begins."""
     write_burst(worker, worker.ordered)
     bursts.clear(worker.ordered, WIDTH)
     worker.ordered.count = 0
@@ -1141,7 +1100,7 @@ cdef int attend(Worker *worker, uint32_t k) noexcept nogil:
 cdef int turn(Worker *worker) noexcept nogil:
     """Serve what is ready, then whatever comes while traffic is dense. -1, or the index of a port that is dead."""
     worker.dead = -1
-    if look(worker) > 0 and worker.dead < 0:
+    if look(worker, 0, -1) > 0 and worker.dead < 0:
         linger(worker)
     return worker.dead
 
@@ -1157,7 +1116,7 @@ cdef void linger(Worker *worker) noexcept nogil:
     if worker.now - worker.dense > SOON:
         return
     while looks < LOOKS and worker.now < until and worker.dead < 0:
-        if look(worker) > 0:
+        if look(worker, 0, -1) > 0:
             looks = 0
         else:
             looks += 1
@@ -1169,21 +1128,26 @@ cdef inline int watched(const Port *port) noexcept nogil:
     return -1 if port.flags & SEND_ONLY else port.fd
 
 
-cdef int look(Worker *worker) noexcept nogil:
-    """Serve each port that has something, once. How many; one that is dead is noted in worker.dead."""
-    cdef pollfd fds[MOST_PORTS + 1]
+cdef int look(Worker *worker, int timeout, int stop) noexcept nogil:
+    """Serve each port that has something, once, after waiting timeout ms for one (-1: without end).
+
+    How many; one that is dead is noted in worker.dead. -1: the descriptor stop (-1: none) is readable.
+    """
+    cdef pollfd fds[MOST_PORTS + 2]
     cdef uint32_t k
     cdef uint32_t count = worker.count
     cdef int served = 0
     for k in range(count):
         fds[k].fd = watched(&worker.port[k])
+    fds[count].fd = worker.bell
+    fds[count + 1].fd = stop
+    for k in range(count + 2):
         fds[k].events = POLLIN
         fds[k].revents = 0
-    fds[count].fd = worker.bell
-    fds[count].events = POLLIN
-    fds[count].revents = 0
-    if poll(fds, count + 1, 0) <= 0:
+    if poll(fds, count + 2, timeout) <= 0:
         return 0
+    if fds[count + 1].revents:
+        return -1
     if fds[count].revents:
         heed_bell(worker)
     for k in range(count):
@@ -1196,23 +1160,15 @@ cdef int look(Worker *worker) noexcept nogil:
 
 cdef int run(Worker *worker, int stop) noexcept nogil:
     """Serve all ports until stop is readable (-1), or a port is dead (its index)."""
-    cdef pollfd fds[MOST_PORTS + 2]
-    cdef uint32_t k
-    cdef uint32_t count = worker.count
-    for k in range(count):
-        fds[k].fd = watched(&worker.port[k])
-    fds[count].fd = worker.bell
-    fds[count + 1].fd = stop
-    for k in range(count + 2):
-        fds[k].events = POLLIN
-        fds[k].revents = 0
-    while True:
-        if poll(fds, count + 2, -1) <= 0:
-            continue
-        if fds[count + 1].revents:
+    cdef int served
+    worker.dead = -1
+    while worker.dead < 0:
+        served = look(worker, -1, stop)
+        if served < 0:
             return -1
-        if turn(worker) >= 0:
-            return worker.dead
+        if served > 0 and worker.dead < 0:
+            linger(worker)
+    return worker.dead
 
 
 # --- in memory: no sockets, whole outer packets -------------------------------------------------------------
@@ -1278,9 +1234,9 @@ cdef Worker *create(Tables tables) except NULL:
     worker.burst = bursts.allocate()
     worker.ordered = bursts.allocate()
     worker.scratch = <uint8_t *>malloc(SCRATCH)
-    if (worker.bell < 0 or worker.burst == NULL or worker.ordered == NULL or worker.scratch == NULL or io.prepare(&worker.inbox) < 0
-            or flows.create(&worker.fragments) < 0 or spread.create_decisions(&worker.decisions) < 0
-            or spread.create_schedules(&worker.schedules) < 0):
+    if (worker.bell < 0 or worker.burst == NULL or worker.ordered == NULL or worker.scratch == NULL
+            or io.prepare(&worker.inbox) < 0 or flows.create(&worker.fragments) < 0
+            or spread.create_decisions(&worker.decisions) < 0 or spread.create_schedules(&worker.schedules) < 0):
         destroy(tables, worker)
         raise MemoryError
     worker.rules = tables.rule_counts(worker.number)
@@ -1468,7 +1424,7 @@ cdef class Path:
                     memcpy(burst.length, lengths, sizeof(lengths))
                     bursts.clear(burst, burst.count)
                     begin(worker)
-                    strip(worker)
+                    strip(worker, outer.strip)
                     unwrap(worker)
                     count_unwrapped(worker)
                     epochs.leave(&worker.tables.epochs, worker.number)
@@ -1577,7 +1533,7 @@ cdef class Path:
         if burst.drop[i] != ALIVE:
             return burst.drop[i]
         if worker.decision.sequenced:
-            sequence = numbers(worker, i)
+            sequence = numbers(worker, i, 1)
         for k in range(worker.decision.count):
             header = compose(worker, i, worker.decision.tunnel[k], sequence)
             if header != 0:
@@ -1598,7 +1554,7 @@ cdef class Path:
         cdef uint32_t i
         self.load(packets)
         begin(worker)
-        strip(worker)
+        strip(worker, outer.strip)
         unwrap(worker)
         count_unwrapped(worker)
         for i in range(burst.count):
@@ -1612,15 +1568,6 @@ cdef class Path:
                 answers.append(burst.drop[i])
         epochs.leave(&worker.tables.epochs, worker.number)
         return 0
-
-
-cdef void strip(Worker *worker) noexcept nogil:
-    cdef uint32_t i, whole
-    for i in range(worker.burst.count):
-        whole = worker.burst.length[i]
-        worker.burst.drop[i] = outer.strip(worker.burst, i, &worker.arrivals)
-        if worker.burst.drop[i] != ALIVE:
-            worker.burst.length[i] = whole                # for the counters: it has no inner packet
 
 
 cdef void choose_tun(Worker *worker) noexcept:

@@ -8,13 +8,10 @@ from libc.string cimport memset
 
 from engine._fast cimport epochs, hold, prefixes, reorder, tables, tunnels
 from engine._fast.epochs cimport MOST_WORKERS
-from engine._fast.kernel cimport (
-    CLOCK_MONOTONIC, clock_gettime, fetch_add64, itimerspec, load32_relaxed, store32_relaxed, timerfd_settime, timespec,
-)
+from engine._fast.kernel cimport fetch_add64, itimerspec, load32_relaxed, store32_relaxed, timerfd_settime
 
 cdef enum:
     STORE = 268435456        # octets: copies in all hold buffers of the tables, and the same of all reorder groups
-    SECOND = 1000000000      # ns
     LOOKS = 4                # holds that an edit looks at, whether they have drained
 
 
@@ -51,7 +48,7 @@ cdef class Queues:
         cdef object index = self.held.get((network, kind))
         if index is None:
             return False
-        hold.release(<hold.Holds *>self.tables.state.holds, index, pace, now())
+        hold.release(<hold.Holds *>self.tables.state.holds, index, pace, tables.monotonic())
         self.released[network, kind] = None
         self.ring()
         return True
@@ -189,9 +186,3 @@ cdef class Queues:
         for worker in range(<uint32_t>MOST_WORKERS):
             if self.tables.state.bell[worker] > 0:
                 timerfd_settime(self.tables.state.bell[worker], 0, &at_once, NULL)
-
-
-cdef uint64_t now() noexcept:
-    cdef timespec time
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return <uint64_t>time.tv_sec * SECOND + <uint64_t>time.tv_nsec

@@ -8,8 +8,8 @@ from engine._fast.kernel cimport (
     store32_relaxed, store8_relaxed,
 )
 from engine._fast.waiting cimport (
-    MOST_QUEUES, NEVER, ORDINARY, SMALL, copy, create_blocks, create_deadlines, destroy_blocks, destroy_deadlines,
-    earliest, forget, give_back, look_at, next_due, octets,
+    MOST_QUEUES, NEVER, ORDINARY, SMALL, claim, copy, create_blocks, create_deadlines, destroy_blocks,
+    destroy_deadlines, earliest, forget, give_back, look_at, next_due, octets, turn_of,
 )
 
 cdef extern from *:
@@ -180,7 +180,7 @@ cdef uint8_t offer(
     arrival.now = now
     pthread_mutex_lock(&group.lock)
     if group.state == OPEN:
-        arrival.mine = claim(group, index, turn)
+        arrival.mine = claim(&group.owner, index, turn)
         answer = judge(groups, group, &arrival)
         note_deadline(groups, group, index)
     pthread_mutex_unlock(&group.lock)
@@ -194,14 +194,6 @@ cdef struct Arrival:
     uint32_t sequence
     uint32_t length
     bint mine                # its worker owns the group
-
-
-cdef inline bint claim(Group *group, uint32_t index, Turn *turn) noexcept nogil:
-    if group.owner == 0 and turn.count < MOST_QUEUES:
-        group.owner = turn.worker
-        turn.queue[turn.count] = index
-        turn.count += 1
-    return group.owner == turn.worker
 
 
 cdef inline uint8_t judge(Groups *groups, Group *group, const Arrival *arrival) noexcept nogil:
@@ -444,7 +436,7 @@ cdef Block *take(Groups *groups, uint32_t index, Turn *turn) noexcept nogil:
     if index == 0 or load8_relaxed(&group.state) == FREE:
         return NULL
     pthread_mutex_lock(&group.lock)
-    if group.state == OPEN and group.ready != NULL and claim(group, index, turn):
+    if group.state == OPEN and group.ready != NULL and claim(&group.owner, index, turn):
         block = group.ready
         group.ready = block.next
         store32_relaxed(&group.more, group.ready != NULL)
@@ -544,38 +536,30 @@ cdef class Reorder:
         if self.groups.groups != NULL:
             destroy(&self.groups)
 
-    cdef Turns turn(self, uint32_t worker):
-        cdef Turns turns
-        if worker not in self.turns:
-            turns = Turns()
-            turns.turn.worker = worker
-            self.turns[worker] = turns
-        return self.turns[worker]
-
     def offer(self, uint32_t worker, uint32_t sequence, bytes packet not None, uint64_t now):
-        cdef Turns turns = self.turn(worker)
-        return offer(&self.groups, self.index, &turns.turn, sequence, <const uint8_t *><const char *>packet,
+        cdef Turn *turn = turn_of(self.turns, worker)
+        return offer(&self.groups, self.index, turn, sequence, <const uint8_t *><const char *>packet,
                      <uint32_t>len(packet), NULL, now)
 
     def take(self, uint32_t worker):
-        cdef Turns turns = self.turn(worker)
-        cdef Block *block = take(&self.groups, self.index, &turns.turn)
+        cdef Turn *turn = turn_of(self.turns, worker)
+        cdef Block *block = take(&self.groups, self.index, turn)
         return None if block == NULL else (<const char *>octets(block))[:block.length]
 
     def leave(self, uint32_t worker):
-        cdef Turns turns = self.turn(worker)
-        leave(&self.groups, &turns.turn)
+        cdef Turn *turn = turn_of(self.turns, worker)
+        leave(&self.groups, turn)
         return more(&self.groups, self.index) != 0
 
     def expire(self, uint64_t now):
-        cdef Turns turns = self.turn(0xFFFE)
-        due(&self.groups, &turns.turn, now)
+        cdef Turn *turn = turn_of(self.turns, 0xFFFE)
+        due(&self.groups, turn, now)
         return more(&self.groups, self.index) != 0
 
     def close(self):
-        cdef Turns turns = self.turn(0xFFFF)
-        close_group(&self.groups, self.index, &turns.turn)
-        return turns.turn.lost
+        cdef Turn *turn = turn_of(self.turns, 0xFFFF)
+        close_group(&self.groups, self.index, turn)
+        return turn.lost
 
     def reopen(self, uint32_t packets):
         """The index of another group."""
@@ -586,20 +570,20 @@ cdef class Reorder:
 
         Packets that were delivered out of order, and are not in the log.
         """
-        cdef Turns turns = self.turn(worker)
+        cdef Turn *turn = turn_of(self.turns, worker)
         cdef uint32_t i, number, unordered = 0
         cdef uint8_t answer
         with nogil:
             for i in range(packets):
                 number = fetch_add32(&self.number, 1)
-                answer = offer(&self.groups, self.index, &turns.turn, number, <const uint8_t *>&number, 4, NULL, 0)
+                answer = offer(&self.groups, self.index, turn, number, <const uint8_t *>&number, 4, NULL, 0)
                 if answer == DELIVER:
                     self.log[fetch_add32(&self.logged, 1)] = number
                 elif answer != KEPT:
                     unordered += 1
                 if i % burst == 0:
-                    self.deliver(&turns.turn)
-            self.deliver(&turns.turn)
+                    self.deliver(turn)
+            self.deliver(turn)
         return unordered
 
     cdef void deliver(self, Turn *turn) noexcept nogil:
@@ -630,7 +614,3 @@ cdef class Reorder:
         """Octets of copies that exist, spare ones not counted."""
         cdef Blocks *blocks = &self.groups.blocks
         return blocks.octets - blocks.spares[0] * <uint64_t>SMALL - blocks.spares[1] * <uint64_t>ORDINARY
-
-
-cdef class Turns:
-    cdef Turn turn

@@ -11,6 +11,9 @@ from engine._fast.rules cimport Policies, RuleCount
 from engine._fast.slabs cimport Slab
 from engine._fast.tunnels cimport TunnelCount, Tunnels
 
+cdef enum:
+    SECOND = 1000000000      # ns
+
 cdef struct State:
     Epochs epochs
     Prefixes prefixes
@@ -18,20 +21,26 @@ cdef struct State:
     Bundles bundles
     Policies policies
     uint32_t generation      # rises with every change of a tunnel's state, a bundle or a policy (release)
-    uint32_t clock           # 0.1 s units, monotonic, 0: nobody set it yet (relaxed; workers store clock_now() once a burst)
     void *holds              # hold.Holds; NULL until there is one (made by queues)
     void *reorders           # reorder.Groups; NULL until there is one
     uint64_t lost            # packets of buffers that ended with their prefix; a worker counts them (atomic)
     int bell[MOST_WORKERS]   # timer of each worker that wakes it for those; -1: no worker
 
 
-cdef inline uint32_t clock_now() noexcept nogil:
-    """Monotonic time in units of 0.1 s, for Binding.last. Never 0."""
+cdef inline uint64_t monotonic() noexcept nogil:
+    """Time now, ns."""
     cdef timespec now
-    cdef uint32_t ticks
     clock_gettime(CLOCK_MONOTONIC, &now)
-    ticks = <uint32_t>(<uint64_t>now.tv_sec * 10 + <uint64_t>now.tv_nsec // 100000000)
-    return ticks if ticks != 0 else 1
+    return <uint64_t>now.tv_sec * SECOND + <uint64_t>now.tv_nsec
+
+
+cdef inline uint32_t clock_of(uint64_t time) noexcept nogil:
+    """Monotonic ns in units of 0.1 s, for Binding.last. Never 0."""
+    return max(<uint32_t>1, <uint32_t>(time // (SECOND // 10)))
+
+
+cdef inline uint32_t clock_now() noexcept nogil:
+    return clock_of(monotonic())
 
 
 cdef class Tables:

@@ -11,7 +11,6 @@ A packet that finds no room is counted as lost; the worker never waits.
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
-from engine._fast.burst cimport Burst
 from engine._fast.kernel cimport load32_relaxed
 
 cdef enum:
@@ -52,7 +51,6 @@ cdef void record(
     Tap *tap, uint32_t direction, const uint8_t *head, uint32_t head_length,
     const uint8_t *packet, uint32_t length, uint64_t now,
 ) noexcept nogil
-cdef void record_burst(Tap *tap, const Burst *burst, uint32_t direction, uint64_t now) noexcept nogil
 # control thread
 cdef int open_tap(Tap *tap, uint32_t tunnel, uint32_t snap, uint64_t size, uint64_t offset) noexcept nogil
 cdef void close_tap(Tap *tap) noexcept nogil

@@ -3,7 +3,6 @@
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from engine._fast.drops cimport ALIVE
 from engine._fast.kernel cimport (
     load64_acquire, load64_relaxed, load_pointer, store32_release, store64_relaxed, store64_release, store_pointer,
 )
@@ -34,17 +33,6 @@ cdef void record(
     write_in(tap, at + sizeof(Record), head, from_head)
     write_in(tap, at + sizeof(Record) + from_head, packet, about.captured - from_head)
     store64_release(&tap.head, at + sizeof(Record) + about.captured)
-
-
-cdef void record_burst(Tap *tap, const Burst *burst, uint32_t direction, uint64_t now) noexcept nogil:
-    """The living packets of the tunnel that is wanted, without outer header. While the tap is off: one load."""
-    cdef uint32_t i
-    cdef uint32_t tunnel = wanted(tap)
-    if tunnel == 0:
-        return
-    for i in range(burst.count):
-        if burst.drop[i] == ALIVE and (tunnel == ALL_TUNNELS or burst.tunnel[i] == tunnel):
-            record(tap, direction, NULL, 0, burst.packet[i], burst.length[i], now)
 
 
 cdef inline void write_in(Tap *tap, uint64_t at, const uint8_t *octets, uint64_t length) noexcept nogil:

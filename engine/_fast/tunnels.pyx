@@ -5,8 +5,8 @@ from libc.string cimport memcpy, memset
 from engine._fast cimport chains, epochs, slabs
 from engine._fast.chains cimport Heads, Link
 from engine._fast.headers cimport (
-    GRE_HEADER, IP4_HEADER, IP6_HEADER, PROTO_GRE, PROTO_IPV6, PROTO_UDP, UDP_HEADER, UDP_PORT, is_mapped, load16,
-    load32, load_address, same_address, store16, store32, store_address,
+    DONT_FRAGMENT, GRE_HEADER, IP4_HEADER, IP6_HEADER, PROTO_GRE, PROTO_IPV6, PROTO_UDP, UDP_HEADER, UDP_PORT,
+    is_mapped, load16, load32, load_address, same_address, store16, store32, store_address,
 )
 from engine._fast.kernel cimport (
     AF_INET, AF_INET6, htobe32, load32_acquire, load64_relaxed, sockaddr_in, sockaddr_in6,
@@ -14,7 +14,6 @@ from engine._fast.kernel cimport (
 
 cdef enum:
     HOP_LIMIT = 64           # of outer headers (RFC 2473 6.3; the default of the Assigned Numbers)
-    DONT_FRAGMENT = 0x4000
 
 cdef struct Identity:
     uint8_t encapsulation

@@ -97,6 +97,15 @@ cdef inline void place(Burst *burst, uint32_t i, Block *block) noexcept nogil:
     burst.traffic_class[i] = block.aside.traffic_class
 
 
+cdef inline bint claim(uint32_t *owner, uint32_t index, Turn *turn) noexcept nogil:
+    """The queue of that index, whose lock is held, belongs to this turn: taken now if it is nobody's."""
+    if owner[0] == 0 and turn.count < MOST_QUEUES:
+        owner[0] = turn.worker
+        turn.queue[turn.count] = index
+        turn.count += 1
+    return owner[0] == turn.worker
+
+
 cdef inline uint64_t earliest(const Deadlines *deadlines) noexcept nogil:
     """ns; NEVER. Not later than the first deadline; may be earlier once, when what waited has gone meanwhile."""
     return load64_relaxed(&deadlines.earliest)
@@ -114,3 +123,9 @@ cdef void destroy_deadlines(Deadlines *deadlines) noexcept nogil
 cdef void look_at(Deadlines *deadlines, uint32_t who, uint64_t when) noexcept nogil
 cdef uint32_t next_due(Deadlines *deadlines, uint64_t now) noexcept nogil      # and forgets it; 0: nobody yet
 cdef void forget(Deadlines *deadlines, uint32_t who) noexcept nogil
+
+# for the tests
+cdef class Turns:
+    cdef Turn turn
+
+cdef Turn *turn_of(dict turns, uint32_t worker) except NULL                    # number of the worker -> its Turns

@@ -221,3 +221,17 @@ cdef void remove(Deadlines *deadlines, uint32_t at) noexcept nogil:
         rise(deadlines, at, who, when)
     else:
         sink(deadlines, at, who, when)
+
+
+# --- for the tests -------------------------------------------------------------------------------------
+
+cdef class Turns:
+    """The turn of one worker."""
+
+
+cdef Turn *turn_of(dict turns, uint32_t worker) except NULL:
+    """The turn of that worker, which begins with the first call."""
+    if worker not in turns:
+        turns[worker] = Turns()
+        (<Turns>turns[worker]).turn.worker = worker
+    return &(<Turns>turns[worker]).turn

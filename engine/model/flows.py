@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from engine.model.outer import MAPPED
 from engine.rules import TrafficSelector
+from engine.tunnels import MAPPED
 
 MASK = (1 << 64) - 1
 TCP, UDP, ESP, AH, NO_NEXT, UDP_LITE = 6, 17, 50, 51, 59, 136

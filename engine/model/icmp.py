@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from engine.model.outer import MAPPED, internet_checksum
+from engine.model.outer import internet_checksum
+from engine.tunnels import MAPPED
 
 TOO_BIG, BROKEN = 0, 1
 MOST_ERROR, MOST_ERROR4 = 1280, 576  # octets: RFC 4443 2.4 c, RFC 1812 4.3.2.3

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from engine.model.dropped import Dropped
 from engine.stats import Drop
-from engine.tunnels import HOP_LIMIT, UDP_PORT, Encapsulation, Tunnel
+from engine.tunnels import HOP_LIMIT, MAPPED, UDP_PORT, Encapsulation, Tunnel
 
-MAPPED = bytes(10) + b"\xff\xff"  # an IPv4 address as an IPv6 one, RFC 4291 2.5.5.2
 GRE_TYPES = {0x0800: 4, 0x86DD: 6}  # protocol of a GRE header -> IP version
 IN_IP = {4: 4, 6: 41}  # IP version -> protocol number of that packet inside another
 DESTINATION_OPTIONS, UDP, GRE = 60, 17, 47

@@ -22,11 +22,11 @@ from engine.model import icmp, outer
 from engine.model.clamp import clamp
 from engine.model.dropped import Dropped
 from engine.model.flows import TCP, Fragments, Identity, addresses, identify
-from engine.model.outer import MAPPED, Arrival, internet_checksum
+from engine.model.outer import Arrival, internet_checksum
 from engine.model.spread import Decision, NoWay, Schedules, choose
 from engine.model.tables import ACCESS, ANCHOR, HELD, BindingRow, Tables
 from engine.stats import Drop
-from engine.tunnels import HAS_KEY_IN, IDENTITY, NUMBERS, Encapsulation, Tunnel
+from engine.tunnels import HAS_KEY_IN, IDENTITY, MAPPED, NUMBERS, Encapsulation, Tunnel
 
 WIDTH = 256  # packets of a burst, at most
 ROOM = 65600  # octets, more than the largest IP packet (40 + 65535)

@@ -6,13 +6,13 @@ import fcntl
 import select
 import socket
 import struct
-import time
 from collections.abc import Callable
 from ipaddress import IPv4Interface, IPv4Network, IPv6Address
 from pathlib import Path
 
 from engine import Engine
 from router.demo.lab import Host, LabError, available, check_tun
+from tests.eventually import eventually
 
 PATIENCE = 10.0  # s: what has not happened by then never will
 SIOCSIFADDR, SIOCSIFNETMASK, SIOCADDRT = 0x8916, 0x891C, 0x890B  # linux/sockios.h
@@ -27,13 +27,14 @@ def settle(*engines: Engine) -> None:
             engine.turn()
 
 
-def eventually(wanted: Callable[[], bool], *engines: Engine) -> None:
+def serve_until(wanted: Callable[[], bool], *engines: Engine) -> None:
     """Serve until it is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not wanted():
-        assert time.monotonic() < deadline, "it never happened"
-        for engine in select.select(engines, [], [], 0.01)[0]:
-            engine.turn()
+
+    def served() -> bool:
+        settle(*engines)
+        return wanted()
+
+    eventually(served, PATIENCE)
 
 
 def drained(sock: socket.socket) -> list[bytes]:

@@ -30,7 +30,7 @@ from engine import (
 )
 from engine.offloads import NONE
 from router.demo.lab import Host, Lab, connect
-from tests.engine.descriptors import drained, eventually, give_ipv4, route_ipv4, settle, why_no_lab
+from tests.engine.descriptors import drained, give_ipv4, route_ipv4, serve_until, settle, why_no_lab
 from tests.engine.nodes import (
     ANCHORED,
     ANCHORED4,
@@ -297,7 +297,7 @@ def test_a_router_on_the_way_teaches_the_tunnel_its_mtu_and_the_senders_hear_of_
     whole4 = sized(1400, version=4, fragment=DONT_FRAGMENT)
 
     kernel.send(sized(1400))
-    eventually(lambda: any_engine.tables.mtu(tunnel) is not None, any_engine)
+    serve_until(lambda: any_engine.tables.mtu(tunnel) is not None, any_engine)
     assert any_engine.tables.mtu(tunnel) == mtu
     drained(kernel)
     six, four = told(any_engine, kernel, sized(1400), whole4)
@@ -322,7 +322,7 @@ def test_the_sender_of_the_first_packet_is_told_by_what_the_error_quotes(
     [port] = ports_for(tunnel)
     any_engine.add_port(port)
     kernel.send(sized(1400))
-    eventually(lambda: any_engine.counters().errors == 1, any_engine)
+    serve_until(lambda: any_engine.counters().errors == 1, any_engine)
     [error] = drained(kernel)
     quoted = error[48:]
     assert sized(1400).startswith(quoted)
@@ -351,7 +351,7 @@ def test_a_tunnel_whose_end_is_gone_is_unreachable_for_senders(
         else datagram(CORRESPONDENT4, ANCHORED4[5], (1, 2), b"hello")
     )
     kernel.send(octets)
-    eventually(lambda: engine.counters().errors == 1, engine)
+    serve_until(lambda: engine.counters().errors == 1, engine)
     [error] = drained(kernel)
     if inner == 6:
         assert error == error6(1, 3, 0, octets, HERE if loopback.version == 6 else ANCHORED[5])
@@ -382,5 +382,5 @@ def test_an_error_about_a_tunnel_that_nobody_has_is_not_believed(
         assert drained(kernel) == []
         engine.tables.bind(ANCHORED, gone, side=Side.ANCHOR)
         sock.sendto(sized(100), ("::1", 7))
-        eventually(lambda: engine.counters().errors == 1, engine)
+        serve_until(lambda: engine.counters().errors == 1, engine)
     opened.close()

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import closing, suppress
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,13 @@ from engine import (
     AddressInUse,
     AddressNotLocal,
     DeviceMissing,
+    Engine,
+    Misused,
     NameInUse,
     NoRights,
     PortError,
     PortKind,
+    Tables,
     offloads,
     open_gre,
     open_ip,
@@ -145,7 +149,7 @@ def test_a_tun_is_ready_or_the_error_has_a_cure(monkeypatch: pytest.MonkeyPatch,
         port.close()
 
 
-def test_a_loop_that_watches_a_port_hears_packets_after_an_error() -> None:
+def test_a_loop_that_watches_an_engine_hears_packets_after_an_error() -> None:
     uvloop = pytest.importorskip("uvloop")
     try:
         port = open_udp(LOOPBACK4)
@@ -165,12 +169,13 @@ def test_a_loop_that_watches_a_port_hears_packets_after_an_error() -> None:
                 heard.append(sock.recv(100))
                 done.set()
 
-        watcher = ports.watch(port)
-        asyncio.get_running_loop().add_reader(watcher.fileno(), read)
+        engine = Engine(Tables())
+        engine.add_port(port)
+        asyncio.get_running_loop().add_reader(engine.fileno(), read)
         sock.sendto(b"nobody", ("127.0.0.1", 7))
         await asyncio.wait_for(done.wait(), 5.0)
-        asyncio.get_running_loop().remove_reader(watcher.fileno())
-        watcher.close()
+        asyncio.get_running_loop().remove_reader(engine.fileno())
+        engine.remove_port(port)
 
     with closing(port), socket.socket(fileno=os.dup(port.fd)) as sock:
         uvloop.run(listen())
@@ -225,6 +230,27 @@ def test_each_offload_has_a_number_of_its_own() -> None:
 def test_an_mtu_ipv6_cannot_use_is_refused(mtu: int) -> None:
     with pytest.raises(PortError, match="MTU"):
         open_tun("omtest%d", mtu=mtu)
+
+
+@pytest.mark.parametrize("with_pytun", [True, False])
+@pytest.mark.parametrize("name", ["a" * 16, "\u00e9" * 8, "a\0b"])
+def test_a_name_no_device_can_have_is_refused(monkeypatch: pytest.MonkeyPatch, with_pytun: bool, name: str) -> None:
+    if not with_pytun:
+        monkeypatch.setattr(ports, "pytun", None)
+    with pytest.raises(PortError, match="15 octets at most"):
+        open_tun(name, mtu=1400)
+
+
+@pytest.mark.parametrize("opening", [open_udp, open_ip, open_gre])
+def test_a_local_end_is_an_address(opening: Callable[..., object]) -> None:
+    with pytest.raises(Misused, match=r"'::1'.*str; give IPv6Address or IPv4Address"):
+        opening("::1")
+
+
+@pytest.mark.parametrize(("name", "mtu"), [(b"omtest0", 1400), ("omtest0", "1400")])
+def test_a_tun_has_a_name_and_an_mtu(name: Any, mtu: Any) -> None:
+    with pytest.raises(Misused, match=r"cannot open TUN \(.*(1400|omtest0)"):
+        open_tun(name, mtu=mtu)
 
 
 @pytest.mark.parametrize("with_pytun", [True, False])

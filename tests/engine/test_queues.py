@@ -21,7 +21,7 @@ from engine import (
     Tunnel,
     UnknownTunnel,
 )
-from tests.engine.descriptors import drained, eventually, settle
+from tests.engine.descriptors import drained, serve_until, settle
 from tests.engine.nodes import (
     ANCHORED,
     ANCHORED4,
@@ -114,7 +114,7 @@ def test_more_than_a_burst_may_wait(waiting: Waiting) -> None:
         waiting.say(*(through(n) for n in range(first, first + 100)))
     waiting.return_()
     came: list[bytes] = []
-    eventually(lambda: len(came.extend(waiting.heard()) or came) == 600, waiting.engine)
+    serve_until(lambda: len(came.extend(waiting.heard()) or came) == 600, waiting.engine)
     assert came == [through(n) for n in range(600)]
 
 
@@ -195,7 +195,7 @@ def test_what_finds_no_room_is_lost_and_counted(waiting: Waiting, bound: dict[st
 def test_what_waits_too_long_is_lost_and_counted_while_nothing_else_happens(waiting: Waiting) -> None:
     waiting.tables.hold(ANCHORED, buffer=HoldBuffer(seconds=0.01))
     waiting.say(*(through(n) for n in range(5)))
-    eventually(lambda: drops(waiting.engine) == {Drop.HOLD_EXPIRED: 5}, waiting.engine)
+    serve_until(lambda: drops(waiting.engine) == {Drop.HOLD_EXPIRED: 5}, waiting.engine)
     assert waiting.counted() == (5, 0, 0, 5)
     waiting.return_()
     waiting.say(through(9))
@@ -208,7 +208,7 @@ def test_a_slow_drain_brings_everything_in_order(waiting: Waiting) -> None:
     waiting.return_()
     waiting.say(*(through(n) for n in range(20, 25)))
     came: list[bytes] = []
-    eventually(lambda: len(came.extend(waiting.heard()) or came) == 25, waiting.engine)
+    serve_until(lambda: len(came.extend(waiting.heard()) or came) == 25, waiting.engine)
     assert came == [through(n) for n in range(25)]
 
 
@@ -328,7 +328,7 @@ def test_what_is_missing_is_waited_for_only_so_long(any_engine: Engine, arrive: 
     group = any_engine.tables.reorder([NUMBERED], seconds=0.01)
     assert arrive(1) == [1]
     came = arrive(3, 4)
-    eventually(lambda: len(came.extend(arrive()) or came) == 2, any_engine)
+    serve_until(lambda: len(came.extend(arrive()) or came) == 2, any_engine)
     assert came == [3, 4]
     assert counted(group) == {"early": 2, "given_up": 1}
     assert arrive(2, 5) == [2, 5]

@@ -511,3 +511,18 @@ def test_what_is_no_large_packet_in_truth_is_a_bad_offload(bench: Bench) -> None
         bench.kernel.send(virtio + packet(CORRESPONDENT, ANCHORED[5], payload=bytes(500)))
         settle(bench.engine)
     assert bench.drops() == {Drop.BAD_OFFLOAD: 4}
+
+
+@compiled_only
+@pytest.mark.parametrize("compiled", ["compiled"], indirect=True)
+def test_a_bad_offload_leaves_in_no_copy(bench: Bench) -> None:
+    bench.engine.remove_port(bench.tun)
+    bench.engine.add_port(replace(bench.tun, virtio=True, offloads=Offloads(udp_segment=False, udp_gro=False)))
+    tables = bench.engine.tables
+    bundle = tables.bundle([Path(MIRROR), Path(replace(MIRROR, port=4000), bid=2)])
+    policy = tables.policy([FlowRule(None, Steer(spread=Spread.BICAST))])
+    tables.bind(ANCHORED, bundle, side=Side.ANCHOR, policy=policy)
+    bench.kernel.send(struct.pack("=BBHHHH", NEEDS_CSUM, 0, 0, 0, 65535, 6) + through())
+    settle(bench.engine)
+    assert bench.drops() == {Drop.BAD_OFFLOAD: 1}
+    assert bench.engine.counters().packets_to_underlay == 0

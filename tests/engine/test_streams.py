@@ -45,7 +45,7 @@ from engine.offloads import ALL, Offloads
 from engine.tunnels import TunnelState
 from router.demo.lab import Host, Lab, connect
 from tests.engine import flow_packets
-from tests.engine.descriptors import PATIENCE, eventually, give_ipv4, usable, why_no_lab
+from tests.engine.descriptors import PATIENCE, give_ipv4, usable, why_no_lab
 from tests.engine.nodes import (
     ELSEWHERE4,
     HERE,
@@ -56,6 +56,7 @@ from tests.engine.nodes import (
     segment,
     with_checksum,
 )
+from tests.eventually import eventually
 
 compiled_only = pytest.mark.skipif(not engine.compiled, reason="nothing is compiled")
 
@@ -323,7 +324,7 @@ def running(host: Host, number: int, tunnel: Tunnel, offloads: Offloads, *, comp
         host.link_up("om0")
         host.address("om0", f"{INSIDE6[number]}/64")
         give_ipv4(host, "om0", f"{INSIDE4[number]}/16")
-        eventually(lambda: usable(INSIDE6[number]))
+        eventually(lambda: usable(INSIDE6[number]), PATIENCE)
         wake_reader, wake_writer = socket.socketpair()
         ended: list[object] = []
         thread = threading.Thread(target=lambda: ended.append(made.run(wake_reader.fileno())))

@@ -17,6 +17,7 @@ import pytest
 import engine as packet_engine
 from engine import (
     AddressInUse,
+    Encapsulation,
     Engine,
     NotCompiled,
     Port,
@@ -29,9 +30,10 @@ from engine import (
 )
 from engine.capture import INBOUND, OUTBOUND, Record
 from engine.offloads import NONE
-from tests.engine.descriptors import drained, eventually
+from tests.engine.descriptors import PATIENCE, drained, settle
 from tests.engine.nodes import ANCHORED, OTHER, TUNNEL, VISITING, datagram, leaving, packet, unlabelled
 from tests.engine.test_serve import LOOPBACK, MIRROR, Bench, served
+from tests.eventually import eventually
 
 compiled = pytest.mark.skipif(not packet_engine.compiled, reason="nothing is compiled")
 RING = 4 << 20  # octets
@@ -105,6 +107,21 @@ def test_outer_packets_are_copied_as_they_are_on_the_wire(bench: Bench) -> None:
     assert unlabelled(out[3]) == leaving(MIRROR, entered)
     assert back[3][48:] == delivered
     assert (back[3][8:24], back[3][24:40]) == (MIRROR.remote.packed, MIRROR.local.packed)
+
+
+@compiled
+def test_a_number_is_copied_as_it_leaves(tun_pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, kernel = tun_pair
+    engine, numbered = Engine(Tables()), replace(MIRROR, encapsulation=Encapsulation.GRE, sequence=True)
+    with served(engine, ours, numbered):
+        engine.open_tap(numbered, outer=True)
+        for number in range(3):  # each comes back, and leaves its number in the buffers
+            for _ in range(number + 1):
+                kernel.send(through())
+            settle(engine)
+        out = directed(engine.read_tap(), OUTBOUND)
+    assert [int.from_bytes(octets[44:48], "big") for octets in out] == list(range(6))
+    assert unlabelled(out[5]) == leaving(numbered, out[5][48:], sequence=5)
 
 
 @compiled
@@ -237,7 +254,7 @@ def test_the_packets_of_all_workers_are_read_together_by_time(workers: tuple[Wor
         came.extend(octets for kernel in kernels for octets in drained(kernel))
         return len(came) == 40
 
-    eventually(all_came)
+    eventually(all_came, PATIENCE)
     assert serving.close_tap() == 0
     records = serving.read_tap()
     assert len(directed(records, OUTBOUND)) == 40

@@ -44,8 +44,9 @@ from engine import (
 )
 from engine.offloads import ALL, NONE
 from engine.tunnels import TunnelState
-from tests.engine.descriptors import PATIENCE, eventually
+from tests.engine.descriptors import PATIENCE
 from tests.engine.nodes import ICMP6, UDP, datagram
+from tests.eventually import eventually
 
 compiled_only = pytest.mark.skipif(not engine.compiled, reason="nothing is compiled")
 ONE, TWO = IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")
@@ -127,8 +128,8 @@ def working(tables: Tables, *, down: list[PortDown] | None = None) -> Iterator[t
 
 def settled(workers: Workers, delivered: int) -> Counters:
     """Packets are counted a little after they are heard."""
-    eventually(lambda: workers.counters().packets_to_tun >= delivered)
-    eventually(lambda: workers.counters().packets_to_underlay >= delivered)
+    eventually(lambda: workers.counters().packets_to_tun >= delivered, PATIENCE)
+    eventually(lambda: workers.counters().packets_to_underlay >= delivered, PATIENCE)
     return workers.counters()
 
 
@@ -159,10 +160,10 @@ def test_a_worker_whose_port_is_gone_says_so_and_the_other_works_on(compiled: bo
     down: list[PortDown] = []
     with working(tables, down=down) as (workers, kernels):
         kernels.ends[0].shutdown(socket.SHUT_RDWR)
-        eventually(lambda: down != [])
+        eventually(lambda: down != [], PATIENCE)
         assert ["pair0" in str(error) for error in down] == [True]
         kernels.say(1, 1)
-        eventually(lambda: workers.counters().packets_to_underlay == 1)
+        eventually(lambda: workers.counters().packets_to_underlay == 1, PATIENCE)
 
 
 def writer(tables: Tables, dice: random.Random, until: threading.Event, whole: Callable[[random.Random], None]) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -36,7 +35,7 @@ from router.errors import ExitCode, RouterError
 from router.packets import Packets
 from tests.eventually import eventually
 from tests.router.test_cli import HEAVY
-from tests.router.test_control import ask, full_backlog, somebody_else
+from tests.router.test_control import answering, ask, full_backlog, somebody_else
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCAL, MAR2, MAR3 = (IPv6Address(f"2001:db8:ff::{n}") for n in (1, 2, 3))
@@ -305,29 +304,11 @@ def test_a_reader_that_has_enough_is_no_error(router: Running) -> None:
 def test_a_capture_that_was_cut_off_is_whole_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = BytesIO()
     Capture(whole, tunnel="t").feed([RECORD] * 2)
-    with replying(tmp_path / "s", b"HTTP/1.1 200 OK\r\n\r\n" + whole.getvalue()[:-3]):
+    with answering(tmp_path / "s", b"HTTP/1.1 200 OK\r\n\r\n" + whole.getvalue()[:-3]):
         assert main(["capture", "mar2", str(tmp_path / "t"), "--socket", str(tmp_path / "s")]) == ExitCode.DONE
     assert told(tmp_path / "t") == (1, None)
     assert "1 packet written" in (out := capsys.readouterr().out)
     assert "cut off" in out
-
-
-@contextmanager
-def replying(path: Path, answer: bytes) -> Iterator[None]:
-    """Somebody who answers with these octets, and hangs up."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-
-        def serve() -> None:
-            with listener.accept()[0] as connection:
-                connection.recv(65536)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield
-        thread.join(5)
 
 
 # What it refuses: a line, a code, and the file as it was
@@ -403,7 +384,7 @@ def test_a_router_that_accepts_nobody_is_code_4(tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("answer", [b"", b"220 mail\r\n", b"HTTP/1.1 200 OK\r\n\r\n<html>no capture at all</html>"])
 def test_somebody_else_there_is_code_3(tmp_path: Path, answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    with replying(tmp_path / "s", answer):
+    with answering(tmp_path / "s", answer):
         assert refused(tmp_path / "s", "mar2", tmp_path / "t", capsys)[0] == ExitCode.NOT_RUNNING
 
 
