@@ -10,27 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Final
 
 from signaling.errors import MalformedMessage
 from signaling.iana import AuthenticationSubtype, OptionType
+from signaling.wire.codec import Address, pad
 from signaling.wire.message import Message
-from signaling.wire.mobility_header import CHECKSUM, HEADER, KINDS, encode, fill_checksum
+from signaling.wire.mobility_header import HEADER, KINDS, announce_length, begin, fill_checksum
 from signaling.wire.options import MobilityMessageAuthentication
-from signaling.wire.options.option import frames
+from signaling.wire.options.option import ALIGNMENT, frames
 
 NO_HOME_ADDRESS: Final = IPv6Address(0)  # in proxy registrations
 AUTHENTICATOR: Final = {AuthenticationSubtype.MN_HA: 12, AuthenticationSubtype.MN_AAA: 20}  # octets
 
 _SUBTYPE_AND_SPI = 5  # octets
+_BEGIN = {  # type, length and subtype of the option
+    kind: bytes((OptionType.MOBILITY_MESSAGE_AUTHENTICATION, _SUBTYPE_AND_SPI + size, kind))
+    for kind, size in AUTHENTICATOR.items()
+}
 
 
 def authenticator(
     key: bytes,
-    care_of: IPv6Address,
-    home_address: IPv6Address,
+    care_of: Address,
+    home_address: Address,
     octets: bytes,
     subtype: AuthenticationSubtype = AuthenticationSubtype.MN_HA,
 ) -> bytes:
@@ -38,9 +42,7 @@ def authenticator(
 
     octets: the message from Payload Proto up to and with the SPI; its checksum counts as 0.
     """
-    covered = bytearray(octets)
-    covered[CHECKSUM] = bytes(2)
-    text = care_of.packed + home_address.packed + covered
+    text = b"".join((care_of.packed, home_address.packed, octets[:4], b"\0\0", octets[6:]))
     if subtype == AuthenticationSubtype.MN_AAA:
         text = hashlib.sha1(text, usedforsecurity=False).digest()
     return hmac.digest(key, text, "sha1")[: AUTHENTICATOR[subtype]]
@@ -51,10 +53,10 @@ def sign(
     key: bytes,
     spi: int,
     *,
-    care_of: IPv6Address,
-    source: IPv6Address,
-    destination: IPv6Address,
-    home_address: IPv6Address = NO_HOME_ADDRESS,
+    care_of: Address,
+    source: Address,
+    destination: Address,
+    home_address: Address = NO_HOME_ADDRESS,
     subtype: AuthenticationSubtype = AuthenticationSubtype.MN_HA,
     checksum: bool = True,
 ) -> bytes:
@@ -62,12 +64,13 @@ def sign(
 
     source, destination, checksum: as for mobility_header.encode().
     """
-    size = AUTHENTICATOR[subtype]
-    blank = MobilityMessageAuthentication(subtype=subtype, spi=spi, data=bytes(size))
-    unsigned = replace(message, options=(*message.options, blank))
-    octets = bytearray(encode(unsigned, source, destination, checksum=False))
-    # the option stands at 8n+5, so that its data ends the message
-    octets[-size:] = authenticator(key, care_of, home_address, bytes(octets[:-size]), subtype)
+    octets = begin(message)
+    pad(octets, ALIGNMENT[OptionType.MOBILITY_MESSAGE_AUTHENTICATION])
+    octets += _BEGIN[subtype]
+    octets += spi.to_bytes(4, "big")
+    size = AUTHENTICATOR[subtype]  # the option stands at 8n+5, so that its data ends the message
+    announce_length(octets, message, to_come=size)
+    octets += authenticator(key, care_of, home_address, bytes(octets), subtype)
     if checksum:
         fill_checksum(octets, source, destination)
     return bytes(octets)
@@ -76,8 +79,8 @@ def sign(
 def verify(
     octets: bytes,
     key: bytes,
-    care_of: IPv6Address,
-    home_address: IPv6Address = NO_HOME_ADDRESS,
+    care_of: Address,
+    home_address: Address = NO_HOME_ADDRESS,
     subtype: AuthenticationSubtype = AuthenticationSubtype.MN_HA,
 ) -> bool:
     """Tell whether octets, a Mobility Header, carry the right authenticator; in constant time.
@@ -102,6 +105,11 @@ def spi_of(message: Message, subtype: AuthenticationSubtype = AuthenticationSubt
 
 def _place(octets: bytes, subtype: AuthenticationSubtype) -> tuple[int, int] | None:
     # of the data of the authentication option; nothing but another authenticator may follow it
+    end, size = len(octets), AUTHENTICATOR[subtype]
+    if octets[end - size - 7 : end - size - 4] == _BEGIN[subtype] and end == (octets[1] + 1) * 8:
+        # it ends the message, as ours does. Were these octets the content of another option, the sender would still
+        # have known the key, and all before them is covered
+        return end - size, end
     found = None
     for number, start, end in _frames(octets):
         authentication = number == OptionType.MOBILITY_MESSAGE_AUTHENTICATION

@@ -15,11 +15,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from enum import IntEnum, IntFlag
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from signaling import iana
 from signaling.errors import UnencodableMessage
+
+Address: TypeAlias = IPv6Address | IPv4Address
+Prefix: TypeAlias = IPv6Network | IPv4Network
 
 MAX_MOBILITY_HEADER: Final = 2048  # octets, Header Len 255, RFC 6275 6.1.1
 MAX_OPTION_DATA: Final = 255  # octets, RFC 6275 6.2.1
@@ -44,6 +48,17 @@ class Field:
     def dump(self, name: str, source: object) -> Any:
         """Take the value to write from the message. Raises ValueError."""
         return self.write(getattr(source, name))
+
+
+class AsItIs(Field):
+    """A value that the message holds as struct gives and takes it."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda value: value, lambda value: value)
+
+    def dump(self, name: str, source: object) -> Any:
+        """Take the value from the message."""
+        return getattr(source, name)
 
 
 class Constant(Field):
@@ -104,7 +119,8 @@ def bits(mask: int, field: Field | None = None) -> Part:
 
 def named(registry: type[IntEnum]) -> Field:
     """Read a number as a member of its registry; a number not known there stays a plain int."""
-    return Field(lambda number: iana.known(registry, number), int)
+    members = {int(member): member for member in registry}
+    return Field(lambda number: members.get(number, number), int)
 
 
 def flags(kind: type[IntFlag]) -> Field:
@@ -112,7 +128,7 @@ def flags(kind: type[IntFlag]) -> Field:
     mask = 0
     for member in kind:
         mask |= member
-    return Field(lambda number: kind(number & mask), int)
+    return Field(lru_cache(maxsize=256)(lambda number: kind(number & mask)), int)  # making one costs a microsecond
 
 
 def packed_flags(kind: type[IntFlag], octets: int) -> Field:
@@ -186,13 +202,13 @@ def _some(octets: bytes) -> bytes:
     return octets
 
 
-NUMBER: Final = Field(int, int)
+NUMBER: Final = AsItIs()
 SECONDS: Final = Field(int, int)  # fractions are cut off
 LIFETIME: Final = Field(lambda units: units * LIFETIME_UNIT, _lifetime_units)  # s here, 4 s units on the wire
 IPV6: Final = Field(IPv6Address, lambda address: address.packed)
 IPV4: Final = Field(IPv4Address, lambda address: address.packed)
 IPV6_PREFIX: Final = Field(read_prefix, write_prefix)  # 17 octets: length, then the address
-OCTETS: Final = Field(bytes, bytes)
+OCTETS: Final = AsItIs()
 SOME_OCTETS: Final = Field(lambda octets: _some(bytes(octets)), lambda octets: _some(bytes(octets)))
 OPTIONAL_NUMBER_32: Final = _optional(4)
 OPTIONAL_ADDRESS: Final = Field(_read_optional_address, lambda address: address.packed if address else b"")
@@ -215,28 +231,32 @@ class Layout:
         self.rfc = rfc
         self._fixed = struct.Struct("!" + form)
         self._fields = tuple(fields.items())
+        self._names = tuple(fields)
+        self._converted = tuple((name, field) for name, field in self._fields if not isinstance(field, AsItIs))
         self._has_tail = len(fields) > len(self._fixed.unpack(bytes(self._fixed.size)))
         self.size = self._fixed.size  # octets, without the tail
 
     def read(self, octets: bytes) -> dict[str, Any]:
         """Give the values by name. Raises ValueError for a wrong length and for values that mean nothing."""
-        if len(octets) < self.size or (len(octets) > self.size and not self._has_tail):
+        size = self.size
+        if len(octets) != size and (len(octets) < size or not self._has_tail):
             least = "at least " if self._has_tail else ""
-            raise ValueError(f"length {len(octets)}, {self.rfc} says {least}{self.size}")
+            raise ValueError(f"length {len(octets)}, {self.rfc} says {least}{size}")
         raw: tuple[Any, ...] = self._fixed.unpack_from(octets)
         if self._has_tail:
-            raw += (octets[self.size :],)
-        values: dict[str, Any] = {}
-        for (name, field), value in zip(self._fields, raw, strict=True):
-            field.load(name, value, values)
+            raw += (octets[size:],)
+        values: dict[str, Any] = dict(zip(self._names, raw))  # noqa: B905  as many of each; strict costs as much as all
+        for name, field in self._converted:
+            field.load(name, values.pop(name), values)
         return values
 
     def write(self, source: object) -> bytes:
         """Take the values from attributes of source. Raises UnencodableMessage if one does not fit."""
         try:
-            raw = [field.dump(name, source) for name, field in self._fields]
-            tail = raw.pop() if self._has_tail else b""
-            return self._fixed.pack(*raw) + tail
+            raw = []
+            for name, field in self._fields:
+                raw.append(field.dump(name, source))
+            return self._fixed.pack(*raw[:-1]) + raw[-1] if self._has_tail else self._fixed.pack(*raw)
         except (struct.error, ValueError, OverflowError) as error:
             raise UnencodableMessage(f"{type(source).__name__} ({self.rfc}): {error}") from error
 
@@ -256,27 +276,31 @@ class Alignment(NamedTuple):
 
 
 UNALIGNED: Final = Alignment(1)
-END: Final = Alignment(8)  # a Mobility Header is a multiple of 8 octets, RFC 6275 6.1.1
 
 
 def padding(octets: int) -> bytes:
     """So many octets of Pad1 or PadN, never more than one option (RFC 6275 6.2.2, 6.2.3)."""
-    if octets == 0:
-        return b""
-    if octets == 1:
-        return bytes([iana.OptionType.PAD1])
+    return _PADDING[octets] if octets < len(_PADDING) else _padn(octets)
+
+
+def _padn(octets: int) -> bytes:
     return bytes([iana.OptionType.PADN, octets - 2]) + bytes(octets - 2)
+
+
+_PADDING: Final = (b"", bytes([iana.OptionType.PAD1]), *map(_padn, range(2, 8)))
 
 
 def pad(octets: bytearray, alignment: Alignment) -> None:
     """Append the padding that brings the next octet to its alignment; counted from octets[0]."""
-    octets += padding(alignment.gap(len(octets)))
+    gap = alignment.gap(len(octets))
+    if gap:
+        octets += padding(gap)
 
 
 # --- checksum -----------------------------------------------------------------------------------------------
 
 
-def _ones_complement_remainder(source: IPv6Address, destination: IPv6Address, protocol: int, octets: bytes) -> int:
+def _ones_complement_remainder(source: Address, destination: Address, protocol: int, octets: bytes) -> int:
     # 2**16 is 1 modulo 0xffff: the sum of all 16-bit words with end-around carry is the remainder of the
     # whole number, and one big division is faster than a loop over words
     even = octets + b"\0" if len(octets) % 2 else octets
@@ -284,12 +308,12 @@ def _ones_complement_remainder(source: IPv6Address, destination: IPv6Address, pr
     return int.from_bytes(pseudo + even, "big") % 0xFFFF
 
 
-def checksum(source: IPv6Address, destination: IPv6Address, protocol: int, octets: bytes) -> int:
+def checksum(source: Address, destination: Address, protocol: int, octets: bytes) -> int:
     """Internet checksum with the IPv6 pseudo-header (RFC 8200 8.1); octets has 0 in its checksum field."""
     # the sum is never all zero octets (the length is in it), so remainder 0 stands for the sum 0xffff
     return 0xFFFF - (_ones_complement_remainder(source, destination, protocol, octets) or 0xFFFF)
 
 
-def checksum_is_right(source: IPv6Address, destination: IPv6Address, protocol: int, octets: bytes) -> bool:
+def checksum_is_right(source: Address, destination: Address, protocol: int, octets: bytes) -> bool:
     """Tell whether octets, with their checksum in them, sum up to 0xffff (RFC 1071 1)."""
     return _ones_complement_remainder(source, destination, protocol, octets) == 0

@@ -9,7 +9,6 @@ The checks stand in the order of RFC 6275 9.2, after the one thing it leaves out
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
 from typing import Final
 
 from signaling.errors import MalformedMessage, Reaction, Reason, UnencodableMessage
@@ -24,7 +23,7 @@ from signaling.wire import (
     return_routability,
     revocation,
 )
-from signaling.wire.codec import MAX_MOBILITY_HEADER, checksum_is_right
+from signaling.wire.codec import MAX_MOBILITY_HEADER, Address, checksum_is_right, padding
 from signaling.wire.codec import checksum as compute_checksum
 from signaling.wire.message import Message, by_type
 from signaling.wire.options import append_options, read_options
@@ -34,6 +33,8 @@ __all__ = ["CHECKSUM", "HEADER", "KINDS", "Message", "decode", "encode"]
 HEADER: Final = 6  # octets all messages share
 CHECKSUM: Final = slice(4, 6)
 _IPV6_HEADER: Final = 40  # octets
+_NO_NEXT_HEADER: Final = int(ProtocolNumber.NO_NEXT_HEADER)  # a plain number, quick to compare
+_REVOCATION: Final = int(MobilityHeaderType.BINDING_REVOCATION)
 
 KINDS: Final[dict[int, type[Message]]] = by_type(
     (
@@ -56,8 +57,8 @@ KINDS: Final[dict[int, type[Message]]] = by_type(
 
 def decode(
     octets: bytes,
-    source: IPv6Address,
-    destination: IPv6Address,
+    source: Address,
+    destination: Address,
     *,
     verify_checksum: bool = True,
     offset: int = _IPV6_HEADER,
@@ -75,7 +76,7 @@ def decode(
     kind = _kind_of(header)
     _check_payload_proto(header, offset)
     end = _end_of_fixed_part(header, kind, offset)
-    if kind.TYPE == MobilityHeaderType.BINDING_REVOCATION:
+    if header[2] == _REVOCATION:
         kind = _revocation_kind(header)
     options = read_options(header, end)
     try:
@@ -84,23 +85,36 @@ def decode(
         raise MalformedMessage(kind.__name__, at=HEADER, why=str(error), reason=Reason.FIELD) from error
 
 
-def encode(message: Message, source: IPv6Address, destination: IPv6Address, *, checksum: bool = True) -> bytes:
+def encode(message: Message, source: Address, destination: Address, *, checksum: bool = True) -> bytes:
     """Give the octets of message, Payload Proto first. source, destination: as for decode.
 
     checksum: False leaves the field 0, for UDP over IPv4 (RFC 5844 4.1.3.2). Raises UnencodableMessage.
     """
-    octets = bytearray((ProtocolNumber.NO_NEXT_HEADER, 0, message.TYPE, 0, 0, 0))
-    octets += message.LAYOUT.write(message)
-    append_options(octets, message.options)
-    if len(octets) > MAX_MOBILITY_HEADER:
-        raise UnencodableMessage(f"{type(message).__name__}: {len(octets)} octets, at most {MAX_MOBILITY_HEADER}")
-    octets[1] = len(octets) // 8 - 1
+    octets = begin(message)
+    announce_length(octets, message)
     if checksum:
         fill_checksum(octets, source, destination)
     return bytes(octets)
 
 
-def fill_checksum(octets: bytearray, source: IPv6Address, destination: IPv6Address) -> None:
+def begin(message: Message) -> bytearray:
+    """Give the octets of message up to its last option; Header Len and checksum are 0. Raises UnencodableMessage."""
+    octets = bytearray((_NO_NEXT_HEADER, 0, message.TYPE, 0, 0, 0))
+    octets += message.LAYOUT.write(message)
+    append_options(octets, message.options)
+    return octets
+
+
+def announce_length(octets: bytearray, message: Message, *, to_come: int = 0) -> None:
+    """Pad a message that so many octets will follow, and write its Header Len. Raises UnencodableMessage."""
+    octets += padding(-(len(octets) + to_come) % 8)
+    length = len(octets) + to_come
+    if length > MAX_MOBILITY_HEADER:
+        raise UnencodableMessage(f"{type(message).__name__}: {length} octets, at most {MAX_MOBILITY_HEADER}")
+    octets[1] = length // 8 - 1
+
+
+def fill_checksum(octets: bytearray, source: Address, destination: Address) -> None:
     """Compute the checksum of a whole message and put it in its place (RFC 6275 6.1.1)."""
     octets[CHECKSUM] = bytes(2)
     value = compute_checksum(source, destination, ProtocolNumber.MOBILITY_HEADER, bytes(octets))
@@ -137,7 +151,7 @@ def _kind_of(header: bytes) -> type[Message]:
 
 
 def _check_payload_proto(header: bytes, offset: int) -> None:
-    if header[0] != ProtocolNumber.NO_NEXT_HEADER:
+    if header[0] != _NO_NEXT_HEADER:
         raise MalformedMessage(
             "Payload Proto",
             at=0,

@@ -13,12 +13,11 @@ from typing import ClassVar, Final, Self, TypeVar
 from signaling.errors import MalformedMessage, Reason, UnencodableMessage
 from signaling.iana import OptionType
 from signaling.wire.codec import (
-    END,
     MAX_OPTION_DATA,
     UNALIGNED,
     Alignment,
     Layout,
-    pad,
+    padding,
 )
 
 ALIGNMENT: Final[dict[int, Alignment]] = {
@@ -68,7 +67,8 @@ ALIGNMENT: Final[dict[int, Alignment]] = {
 }
 """Where the Type octet of an option stands, by the RFC named in `iana.OptionType`; the rest: anywhere."""
 
-PADS: Final[tuple[int, ...]] = (OptionType.PAD1, OptionType.PADN)
+PAD1: Final = int(OptionType.PAD1)  # plain numbers: an enumeration's members are slow to reach
+PADS: Final[tuple[int, ...]] = (PAD1, int(OptionType.PADN))
 BINDING_IDENTIFIER_WITH_ADDRESS: Final = Alignment(8, 2)  # RFC 5648 4.3
 _LENGTH_WITHOUT_ADDRESS = 4  # octets, of a Binding Identifier option
 
@@ -174,6 +174,21 @@ def read_option(number: int, data: bytes, kinds: dict[int, type[Option]]) -> Opt
         return MalformedOption(type=number, data=data, why=str(error))
 
 
+SHORT: Final = 6  # octets of data: options of so few have few values, the same in most messages
+_SHORT_ONES: dict[tuple[int, bytes], Option] = {}
+_MOST_SHORT_ONES: Final = 4096
+
+
+def _read_short(number: int, data: bytes, kinds: dict[int, type[Option]]) -> Option:
+    """As read_option; an option that was read before is given again, as nobody can change it."""
+    option = _SHORT_ONES.get((number, data))
+    if option is None:
+        option = read_option(number, data, kinds)
+        if len(_SHORT_ONES) < _MOST_SHORT_ONES:  # a peer that sends every value gets no more than this
+            _SHORT_ONES[number, data] = option
+    return option
+
+
 def frames(octets: bytes, start: int, *, pads: tuple[int, ...] = PADS) -> list[tuple[int, int, int]]:
     """Split octets from start into options, padding left out: (type, start of data, end of data) each.
 
@@ -185,7 +200,7 @@ def frames(octets: bytes, start: int, *, pads: tuple[int, ...] = PADS) -> list[t
     at, end = start, len(octets)
     while at < end:
         number = octets[at]
-        if number == OptionType.PAD1 and number in pads:
+        if number == PAD1 and number in pads:
             at += 1
             continue
         if at + 2 > end:
@@ -210,16 +225,23 @@ def frames(octets: bytes, start: int, *, pads: tuple[int, ...] = PADS) -> list[t
 
 def read_options(octets: bytes, start: int) -> tuple[Option, ...]:
     """Give the options that stand in octets from start to the end, in wire order. Raises MalformedMessage."""
-    return tuple(read_option(number, octets[data:end], KINDS) for number, data, end in frames(octets, start))
+    found = []
+    for number, data, end in frames(octets, start):
+        read = _read_short if end - data <= SHORT else read_option
+        found.append(read(number, octets[data:end], KINDS))
+    return tuple(found)
 
 
 def append_options(octets: bytearray, options: tuple[Option, ...]) -> None:
-    """Append options with their padding, and the padding at the end. Raises UnencodableMessage."""
+    """Append options, each with the padding before it. Raises UnencodableMessage."""
     for option in options:
-        pad(octets, option.alignment)
+        multiple, offset = option.alignment
+        gap = (offset - len(octets)) % multiple
+        if gap:
+            octets += padding(gap)
         data = option.write(len(octets) + 2)
         if len(data) > MAX_OPTION_DATA:
             raise UnencodableMessage(f"{type(option).__name__}: {len(data)} octets, at most {MAX_OPTION_DATA}")
-        octets += bytes([option.number, len(data)])
+        octets.append(option.number)
+        octets.append(len(data))
         octets += data
-    pad(octets, END)
