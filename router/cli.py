@@ -1,4 +1,4 @@
-"""The command line: `python -m router --mar ...` runs a router; the verbs ask a running one, or show what it can do.
+"""The command line: `python -m router --mar ...` (--lma, --mag) runs a router; the verbs ask a running one.
 
 Only what a command needs is imported, so that asking is quick.
 """
@@ -14,15 +14,36 @@ from typing import Any
 
 from router._version import __version__
 from router.errors import ConfigError, ExitCode, RouterError
-from router.places import default_socket
+from router.places import RoleName, default_socket
 
-SHOWN = ("nodes", "prefixes", "bindings", "tunnels", "peers", "counters", "config")
+SHOWN = (
+    "nodes",
+    "prefixes",
+    "sessions",
+    "bindings",
+    "paths",
+    "flows",
+    "policy",
+    "tunnels",
+    "peers",
+    "counters",
+    "config",
+)
+ROLES = {
+    RoleName.MAR: "Mobility capable Access Router: anchor of the prefixes it lends, DMA",
+    RoleName.LMA: "Local Mobility Anchor of Proxy Mobile IPv6",
+    RoleName.MAG: "Mobile Access Gateway of Proxy Mobile IPv6",
+}
 EPILOG = """\
 verbs (python -m router VERB --help tells more):
-  show WHAT        what a running router knows: nodes, prefixes, bindings, tunnels, peers, counters, config
+  show WHAT        what a running router knows: nodes, bindings, tunnels, peers, counters, config;
+                   a MAR also prefixes; an LMA or MAG sessions, paths, flows, policy
   monitor          a line for each thing it does, as it happens
   capture          what goes through its tunnels, into a pcapng file for wireshark
   attach, detach   tell it that a node came or left
+  policy           the flow policies of an LMA or MAG: show, set NAME FILE, clear NAME
+  revoke           take sessions back from their gateways (LMA): a node, a peer, all
+  reload           have it read its configuration again, as SIGHUP does (LMA, MAG)
   demo             watch a stock host move between three routers during a download
 
 exit codes: 0 done, 1 refused or failed, 2 usage or configuration, 3 no router answers, 4 timed out,
@@ -63,15 +84,30 @@ def _run_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    role = parser.add_mutually_exclusive_group()
+    for name, text in ROLES.items():
+        role.add_argument(f"--{name.value}", dest="role", action="store_const", const=name, help=f"run a {text}")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--mar", action="store_true", help="run a Mobility capable Access Router")
-    what.add_argument("--check-config", metavar="FILE", type=Path, help="check a configuration file; opens nothing")
+    what.add_argument(
+        "--check-config",
+        metavar="FILE",
+        type=Path,
+        help="check a configuration file, with a role also for what that needs; opens nothing",
+    )
     what.add_argument("--doctor", action="store_true", help="look at this machine: what works, what is missing")
     what.add_argument("--version", action="version", version=f"openmar {__version__}")
     parser.add_argument("--config", metavar="FILE", type=Path, help="TOML configuration; flags are laid over it")
-    parser.add_argument("--name", help="name of this router (default: mar)")
+    parser.add_argument("--name", help="name of this router (default: its role)")
     parser.add_argument("--access", metavar="IF", action="append", default=[], help="access link; may be repeated")
     parser.add_argument("--prefixes", metavar="PREFIX", action="append", default=[], help="pool of /64 prefixes")
+    parser.add_argument("--anchor", metavar="NAME", help="which peer is the LMA of this MAG")
+    parser.add_argument(
+        "--uplink",
+        metavar="IF[,label=..,bid=..,weight=..]",
+        action="append",
+        default=[],
+        help="WAN interface of this MAG; may be repeated",
+    )
     parser.add_argument("--underlay", metavar="ADDRESS", help="where tunnels and signalling of this router begin")
     parser.add_argument("--encapsulation", choices=("udp", "ip", "gre"), help="of tunnels (default: udp)")
     parser.add_argument("--workers", metavar="N", type=int, help="threads that only move packets (default: 0, none)")
@@ -84,7 +120,9 @@ def _run_parser() -> argparse.ArgumentParser:
         help='another router; KEY is "hex:..." or "file:PATH"',
     )
     parser.add_argument("--no-authentication", action="store_true", help="run without keys; said at every start")
-    parser.add_argument("--store", metavar="URL", help="where sessions are kept, e.g. sqlite:///run/openmar/sessions.db")
+    parser.add_argument(
+        "--store", metavar="URL", help="where sessions are kept, e.g. sqlite:///run/openmar/sessions.db"
+    )
     parser.add_argument("--state-dir", metavar="DIR", help="what has to survive a restart")
     parser.add_argument("--socket", metavar="PATH", help="control socket")
     parser.add_argument("-v", "--verbose", action="store_true", help="log every event, as `monitor` shows it")
@@ -95,33 +133,35 @@ def _run(given: Sequence[str]) -> int:
     parser = _run_parser()
     options = parser.parse_args(given)
     if options.check_config is not None:
-        return _check_config(options.check_config)
+        return _check_config(options.check_config, options.role)
     if options.doctor:
+        if options.role is not None:
+            parser.error("argument --doctor: not allowed with a role")
         from router.doctor import report
 
         return report()
-    if not options.mar:
+    if options.role is None:
         parser.print_help()
         return ExitCode.USAGE
-    return _run_mar(options)
+    return _run_router(options)
 
 
-def _check_config(file: Path) -> int:
+def _check_config(file: Path, role: RoleName | None) -> int:
     from router.config import load
 
-    load(file)
+    load(file, role=role)
     print(f"{file}: good")
     return ExitCode.DONE
 
 
-def _run_mar(options: argparse.Namespace) -> int:
+def _run_router(options: argparse.Namespace) -> int:
     import uvloop
 
     from engine import EngineError
     from router import daemon
     from router.config import load
 
-    config = load(options.config, _overrides(options))
+    config = load(options.config, _overrides(options), role=options.role)
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
@@ -141,17 +181,18 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
         },
         "engine": {"workers": options.workers},
         "access": {"interfaces": options.access or None},
+        "gateway": {"anchor": options.anchor},
         "anchor": {"prefixes": [part for item in options.prefixes for part in item.split(",")] or None},
         "security": {"authentication": "none" if options.no_authentication else None},
         "store": {"url": options.store},
         "control": {"socket": options.socket},
     }
-    given = {
-        table: {key: value for key, value in keys.items() if value is not None} for table, keys in tables.items()
-    }
+    given = {table: {key: value for key, value in keys.items() if value is not None} for table, keys in tables.items()}
     result: dict[str, Any] = {table: keys for table, keys in given.items() if keys}
     if options.peer:
         result["peer"] = [_peer(text) for text in options.peer]
+    if options.uplink:
+        result["uplink"] = [_uplink(text) for text in options.uplink]
     return result
 
 
@@ -166,6 +207,17 @@ def _peer(text: str) -> dict[str, str]:
     elif key:
         peer["key"] = key
     return peer
+
+
+def _uplink(text: str) -> dict[str, Any]:
+    interface, *pairs = text.split(",")
+    uplink: dict[str, Any] = {"interface": interface}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"command line: --uplink {text}: expected IF,key=value,...")
+        uplink[key] = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value
+    return uplink
 
 
 # --- asking one ---
@@ -189,7 +241,10 @@ def _show(given: Sequence[str]) -> int:
     parser = _verb_parser("show", "What a running router knows.")
     parser.add_argument("what", choices=SHOWN)
     options = parser.parse_args(given)
-    answer = _client(options).show(options.what)
+    return _print_view(options, _client(options).show(options.what))
+
+
+def _print_view(options: argparse.Namespace, answer: dict[str, Any]) -> int:
     if options.json:
         print(json.dumps(answer, indent=2))
     else:
@@ -260,6 +315,59 @@ def _detach(given: Sequence[str]) -> int:
     return _tell(options, _client(options).detach(options.node), "detached")
 
 
+def _policy_parser() -> argparse.ArgumentParser:
+    parser = _verb_parser("policy", "The flow policies of a running LMA or MAG.")
+    what = parser.add_subparsers(dest="what", required=True, metavar="show|set|clear")
+    what.add_parser("show", help="its rules, in the order they are tried")
+    replacing = what.add_parser("set", help="have the [[flow]] rules of a file be this policy, at once")
+    replacing.add_argument("policy", metavar="NAME")
+    replacing.add_argument("file", metavar="FILE.toml", type=Path)
+    what.add_parser("clear", help="have no such policy").add_argument("policy", metavar="NAME")
+    return parser
+
+
+def _policy(given: Sequence[str]) -> int:
+    options = _policy_parser().parse_args(given)
+    if options.what == "show":
+        return _print_view(options, _client(options).show("policy"))
+    if options.what == "set":
+        answer = _client(options).set_policy(options.policy, _text(options.file), str(options.file))
+    else:
+        answer = _client(options).clear_policy(options.policy)
+    count = answer["rules"]
+    what = f"{count} rule{'s' if count > 1 else ''}" if count else "cleared"
+    print(json.dumps(answer) if options.json else f"policy {answer['policy']}: {what}")
+    return ExitCode.DONE
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{file}: {why}: expected a readable TOML file") from None
+
+
+def _revoke(given: Sequence[str]) -> int:
+    parser = _verb_parser("revoke", "Take sessions back from their gateways, whatever their nodes do (RFC 5846).")
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("node", nargs="?", help="MN-Identifier, as `show sessions` has it")
+    whose.add_argument("--peer", metavar="NAME", help="all sessions at this gateway")
+    whose.add_argument("--all", action="store_true", help="all sessions of this anchor")
+    options = parser.parse_args(given)
+    request = {key: value for key in ("node", "peer") if (value := getattr(options, key)) is not None}
+    answer = _client(options).revoke(request)
+    print(json.dumps(answer) if options.json else f"{answer['revoked']} revoked")
+    return ExitCode.DONE
+
+
+def _reload(given: Sequence[str]) -> int:
+    options = _verb_parser("reload", "Have a running LMA or MAG read its configuration again.").parse_args(given)
+    answer = _client(options).reload()
+    print(json.dumps(answer) if options.json else answer["done"])
+    return ExitCode.DONE
+
+
 def _tell(options: argparse.Namespace, answer: dict[str, Any], what: str) -> int:
     print(json.dumps(answer) if options.json else f"{answer['node']} {what}")
     return ExitCode.DONE
@@ -277,5 +385,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "capture": _capture,
     "attach": _attach,
     "detach": _detach,
+    "policy": _policy,
+    "revoke": _revoke,
+    "reload": _reload,
     "demo": _demo,
 }

@@ -1,40 +1,98 @@
 """TOML and flags -> one frozen Config; every problem is reported at once as `file:line: key: what was expected`.
 
-`SCHEMA` is the whole language: table, key, how its value is read, what it means. Flags are laid over the file as one
-more source, so a value is checked the same way wherever it came from. Nothing in here opens a socket.
+`SCHEMA` is the whole language: table, key, how its value is read (`values.py`), which part of Config it becomes. Flags
+are laid over the file as one more source, so a value is checked the same way wherever it came from. What can only be
+seen from several values together is in `coherence.py`. Nothing in here opens a socket.
 """
 
 import difflib
-import os
-import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from engine import Encapsulation, Offloads
-from router.errors import ConfigError
-from router.places import DEFAULT_NAME, default_socket, default_state_dir
-from signaling.settings import DEFAULT_SPI, Authentication, Peer, Transport
+from router import coherence, toml_text, values
+from router.flow_policies import Labels, policies
+from router.places import DEFAULT_NAME, RoleName, default_socket, default_state_dir
+from router.toml_text import COMMAND_LINE, Lines, Place, Problems
+from router.values import boolean, number, one_of, several
+from signaling.flow_rules import FlowRule, Spread
+from signaling.settings import (
+    DEFAULT_SPI,
+    Address,
+    Authentication,
+    NodeProfile,
+    PathCare,
+    Peer,
+    Sharing,
+    Site,
+    Transport,
+    Uplink,
+)
 
-T = TypeVar("T")
+Reader = Callable[[object], Any]
 
-LEAST_POOL, MOST_POOL = 64, 16  # prefix lengths: one node's prefix, and more than anybody has
-VALID_LIFETIME = 7200  # s
-PREFERRED_LIFETIME = 1800  # s, RFC 8273 5
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a configuration came from, to read it again."""
+
+    file: Path | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchoring:
+    """What only an LMA needs of [anchor]. Times in s."""
+
+    ipv4_prefixes: tuple[IPv4Network, ...] = ()
+    delegated_prefixes: tuple[IPv6Network, ...] = ()
+    delegated_length: int = 56
+    delete_delay: float = 10.0
+    assign_delay: float = 1.5
+    wait_for_deregistration: bool = True
+    revoke_to_find_out: bool = True
+    known_nodes_only: bool = False
+    multipath: bool = True
+    gre_keys: bool = False
+    accept_forced_udp: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """[gateway]: what a MAG needs. Times in s."""
+
+    anchor: str = ""
+    services: Mapping[str, str] = field(default_factory=dict)
+    local_routing: bool = False
+    timestamps: bool = True
+    gre_keys: bool = False
+    force_udp: bool = False
+    refresh_before: float = 40.0
+    bulk_refresh: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """[heartbeat] of an LMA or MAG (RFC 5847 5)."""
+
+    interval: float = 60.0  # s
+    missing: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All one router is told. None: found out or made at the start."""
 
+    role: RoleName = RoleName.MAR
     name: str = DEFAULT_NAME
     state_dir: Path = field(default_factory=default_state_dir)
     tun: str = "openmar0"
     table: int = 5436  # routing table of uplink that goes to anchors
-    address: IPv6Address | None = None
+    address: Address | None = None
+    ipv4_address: IPv4Address | None = None
     encapsulation: Encapsulation = Encapsulation.UDP
     transport: Transport = Transport.MOBILITY_HEADER
     interfaces: tuple[str, ...] = ()
@@ -43,8 +101,8 @@ class Config:
     on_link: bool = True
     probe_interval: float = 30.0
     prefixes: tuple[IPv6Network, ...] = ()
-    valid_lifetime: int = VALID_LIFETIME
-    preferred_lifetime: int = PREFERRED_LIFETIME
+    valid_lifetime: int = coherence.VALID_LIFETIME
+    preferred_lifetime: int = coherence.PREFERRED_LIFETIME
     guard: float = 10.0
     binding_lifetime: int = 300
     authentication: Authentication = Authentication.REQUIRED
@@ -56,6 +114,16 @@ class Config:
     clamp_mss: bool = False
     offloads: Offloads = field(default_factory=Offloads)
     nodes: Mapping[bytes, str] = field(default_factory=dict)  # link-layer address -> MN-Identifier
+    profiles: tuple[NodeProfile, ...] = ()
+    anchoring: Anchoring = field(default_factory=Anchoring)
+    gateway: Gateway = field(default_factory=Gateway)
+    uplinks: tuple[Uplink, ...] = ()
+    sites: tuple[Site, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+    policies: Mapping[str, tuple[FlowRule, ...]] = field(default_factory=dict)
+    paths: PathCare = field(default_factory=PathCare)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    source: Source = field(default_factory=Source, compare=False, repr=False)
 
     @property
     def store_url(self) -> str:
@@ -67,184 +135,9 @@ class Config:
         """The control socket: as configured, else named after the router in the run directory."""
         return self.socket or default_socket(self.name)
 
-
-# --- how a value is read: each takes the TOML value and raises ValueError(what was expected) ---
-
-
-def name(value: object) -> str:
-    """A short name for files, sockets and people."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", value):
-        raise ValueError('a name of 1 to 32 letters, digits, ".", "_" or "-"')
-    return value
-
-
-def interface(value: object) -> str:
-    """The name of a network interface."""
-    if (
-        not isinstance(value, str)
-        or not re.fullmatch(r"[^\s/:%\0]+", value)
-        or value in (".", "..")
-        or len(os.fsencode(value)) > 15
-    ):
-        raise ValueError('an interface name of at most 15 characters, such as "eth1"')
-    return value
-
-
-def address(value: object) -> IPv6Address:
-    """A unicast IPv6 address that other machines, or at least this one, can send to."""
-    try:
-        result = IPv6Address(value if isinstance(value, str) else "")
-    except ValueError:
-        raise ValueError('an IPv6 address such as "2001:db8::1"') from None
-    local = result.is_link_local or result.scope_id is not None
-    if result.is_multicast or result.is_unspecified or local or result.ipv4_mapped is not None:
-        raise ValueError("a unicast IPv6 address with more than link scope")
-    return result
-
-
-def link_local(value: object) -> IPv6Address:
-    """A link-local address of a node, without its zone."""
-    try:
-        result = IPv6Address(value if isinstance(value, str) else "")
-    except ValueError:
-        result = IPv6Address(0)
-    if not result.is_link_local or result.scope_id is not None:
-        raise ValueError('a link-local IPv6 address such as "fe80::1"')
-    return result
-
-
-def pool(value: object) -> IPv6Network:
-    """A pool of /64 prefixes."""
-    try:
-        result = IPv6Network(value if isinstance(value, str) else "")
-    except ValueError as error:
-        why = " without host bits" if "host bits" in str(error) else ""
-        raise ValueError(f'an IPv6 prefix{why} such as "2001:db8:1000::/48"') from None
-    if not MOST_POOL <= result.prefixlen <= LEAST_POOL:
-        raise ValueError(f"a prefix from /{MOST_POOL} to /{LEAST_POOL}: each node gets a /64 of it")
-    if result.is_multicast or result.is_link_local:
-        raise ValueError("a prefix of unicast addresses with more than link scope")
-    return result
-
-
-def path(value: object) -> Path:
-    """A path of the file system."""
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("a path")
-    return Path(value)
-
-
-def socket_path(value: object) -> Path:
-    """A path short enough for a Unix socket."""
-    result = path(value)
-    if len(os.fsencode(result)) > 107:
-        raise ValueError("a path of at most 107 octets: the kernel takes no longer one for a socket")
-    return result
-
-
-def store_url(value: object) -> str:
-    """Where sessions are kept."""
-    if not isinstance(value, str) or not re.fullmatch(r"sqlite://[^?#\0]+", value):
-        raise ValueError('"sqlite://PATH"')
-    return value
-
-
-def boolean(value: object) -> bool:
-    """true or false."""
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def number(low: float, high: float, unit: str = "") -> Callable[[object], Any]:
-    """A whole number in these bounds; where the bounds are floats, any number."""
-    whole = isinstance(low, int)
-    bounds = f"from {low} to {high}" if whole else f"from {low:g} to {high:g}"
-    expected = f"a {'whole ' if whole else ''}number {bounds} {unit}".rstrip()
-
-    def read(value: object) -> Any:
-        fits = isinstance(value, int) or (isinstance(value, float) and not whole)
-        if isinstance(value, bool) or not fits or not low <= value <= high:  # type: ignore[operator]
-            raise ValueError(expected)
-        return value
-
-    return read
-
-
-def table(value: object) -> int:
-    """A routing table that is not one of the kernel's own (253 default, 254 main, 255 local)."""
-    result: int = number(1, 0xFFFFFFFE)(value)
-    if 253 <= result <= 255:
-        raise ValueError("a routing table of its own: 253 to 255 are the kernel's")
-    return result
-
-
-def one_of(kind: Callable[[Any], T], *values: str) -> Callable[[object], T]:
-    """One of these words."""
-
-    def read(value: object) -> T:
-        if value not in values:
-            *most, last = (f'"{word}"' for word in values)
-            raise ValueError(f"{', '.join(most)} or {last}")
-        return kind(value)
-
-    return read
-
-
-def several(read_one: Callable[[object], T]) -> Callable[[object], tuple[T, ...]]:
-    """A list of such values."""
-
-    def read(value: object) -> tuple[T, ...]:
-        if not isinstance(value, list):
-            raise ValueError("a list: [...]")
-        return tuple(read_one(item) for item in value)
-
-    return read
-
-
-def secret(value: object) -> bytes:
-    """A key of at least 16 octets, in hexadecimal."""
-    expected = 'at least 32 hexadecimal digits: "hex:000102…" (make one: openssl rand -hex 16)'
-    if not isinstance(value, str) or not value.startswith("hex:"):
-        raise ValueError(expected)
-    try:
-        key = bytes.fromhex(value[4:])
-    except ValueError:
-        raise ValueError(expected) from None
-    if len(key) < 16:
-        raise ValueError(expected)
-    return key
-
-
-def secret_file(value: object) -> bytes:
-    """A file that holds such a key, with or without "hex:" before it."""
-    file = path(value)
-    try:
-        text = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"a readable key file: {getattr(error, 'strerror', None) or 'not text'}") from None
-    return secret(text if text.startswith("hex:") else f"hex:{text}")
-
-
-def link_layer(value: object) -> bytes:
-    """An Ethernet address."""
-    if not isinstance(value, str) or not re.fullmatch(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", value):
-        raise ValueError('a link-layer address such as "02:00:00:00:00:11"')
-    return bytes.fromhex(value.replace(":", ""))
-
-
-def node_id(value: object) -> str:
-    """A Network Access Identifier (RFC 4283 3.1, RFC 7542)."""
-    if not isinstance(value, str) or not re.fullmatch(r"[^\s@]+@[^\s@]+", value) or len(value.encode()) > 253:
-        raise ValueError('an identifier such as "mn1@example.net"')
-    return value
-
-
-def realm(value: object) -> str:
-    """The part after @ of identifiers made from link-layer addresses."""
-    if not isinstance(value, str) or not re.fullmatch(r"[^\s@]{1,200}", value):
-        raise ValueError('a realm such as "example.net"')
-    return value
+    def read_again(self) -> "Config":
+        """The configuration as its file says it now, under the same flags. Raises ConfigError."""
+        return load(self.source.file, self.source.flags, role=self.role)
 
 
 def refused_offloads(value: object) -> Offloads:
@@ -255,17 +148,18 @@ def refused_offloads(value: object) -> Offloads:
     return Offloads(**{name: name not in value for name in names})
 
 
-# --- the language: (table, key) -> (field of Config, reader) ---
+# --- the language: (table, key) -> (field of Config, "part.field" of a part of it; reader) ---
 
-SCHEMA: dict[str, dict[str, tuple[str, Callable[[object], Any]]]] = {
+SCHEMA: dict[str, dict[str, tuple[str, Reader]]] = {
     "router": {
-        "name": ("name", name),
-        "state_dir": ("state_dir", path),
-        "tun": ("tun", interface),
-        "table": ("table", table),
+        "name": ("name", values.name),
+        "state_dir": ("state_dir", values.path),
+        "tun": ("tun", values.interface),
+        "table": ("table", values.table),
     },
     "underlay": {
-        "address": ("address", address),
+        "address": ("address", values.address),
+        "ipv4_address": ("ipv4_address", values.ipv4_address),
         "encapsulation": ("encapsulation", one_of(Encapsulation, "udp", "ip", "gre")),
         "signaling": ("transport", one_of(Transport, "mh", "udp")),
     },
@@ -275,17 +169,49 @@ SCHEMA: dict[str, dict[str, tuple[str, Callable[[object], Any]]]] = {
         "refuse_offloads": ("offloads", refused_offloads),
     },
     "access": {
-        "interfaces": ("interfaces", several(interface)),
-        "realm": ("realm", realm),
+        "interfaces": ("interfaces", several(values.interface)),
+        "realm": ("realm", values.realm),
         "fixed_link_layer": ("fixed_link_layer", boolean),
         "on_link": ("on_link", boolean),
         "probe_interval": ("probe_interval", number(0.0, 3600.0, "s")),
     },
     "anchor": {
-        "prefixes": ("prefixes", several(pool)),
+        "prefixes": ("prefixes", several(values.pool)),
         "valid_lifetime": ("valid_lifetime", number(60, 2592000, "s")),
         "preferred_lifetime": ("preferred_lifetime", number(30, 2592000, "s")),
         "guard": ("guard", number(1.0, 3600.0, "s")),
+        "ipv4_prefixes": ("anchoring.ipv4_prefixes", several(values.ipv4_pool)),
+        "delegated_prefixes": ("anchoring.delegated_prefixes", several(values.delegated_prefix)),
+        "delegated_length": ("anchoring.delegated_length", number(32, 64)),
+        "delete_delay": ("anchoring.delete_delay", number(0.1, 3600.0, "s")),
+        "assign_delay": ("anchoring.assign_delay", number(0.1, 60.0, "s")),
+        "wait_for_deregistration": ("anchoring.wait_for_deregistration", boolean),
+        "revoke_to_find_out": ("anchoring.revoke_to_find_out", boolean),
+        "known_nodes_only": ("anchoring.known_nodes_only", boolean),
+        "multipath": ("anchoring.multipath", boolean),
+        "gre_keys": ("anchoring.gre_keys", boolean),
+        "accept_forced_udp": ("anchoring.accept_forced_udp", boolean),
+    },
+    "gateway": {
+        "anchor": ("gateway.anchor", values.name),
+        "services": ("gateway.services", values.services),
+        "local_routing": ("gateway.local_routing", boolean),
+        "timestamps": ("gateway.timestamps", boolean),
+        "gre_keys": ("gateway.gre_keys", boolean),
+        "force_udp": ("gateway.force_udp", boolean),
+        "refresh_before": ("gateway.refresh_before", number(1.0, 3600.0, "s")),
+        "bulk_refresh": ("gateway.bulk_refresh", boolean),
+    },
+    "paths": {
+        "interval": ("paths.interval", number(0.01, 60.0, "s")),
+        "idle_interval": ("paths.idle_interval", number(0.01, 3600.0, "s")),
+        "suspect_after": ("paths.suspect_after", number(1, 100)),
+        "down_after": ("paths.down_after", number(1, 100)),
+        "up_after": ("paths.up_after", number(1, 100)),
+    },
+    "heartbeat": {
+        "interval": ("heartbeat.interval", number(30.0, 3600.0, "s")),  # RFC 5847 5
+        "missing": ("heartbeat.missing", number(1, 100)),
     },
     "binding": {
         "lifetime": ("binding_lifetime", number(8, 262140, "s")),
@@ -294,94 +220,108 @@ SCHEMA: dict[str, dict[str, tuple[str, Callable[[object], Any]]]] = {
         "authentication": ("authentication", one_of(Authentication, "required", "none")),
         "timestamp_window": ("timestamp_window", number(0.01, 60.0, "s")),
     },
-    "store": {"url": ("store", store_url)},
-    "control": {"socket": ("socket", socket_path)},
+    "store": {"url": ("store", values.store_url)},
+    "control": {"socket": ("socket", values.socket_path)},
 }
-PEER: dict[str, tuple[str, Callable[[object], Any]]] = {
-    "name": ("name", name),
-    "address": ("address", address),
-    "key": ("key", secret),
-    "key_file": ("key", secret_file),
+PEER: dict[str, tuple[str, Reader]] = {
+    "name": ("name", values.name),
+    "address": ("address", values.address),
+    "addresses": ("addresses", several(values.address)),
+    "key": ("key", values.secret),
+    "key_file": ("key", values.secret_file),
     "spi": ("spi", number(DEFAULT_SPI, 0xFFFFFFFF)),
 }
-NODE: dict[str, tuple[str, Callable[[object], Any]]] = {
-    "id": ("id", node_id),
-    "link_layer": ("link_layer", link_layer),
+NODE: dict[str, tuple[str, Reader]] = {
+    "id": ("node", values.profile_id),
+    "link_layer": ("link_layer", values.link_layer),
+    "gateways": ("gateways", several(values.name)),
+    "refused": ("refused", boolean),
+    "prefixes": ("prefixes", several(values.home_prefix)),
+    "ipv6": ("ipv6", boolean),
+    "ipv4": ("ipv4", boolean),
+    "ipv4_address": ("ipv4_address", values.ipv4_address),
+    "services": ("services", several(values.service)),
+    "delegation": ("delegation", boolean),
+    "delegated": ("delegated", several(values.delegated_prefix)),
+    "sharing": ("sharing", one_of(Sharing, "unique-prefix", "shared-prefix", "shared-address")),
+    "multipath": ("multipath", boolean),
+    "policy": ("policy", values.name),
 }
-LISTS = {"peer": PEER, "node": NODE}
+UPLINK: dict[str, tuple[str, Reader]] = {
+    "interface": ("interface", values.interface),
+    "address": ("address", values.address),
+    "att": ("technology", values.technology),
+    "label": ("label", values.label),
+    "bid": ("binding_id", number(1, 254)),
+    "weight": ("weight", number(1, 65535)),
+}
+SITE: dict[str, tuple[str, Reader]] = {
+    "node": ("node", values.node_id),
+    "interface": ("interface", values.interface),
+    "delegated": ("delegated", boolean),
+    "delegated_interface": ("delegated_interface", values.interface),
+}
+FLOW: dict[str, tuple[str, Reader]] = {
+    "policy": ("policy", values.name),
+    "name": ("name", values.name),
+    "family": ("family", one_of(str, "ipv6", "ipv4")),
+    "source": ("source", values.addresses),
+    "destination": ("destination", values.addresses),
+    "source_port": ("source_port", values.numbers(0xFFFF)),
+    "destination_port": ("destination_port", values.numbers(0xFFFF)),
+    "protocol": ("protocol", values.protocol),
+    "traffic_class": ("traffic_class", values.numbers(0xFF)),
+    "flow_label": ("flow_label", values.numbers(0xFFFFF)),
+    "spi": ("spi", values.numbers(0xFFFFFFFF)),
+    "labels": ("labels", several(values.label)),
+    "spread": ("spread", one_of(Spread, *(item.value for item in Spread))),
+}
+LISTS = {"peer": PEER, "node": NODE, "uplink": UPLINK, "site": SITE, "flow": FLOW}
+NAMES: dict[str, Reader] = {"labels": number(0, 255)}  # tables whose keys are names that the operator chooses
+NEEDED = {"peer": ("name",), "node": ("id",), "uplink": ("interface",), "site": ("node",), "flow": ()}
+PARTS: dict[str, type] = {"anchoring": Anchoring, "gateway": Gateway, "paths": PathCare, "heartbeat": Heartbeat}
 
 
-COMMAND_LINE = 0  # the "line" of what a flag has set
-
-Place = tuple[object, ...]  # (table, key), or (table, number, key) in a list of tables
-Lines = dict[Place, int]
-
-
-class Problems:
-    """What is wrong with a configuration, each with the place where it was found."""
-
-    def __init__(self, file: Path | None, lines: Lines) -> None:
-        self.found: list[tuple[int, str]] = []
-        self._file = file
-        self._lines = lines
-
-    def add(self, where: Place, key: str, expected: str) -> None:
-        """A problem here; what is missing is placed at its table."""
-        places = (where[:length] for length in range(len(where), 0, -1))
-        line = next((self._lines[place] for place in places if place in self._lines), None)
-        if line == COMMAND_LINE or self._file is None:
-            source = "command line"
-        else:
-            source = str(self._file) if line is None else f"{self._file}:{line}"
-        self.found.append((line or 0, f"{source}: {key}: {expected}"))
-
-    def raise_if_any(self) -> None:
-        """ConfigError with one line for each problem, in the order of the file."""
-        if self.found:
-            raise ConfigError("\n".join(text for _, text in sorted(self.found, key=lambda item: item[0])))
-
-
-def load(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
+def load(file: Path | None, overrides: Mapping[str, Any] | None = None, *, role: RoleName | None = None) -> Config:
     """The configuration of a file with flags laid over it. Raises ConfigError that lists every problem.
 
     overrides: like the parsed file ({"router": {"name": ...}, "peer": [...]}). Lists of tables are added to those of
-    the file, all other values replace what stands there.
+    the file, all other values replace what stands there. role: what it needs must be there; None: any may use it.
     """
     tables: dict[str, Any] = {}
     lines: Lines = {}
     if file is not None:
-        text = _read(file)
-        tables = _parse(file, text)
-        lines = key_lines(text)
+        text = toml_text.read(file)
+        tables = toml_text.parse(file, text)
+        lines = toml_text.key_lines(text)
     tables = _overlay(tables, overrides or {}, lines)
     problems = Problems(file, lines)
-    values = _check(tables, problems)
-    _check_together(values, problems)
+    found = _check(tables, problems)
+    labels = Labels({key: value for key, value in found.pop("labels", {}).items() if value is not None})
+    rules = policies(found.pop("flows", ()), labels, problems)
+    coherence.check(found, labels, rules, problems, role)
     problems.raise_if_any()
-    values["nodes"] = {item["link_layer"]: item["id"] for item in values.get("nodes", ())}
-    values["peers"] = tuple(Peer(**item) for item in values.get("peers", ()))
-    return Config(**values)
+    if role is not None:
+        found = {"name": role.value} | found | {"role": role}
+    found |= {"policies": rules, "labels": labels.numbers, "source": Source(file=file, flags=overrides or {})}
+    return _assemble(found, labels)
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}: expected a readable TOML file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: not UTF-8 text: expected a TOML file") from None
+def load_policies(text: str, name: str, labels: Mapping[str, int]) -> dict[str, tuple[FlowRule, ...]]:
+    """The flow rules of a text that is nothing but [[flow]] and [labels]. labels: those known beside its own.
 
-
-def _parse(file: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise ConfigError(f"{file}: syntax: nested too deeply") from None
-    except ValueError as error:  # TOMLDecodeError, and what Python says of numbers with thousands of digits
-        found = re.search(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error))
-        what, line = (found[1], found[2]) if found else (str(error), None)
-        line = line or str(text.rstrip("\n").count("\n") + 1)
-        raise ConfigError(f"{file}:{line}: syntax: {what[:1].lower()}{what[1:]}") from None
+    name: of the file, for problems. Raises ConfigError.
+    """
+    file = Path(name)
+    tables = toml_text.parse(file, text)
+    problems = Problems(file, toml_text.key_lines(text))
+    for table in tables.keys() - {"flow", "labels"}:
+        problems.add((table,), "expected nothing but [[flow]] and [labels] in a policy")
+    found = _check({key: value for key, value in tables.items() if key in ("flow", "labels")}, problems)
+    own = {key: value for key, value in found.get("labels", {}).items() if value is not None}
+    rules = policies(found.get("flows", ()), Labels({**labels, **own}), problems)
+    problems.raise_if_any()
+    return rules
 
 
 def _overlay(tables: Mapping[str, Any], overrides: Mapping[str, Any], lines: Lines) -> dict[str, Any]:
@@ -400,107 +340,67 @@ def _overlay(tables: Mapping[str, Any], overrides: Mapping[str, Any], lines: Lin
     return result
 
 
-# --- where things stand: tomllib does not tell ---
-
-WORD = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*')"""
-DOTTED = rf"{WORD}(?:\s*\.\s*{WORD})*"
-STATEMENT = re.compile(
-    rf"\s*(?:\[\[\s*(?P<list>{DOTTED})\s*\]\]|\[\s*(?P<table>{DOTTED})\s*\]|(?P<key>{DOTTED})\s*=)"
-)
-# what has to be stepped over as a whole: strings of several lines, strings, comments; and what opens, closes, ends
-TOKEN = re.compile(
-    r'''"""(?:\\.|[^\\])*?"{3,5}|'{3}.*?'{3,5}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*|[\[{\]}\n]''', re.DOTALL
-)
-
-
-def key_lines(text: str) -> Lines:
-    """Where each table and key of a TOML document without errors stands: place -> line."""
-    lines: Lines = {}
-    table: Place = ()
-    counts: dict[str, int] = {}
-    for line, statement in _statements(text):
-        found = STATEMENT.match(statement)
-        if found is None:
-            continue
-        names = tuple(word.strip("\"'") for word in re.findall(WORD, found[found.lastgroup or 0]))
-        if found["key"]:
-            for length in range(1, len(names) + 1):
-                lines.setdefault((*table, *names[:length]), line)
-            continue
-        if found["list"] and len(names) == 1:
-            lines.setdefault(names, line)
-            counts[names[0]] = counts.get(names[0], -1) + 1
-        table = (names[0], counts[names[0]], *names[1:]) if names[0] in counts else names
-        lines.setdefault(table, line)
-    return lines
-
-
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Headers and assignments, each with the line it begins in; an array may take several."""
-    line = first_line = 1
-    start = depth = 0
-    for token in TOKEN.finditer(text):
-        if token[0] in ("[", "{"):
-            depth += 1
-        elif token[0] in ("]", "}"):
-            depth -= 1
-        elif token[0] == "\n" and not depth:
-            yield first_line, text[start : token.start()]
-            first_line, start = line + 1, token.end()
-        line += token[0].count("\n")
-    yield first_line, text[start:]
+# --- tables -> values, each read by itself; one that is wrong becomes None ---
 
 
 def _check(tables: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for table, content in tables.items():
         if table in SCHEMA and isinstance(content, dict):
-            values |= _check_table((table,), table, content, SCHEMA[table], problems)
+            found |= _check_table((table,), table, content, SCHEMA[table], problems)
+        elif table in NAMES and isinstance(content, dict):
+            found[table] = _check_names(table, content, problems)
         elif table in LISTS and isinstance(content, list) and all(isinstance(item, dict) for item in content):
-            items = [
-                _check_table((table, at), table, item, LISTS[table], problems) for at, item in enumerate(content)
-            ]
-            values[f"{table}s"] = tuple(_complete(table, at, item, problems) for at, item in enumerate(items))
-        elif table in SCHEMA:
-            problems.add((table,), table, f"expected a table: [{table}]")
+            found[f"{table}s"] = tuple(_check_item(table, at, item, problems) for at, item in enumerate(content))
+        elif table in SCHEMA or table in NAMES:
+            problems.add((table,), f"expected a table: [{table}]")
         elif table in LISTS:
-            problems.add((table,), table, f"expected a list of tables: [[{table}]]")
+            problems.add((table,), f"expected a list of tables: [[{table}]]")
         else:
-            problems.add((table,), table, f"unknown table{_nearest(table, [*SCHEMA, *LISTS])}")
-    return values
+            problems.add((table,), f"unknown table{_nearest(table, [*SCHEMA, *NAMES, *LISTS])}")
+    return found
 
 
 def _check_table(
-    where: tuple[object, ...],
-    table: str,
-    content: Mapping[str, Any],
-    keys: Mapping[str, tuple[str, Callable[[object], Any]]],
-    problems: Problems,
+    where: Place, table: str, content: Mapping[str, Any], keys: Mapping[str, tuple[str, Reader]], problems: Problems
 ) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in content.items():
         if key not in keys:
-            problems.add((*where, key), f"{table}.{key}", f"unknown key{_nearest(key, keys)}")
+            problems.add((*where, key), f"unknown key{_nearest(key, keys)}")
             continue
         target, read = keys[key]
-        if target in values:
-            problems.add((*where, key), f"{table}.{key}", "given twice: expected one of key and key_file")
+        if target in found:
+            problems.add((*where, key), "given twice: expected one of key and key_file")
             continue
-        try:
-            values[target] = read(value)
-        except ValueError as expected:
-            problems.add((*where, key), f"{table}.{key}", f"expected {expected}")
-            values[target] = None
-    return values
+        found[target] = _read(read, value, (*where, key), f"{table}.{key}", problems)
+    return found
 
 
-def _complete(table: str, at: int, item: dict[str, Any], problems: Problems) -> dict[str, Any]:
-    """An item of a list of tables must have its keys."""
-    for key in {"peer": ("name", "address"), "node": ("id", "link_layer")}[table]:
-        if key not in item:
-            problems.add((table, at, key), f"{table}.{key}", f"missing: expected in every [[{table}]]")
-            item[key] = None
-    return item
+def _check_names(table: str, content: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        _read(values.name, key, (table, key), f"{table}.{key}", problems)
+        found[key] = _read(NAMES[table], value, (table, key), f"{table}.{key}", problems)
+    return found
+
+
+def _read(read: Reader, value: object, where: Place, key: str, problems: Problems) -> Any:
+    try:
+        return read(value)
+    except ValueError as expected:
+        problems.add(where, f"expected {expected}")
+        return None
+
+
+def _check_item(table: str, at: int, content: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+    """An item of a list of tables: it must have its keys."""
+    found = _check_table((table, at), table, content, LISTS[table], problems)
+    for key in NEEDED[table]:
+        if key not in content:
+            problems.add((table, at, key), f"missing: expected in every [[{table}]]")
+            found[LISTS[table][key][0]] = None
+    return found
 
 
 def _nearest(word: str, words: Mapping[str, Any] | Sequence[str]) -> str:
@@ -508,44 +408,32 @@ def _nearest(word: str, words: Mapping[str, Any] | Sequence[str]) -> str:
     return f": did you mean {near[0]}?" if near else f": expected one of {', '.join(words)}"
 
 
-def _check_together(values: Mapping[str, Any], problems: Problems) -> None:
-    """What can only be seen from several values at once; a value that is wrong by itself is None."""
-    pools = values.get("prefixes") or ()
-    for at, one in enumerate(pools):
-        for other in pools[:at]:
-            if one.overlaps(other):
-                expected = f"{one} overlaps {other}: expected disjoint pools"
-                problems.add(("anchor", "prefixes"), "anchor.prefixes", expected)
-    valid = values.get("valid_lifetime", VALID_LIFETIME)
-    preferred = values.get("preferred_lifetime", PREFERRED_LIFETIME)
-    if valid and preferred and preferred > valid:
-        key = "preferred_lifetime" if "preferred_lifetime" in values else "valid_lifetime"
-        expected = f"preferred {preferred} s, valid {valid} s: expected preferred not to be longer"
-        problems.add(("anchor", key), f"anchor.{key}", expected)
-    interfaces = values.get("interfaces") or ()
-    for twice in sorted({item for item in interfaces if interfaces.count(item) > 1}):
-        problems.add(("access", "interfaces"), "access.interfaces", f"{twice} is named twice: expected each once")
-    _check_peers(values, problems)
-    seen: set[bytes] = set()
-    for at, item in enumerate(values.get("nodes", ())):
-        if item["link_layer"] and item["link_layer"] in seen:
-            expected = "has an identifier already: expected an address no node above has"
-            problems.add(("node", at, "link_layer"), "node.link_layer", expected)
-        seen.add(item["link_layer"])
+# --- values without a fault -> Config ---
 
 
-def _check_peers(values: Mapping[str, Any], problems: Problems) -> None:
-    required = values.get("authentication", Authentication.REQUIRED) is Authentication.REQUIRED
-    names: set[str] = set()
-    addresses: set[IPv6Address] = {values["address"]} if values.get("address") else set()
-    for at, item in enumerate(values.get("peers", ())):
-        if item["name"] and item["name"] in names:
-            problems.add(("peer", at, "name"), "peer.name", f'"{item["name"]}" is taken: expected another name')
-        if item["address"] and item["address"] in addresses:
-            expected = "belongs to this router or a peer above: expected an address of its own"
-            problems.add(("peer", at, "address"), "peer.address", expected)
-        if required and "key" not in item:
-            cure = 'missing: expected key or key_file, or [security] authentication = "none"'
-            problems.add(("peer", at, "key"), "peer.key", cure)
-        names.add(item["name"])
-        addresses.add(item["address"])
+def _assemble(found: dict[str, Any], labels: Labels) -> Config:
+    for part, kind in PARTS.items():
+        inside = [key for key in found if key.startswith(f"{part}.")]
+        found[part] = kind(**{key.partition(".")[2]: found.pop(key) for key in inside})
+    nodes = found.pop("nodes", ())
+    return Config(
+        **found
+        | {
+            "peers": tuple(Peer(**{"address": None} | item) for item in found.get("peers", ())),
+            "nodes": {item["link_layer"]: item["node"] for item in nodes if "link_layer" in item},
+            "profiles": _profiles(nodes),
+            "uplinks": tuple(
+                Uplink(**{"binding_id": at} | item | {"label": labels.number(item.get("label", 0))})
+                for at, item in enumerate(found.get("uplinks", ()), 1)
+            ),
+            "sites": tuple(Site(**item) for item in found.get("sites", ())),
+        }
+    )
+
+
+def _profiles(nodes: Sequence[Mapping[str, Any]]) -> tuple[NodeProfile, ...]:
+    """One for each node: its tables, one for each of its interfaces, taken together."""
+    merged: dict[str, dict[str, Any]] = {}
+    for item in nodes:
+        merged.setdefault(item["node"], {}).update({key: item[key] for key in item if key != "link_layer"})
+    return tuple(NodeProfile(**item) for item in merged.values())

@@ -7,42 +7,47 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 from ctypes import addressof, create_string_buffer
-from ipaddress import IPv6Address
+from ipaddress import ip_address
 
 from router.errors import InUse, NoInterface, NoRights, RouterError
 from signaling.iana import PROXY_MOBILE_IPV6_SIGNALING_PORT as UDP_PORT
 from signaling.iana import Icmpv6Type, ProtocolNumber
-from signaling.settings import Transport
+from signaling.settings import Address, Transport
 
 READS = 64  # datagrams a wake-up, so that a flood from one socket cannot hold the loop
 MAX_DATAGRAM = 65536  # octets
+MAX_MESSAGE = 2064  # octets; Header Len counts to 2048 (RFC 6275 6.1.1): what is cut off has no place in it
 ETH_P_IPV6 = 0x86DD
 SO_ATTACH_FILTER = 26
 MAX_FILTERED_NODES = 500  # above, data packets of strangers announce nobody: the filter would get too long
+MOST_SOURCES = 65536  # peers whose address is remembered as an object
 
-OnDatagram = Callable[[bytes, IPv6Address, int], None]  # octets, source, UDP source port or 0
+OnDatagram = Callable[[bytes, Address, int, Address], None]  # octets, source, UDP source port or 0, destination
 OnFrame = Callable[[bytes, bytes], None]  # IPv6 packet, link-layer source
 
 
 class SignalingSocket:
-    """Mobility Headers to and from peers: a raw socket of protocol 135, or UDP port 5436.
+    """Mobility Headers to and from one of our addresses: a raw socket of protocol 135, or UDP port 5436.
 
-    The kernel fills in the checksum of what leaves by protocol 135, and drops what comes in with a wrong one.
+    An IPv4 address has UDP, whatever the transport (RFC 5844 4). The kernel fills in the checksum of what leaves by
+    protocol 135, and drops what comes in with a wrong one.
     """
 
-    def __init__(self, address: IPv6Address, transport: Transport) -> None:
+    def __init__(self, address: Address, transport: Transport) -> None:
         """Open and bind. Raises NoRights, InUse, NoInterface."""
-        self._transport = transport
-        udp = transport is Transport.UDP
+        self.address = address
+        self._udp = udp = transport is Transport.UDP or address.version == 4
         where = f"UDP port {UDP_PORT}" if udp else f"protocol {ProtocolNumber.MOBILITY_HEADER}"
         try:
+            family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
             kind = socket.SOCK_DGRAM if udp else socket.SOCK_RAW
             protocol = 0 if udp else ProtocolNumber.MOBILITY_HEADER
-            self.socket = socket.socket(socket.AF_INET6, kind | socket.SOCK_NONBLOCK, protocol)
+            self.socket = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
             self.socket.bind((str(address), UDP_PORT if udp else 0))
         except OSError as error:
             raise _opening_error(error, f"signalling on {address}, {where}", address) from None
         self._errors = None if udp else _raw_icmp(address)
+        self._sources: dict[str, Address] = {}
 
     def serve(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram) -> None:
         """Call on_datagram for everything that comes in."""
@@ -50,30 +55,39 @@ class SignalingSocket:
         loop.add_reader(self.socket.fileno(), self._read)
 
     def _read(self) -> None:
+        receive, sources, told = self.socket.recvfrom, self._sources, self._on_datagram
         for _ in range(READS):
             try:
-                octets, (host, port, *_rest) = self.socket.recvfrom(MAX_DATAGRAM)
+                octets, peer = receive(MAX_MESSAGE)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
+                if self.socket.fileno() < 0:  # closed by what a message led to
+                    return
                 # an ICMPv6 error about something we sent: repeating that is the role's.
                 # uvloop hears nothing more after it
                 self._loop.remove_reader(self.socket.fileno())
                 self._loop.add_reader(self.socket.fileno(), self._read)
                 return
-            source = IPv6Address(host.partition("%")[0])
-            self._on_datagram(octets, source, port if self._transport is Transport.UDP else 0)
+            source = sources.get(peer[0]) or self._learn(peer[0])
+            told(octets, source, peer[1] if self._udp else 0, self.address)
 
-    def send(self, octets: bytes, destination: IPv6Address, port: int = 0) -> str | None:
+    def _learn(self, host: str) -> Address:
+        """An address as an object: making one takes longer than reading the message."""
+        if len(self._sources) >= MOST_SOURCES:
+            self._sources.clear()
+        address = self._sources[host] = ip_address(host.partition("%")[0])
+        return address
+
+    def send(self, octets: bytes, destination: Address, port: int = 0) -> str | None:
         """Send to a peer. Returns why it could not leave, None when it has; the role repeats what matters."""
         try:
-            at = (port or UDP_PORT) if self._transport is Transport.UDP else 0
-            self.socket.sendto(octets, (str(destination), at))
+            self.socket.sendto(octets, (str(destination), (port or UDP_PORT) if self._udp else 0))
         except OSError as error:
             return os.strerror(error.errno or 0)
         return None
 
-    def send_error(self, octets: bytes, destination: IPv6Address) -> None:
+    def send_error(self, octets: bytes, destination: Address) -> None:
         """Send an ICMPv6 error message; best effort, as all of them."""
         if self._errors is not None:
             try:
@@ -81,12 +95,77 @@ class SignalingSocket:
             except OSError:
                 return
 
-    def close(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Stop reading and close."""
-        loop.remove_reader(self.socket.fileno())
+    def close(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Stop reading, if a loop does, and close."""
+        if loop is not None:
+            loop.remove_reader(self.socket.fileno())
         self.socket.close()
         if self._errors is not None:
             self._errors.close()
+
+
+class SignalingSockets:
+    """One SignalingSocket for each of our addresses; addresses of uplinks come and go while they are served."""
+
+    def __init__(self, addresses: Iterable[Address], transport: Transport) -> None:
+        """Open all or none. The first of each family is the address of this router. Raises as SignalingSocket."""
+        self._transport = transport
+        self._sockets: dict[Address, SignalingSocket] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_datagram: OnDatagram | None = None
+        try:
+            for address in addresses:
+                self.add(address)
+        except BaseException:
+            self.close(None)
+            raise
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Those that are open, in the order they came."""
+        return tuple(self._sockets)
+
+    def serve(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram) -> None:
+        """Call on_datagram for everything that comes in, also for addresses that are added later."""
+        self._loop, self._on_datagram = loop, on_datagram
+        for each in self._sockets.values():
+            each.serve(loop, on_datagram)
+
+    def add(self, address: Address) -> None:
+        """Be heard at another address; one that is open already is no error. Raises as SignalingSocket."""
+        if address in self._sockets:
+            return
+        self._sockets[address] = opened = SignalingSocket(address, self._transport)
+        if self._loop is not None and self._on_datagram is not None:
+            opened.serve(self._loop, self._on_datagram)
+
+    def remove(self, address: Address) -> None:
+        """The address is ours no more; one that is not open is no error."""
+        gone = self._sockets.pop(address, None)
+        if gone is not None:
+            gone.close(self._loop)
+
+    def send(self, octets: bytes, destination: Address, port: int = 0, source: Address | None = None) -> str | None:
+        """Send to a peer from one of our addresses, None: the first of its family. Returns why it could not leave."""
+        sender = self._sockets.get(source) if source is not None else self._first(destination.version)
+        if sender is None:
+            return f"{source} is no address of ours" if source else f"no address of ours has IPv{destination.version}"
+        return sender.send(octets, destination, port)
+
+    def send_error(self, octets: bytes, destination: Address) -> None:
+        """Send an ICMPv6 error message; best effort, as all of them."""
+        sender = self._first(destination.version)
+        if sender is not None:
+            sender.send_error(octets, destination)
+
+    def _first(self, version: int) -> SignalingSocket | None:
+        return next((each for each in self._sockets.values() if each.address.version == version), None)
+
+    def close(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Stop reading and close all."""
+        for each in self._sockets.values():
+            each.close(loop)
+        self._sockets.clear()
 
 
 class AccessSocket:
@@ -139,9 +218,7 @@ class AccessSocket:
         """From now on data packets of these link-layer addresses are of no interest."""
         program = frame_filter(list(nodes))
         octets = create_string_buffer(b"".join(program))
-        self.socket.setsockopt(
-            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), addressof(octets))
-        )
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), addressof(octets)))
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stop reading and close."""
@@ -194,14 +271,14 @@ def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("HBBI", code, if_true, if_false, value)
 
 
-def _raw_icmp(address: IPv6Address) -> socket.socket:
+def _raw_icmp(address: Address) -> socket.socket:
     result = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
     result.setsockopt(socket.IPPROTO_ICMPV6, 1, b"\xff" * 32)  # ICMP6_FILTER: it only sends
     result.bind((str(address), 0))
     return result
 
 
-def _opening_error(error: OSError, what: str, address: IPv6Address | None) -> RouterError:
+def _opening_error(error: OSError, what: str, address: Address | None) -> RouterError:
     text = f"{what}: {os.strerror(error.errno or 0).lower()}"
     if error.errno in (errno.EPERM, errno.EACCES):
         cure = 'run as root, with --cap-add NET_RAW, or set signaling = "udp"'

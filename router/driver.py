@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine import EngineError
-from router.control_sockets import SignalingSocket
+from router.control_sockets import SignalingSockets
 from router.errors import RouterError
 from router.links.attach import AccessInterface
 from router.network import Network
@@ -21,6 +21,7 @@ from router.sessions import Sessions
 from signaling import actions
 from signaling.actions import Action
 from signaling.events import ClockStepped, Event
+from signaling.pmip.saved_binding import SavedBinding
 from signaling.rate_limit import RateLimit
 from signaling.update_request import node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
@@ -36,6 +37,8 @@ TIMER_ROUNDING = 0.0005  # s: uvloop rounds to whole milliseconds, and early is 
 TROUBLE = {  # in the log without being asked for
     "anchor-is-no-peer",
     "message-refused",
+    "peer-restarted",
+    "peer-unreachable",
     "pool-empty",
     "registration-refused",
     "store-away",
@@ -56,6 +59,16 @@ class Role(Protocol):
     @property
     def next_wake(self) -> float | None:
         """When wake is due next."""
+
+
+class Bindings(Protocol):
+    """Where an LMA keeps its mobility sessions. The future is done when it is durable; None: it is already."""
+
+    def save(self, binding: SavedBinding) -> "asyncio.Future[None] | None":
+        """Keep this session, in place of what was kept of that number."""
+
+    def forget(self, number: int) -> "asyncio.Future[None] | None":
+        """The session with that number is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +104,31 @@ def _text(value: object) -> str:
 
 
 class Driver:
-    """One role at work."""
+    """One role at work.
+
+    bindings: of a role that saves any (an LMA). on_address: what becomes of an address given to a node (a MAG's DHCP).
+    """
 
     def __init__(
         self,
         role: Role,
         *,
         network: Network,
-        sockets: SignalingSocket,
+        sockets: SignalingSockets,
         links: Mapping[str, AccessInterface],
-        sessions: Callable[["Driver"], Sessions],
+        sessions: Callable[["Driver"], Sessions] | None = None,
+        bindings: Bindings | None = None,
+        on_address: Callable[[actions.GiveAddress], None] = lambda action: None,
     ) -> None:
         self.role = role
         self.journalist = Journalist()
         self.network = network
         self._sockets = sockets
         self._links = links
-        self.sessions = sessions(self)
+        self._bindings = bindings
+        self._on_address = on_address
+        if sessions is not None:  # a MAR's: other roles have nothing to find or save there
+            self.sessions = sessions(self)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._wall_minus_monotonic: float | None = None
@@ -121,8 +142,10 @@ class Driver:
         self._take_turn(lambda now: self.role.handle(event, now))
 
     def perform(self, todo: list[Action]) -> None:
-        """Actions that came from somewhere else than an event: the farewell."""
+        """Actions that came from somewhere else than an event: an order of the operator, or the farewell."""
         self._perform(todo)
+        if not self._stopped:
+            self._set_timer()
 
     def stop(self) -> None:
         """No more events and timers."""
@@ -183,6 +206,13 @@ class Driver:
     def _unbind(self, action: actions.Unbind) -> None:
         self.network.unbind(action.prefix)
 
+    def _set_policy(self, action: actions.SetPolicy) -> None:
+        self.network.set_policy(action)
+        self.journalist.tell("policy", {"name": action.name, "rules": len(action.rules)})
+
+    def _set_way(self, action: actions.SetWay) -> None:
+        self.network.set_way(action)
+
     def _send(self, action: actions.Send) -> None:
         if self._durable is not None and not self._durable.done():
             self._durable.add_done_callback(lambda _: self._send_now(action))
@@ -190,8 +220,10 @@ class Driver:
             self._send_now(action)
 
     def _send_now(self, action: actions.Send) -> None:
-        failure = self._sockets.send(action.octets, action.destination, action.port)
+        failure = self._sockets.send(action.octets, action.destination, action.port, action.source)
         fields = _summary(action.message) | {"peer": action.destination}
+        if action.source is not None:
+            fields["from"] = action.source
         if failure is not None:
             fields["failed"] = failure
         self.journalist.tell(f"{NAMES.get(type(action.message), type(action.message).__name__.lower())}-sent", fields)
@@ -214,6 +246,14 @@ class Driver:
     def _forget(self, action: actions.ForgetSession) -> None:
         self._durable = self.sessions.forget(action.node, action.prefix)
 
+    def _save_binding(self, action: actions.SaveBinding) -> None:
+        if self._bindings is not None:
+            self._durable = self._bindings.save(action.binding) or self._durable
+
+    def _forget_binding(self, action: actions.ForgetBinding) -> None:
+        if self._bindings is not None:
+            self._durable = self._bindings.forget(action.number) or self._durable
+
     def _find(self, action: actions.FindSessions) -> None:
         self.sessions.find(action.node)
 
@@ -221,6 +261,9 @@ class Driver:
         self.network.expect(action)
         for link in self._links.values():
             link.expect(action)
+
+    def _give_address(self, action: actions.GiveAddress) -> None:
+        self._on_address(action)
 
     def _note(self, action: actions.Note) -> None:
         self.journalist.tell(action.event, action.fields)
@@ -230,12 +273,19 @@ def _told(path: actions.Path) -> tuple[str, dict[str, Any]]:
     match path:
         case actions.LocalLink(interface=interface):
             return "native", {"interface": interface}
-        case actions.TowardVisited(care_of=care_of):
-            return "tunnel-to-visited", {"peer": care_of}
-        case actions.TowardAnchor(anchor=anchor):
-            return "tunnel-to-anchor", {"peer": anchor}
+        case actions.TowardVisited(tunnels=tunnels, policy=policy):
+            return "tunnel-to-visited", _ways(tunnels, policy)
+        case actions.TowardAnchor(tunnels=tunnels, policy=policy):
+            return "tunnel-to-anchor", _ways(tunnels, policy)
         case _:
             return "held", {}
+
+
+def _ways(tunnels: tuple[actions.TunnelEnd, ...], policy: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {"peer": tunnels[0].remote} if tunnels else {}
+    if len(tunnels) > 1:
+        fields["ways"] = tuple(end.binding_id for end in tunnels)
+    return fields | ({"policy": policy} if policy else {})
 
 
 def _summary(message: Message) -> dict[str, Any]:
@@ -260,12 +310,17 @@ NAMES: dict[type[Message], str] = {
 PERFORM: dict[type, Callable[[Driver, Any], None]] = {
     actions.Bind: Driver._bind,
     actions.Unbind: Driver._unbind,
+    actions.SetPolicy: Driver._set_policy,
+    actions.SetWay: Driver._set_way,
     actions.Send: Driver._send,
     actions.SendError: Driver._send_error,
     actions.SendOnLink: Driver._send_on_link,
     actions.SaveSession: Driver._save,
     actions.ForgetSession: Driver._forget,
+    actions.SaveBinding: Driver._save_binding,
+    actions.ForgetBinding: Driver._forget_binding,
     actions.FindSessions: Driver._find,
     actions.ExpectNode: Driver._expect,
+    actions.GiveAddress: Driver._give_address,
     actions.Note: Driver._note,
 }

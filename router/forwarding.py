@@ -2,22 +2,39 @@
 
     path            kernel                                             engine
     LocalLink       P -> access link                                   -
-    TowardVisited   P -> tun                                           P by destination -> tunnel to the visited router
-    TowardAnchor    P -> access link; table: default from P -> tun     P by source -> tunnel to the anchor
+    TowardVisited   P -> tun                                           P by destination -> tunnels to the visited router
+    TowardAnchor    P -> access link; table: default from P -> tun     P by source -> tunnels to the anchor
+       gateway      P -> gateway on it; table: the same                the same
+       no interface table: default from P -> tun, P -> next table;     the same
+                    rule: from P look into the table
     Held            P -> tun                                           held: dropped and counted, its node is away
 
-So only redirected prefixes ever touch the TUN. `table` holds nothing but source-specific default routes; one rule for
-each access link sends packets that come in there to it first.
+So only redirected prefixes ever touch the TUN. `table` holds default routes to it and nothing else of the world; one
+rule for each access link sends packets that come in there to it first. An anchor whose pools lead to the TUN as a
+whole (aggregated) needs no route for a prefix of them. IPv4 knows no routes by source: there is one default route in
+the table for all of it (`wants_ipv4_uplink`).
+
+Here also what signalling calls a tunnel end, a flow rule and the state of a way becomes what the engine calls so.
 """
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
-from engine import Side
-from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited
+import engine
+from engine import BadRule, Discard, Encapsulation, Side, Steer, Tunnel, TunnelState
+from engine.tunnels import UDP_PORT
+from router.errors import RouterError
+from signaling import flow_rules
+from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.iana import TrafficSelectorFormat
+from signaling.settings import Address, Prefix, WayState
+from signaling.wire.traffic_selector import Range, TrafficSelector
 
 EVERYWHERE = IPv6Network("::/0")
+EVERYWHERE_IPV4 = IPv4Network("0.0.0.0/0")
+STATES = {WayState.UP: TunnelState.UP, WayState.SUSPECT: TunnelState.SUSPECT, WayState.DOWN: TunnelState.DOWN}
 
 
 class Device(Enum):
@@ -25,6 +42,7 @@ class Device(Enum):
 
     ACCESS = "access"
     TUN = "tun"
+    NEXT_TABLE = "next table"  # nowhere: the tables after this one are asked
 
 
 class Table(Enum):
@@ -38,14 +56,15 @@ class Table(Enum):
 class WantedRoute:
     """A route this router wants in the kernel."""
 
-    destination: IPv6Network
+    destination: Prefix
     device: Device
     interface: str = ""  # of an access route
+    gateway: IPv6Address | None = None  # on that interface
     source: IPv6Network = EVERYWHERE
     table: Table = Table.MAIN
 
     @property
-    def key(self) -> tuple[IPv6Network, IPv6Network, Table]:
+    def key(self) -> tuple[Prefix, IPv6Network, Table]:
         """Two routes with the same key replace each other."""
         return self.destination, self.source, self.table
 
@@ -54,17 +73,19 @@ class WantedRoute:
 class WantedBinding:
     """An entry this router wants in the engine's table."""
 
-    prefix: IPv6Network
-    remote: IPv6Address | None  # None: held
+    prefix: Prefix
+    tunnels: tuple[TunnelEnd, ...]  # (): held
     side: Side
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """All that one path of one prefix needs."""
+    """All that one path of one prefix needs. rule: packets from the prefix, wherever they come in, ask the table."""
 
     routes: tuple[WantedRoute, ...] = ()
     binding: WantedBinding | None = None
+    rule: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,44 +97,139 @@ class Edits:
 
     bind: WantedBinding | None = None
     set_routes: tuple[WantedRoute, ...] = ()
+    set_rule: Prefix | None = None
+    delete_rule: Prefix | None = None
     delete_routes: tuple[WantedRoute, ...] = ()
-    unbind: IPv6Network | None = None
+    unbind: Prefix | None = None
 
 
-def wanted(prefix: IPv6Network, path: Path | None) -> Wanted:
-    """What a path needs in the kernel and in the engine; None needs nothing."""
+# --- paths ---
+
+
+def wanted(prefix: Prefix, path: Path | None, *, aggregated: bool = False) -> Wanted:
+    """What a path needs in the kernel and in the engine; None needs nothing.
+
+    aggregated: the prefix is of a pool that is routed to the TUN as a whole.
+    """
+    to_tun = () if aggregated else (WantedRoute(destination=prefix, device=Device.TUN),)
     match path:
         case LocalLink(interface=interface):
-            return Wanted(routes=(_to_link(prefix, interface),))
-        case TowardVisited(care_of=care_of):
-            binding = WantedBinding(prefix=prefix, remote=care_of, side=Side.ANCHOR)
-            return Wanted(routes=(_to_tun(prefix),), binding=binding)
-        case TowardAnchor(anchor=anchor, interface=interface):
-            binding = WantedBinding(prefix=prefix, remote=anchor, side=Side.ACCESS)
-            uplink = WantedRoute(destination=EVERYWHERE, source=prefix, device=Device.TUN, table=Table.UPLINK)
-            return Wanted(routes=(_to_link(prefix, interface), uplink), binding=binding)
+            return Wanted(routes=(WantedRoute(destination=prefix, device=Device.ACCESS, interface=interface),))
+        case TowardVisited(tunnels=tunnels, policy=policy):
+            binding = WantedBinding(prefix=prefix, tunnels=tunnels, side=Side.ANCHOR, policy=policy)
+            return Wanted(routes=to_tun, binding=binding)
+        case TowardAnchor():
+            return _toward_anchor(prefix, path)
         case Held():
-            binding = WantedBinding(prefix=prefix, remote=None, side=Side.ANCHOR)
-            return Wanted(routes=(_to_tun(prefix),), binding=binding)
+            return Wanted(routes=to_tun, binding=WantedBinding(prefix=prefix, tunnels=(), side=Side.ANCHOR))
         case None:
             return Wanted()
+    raise AssertionError(f"{path!r} is no path")
 
 
-def edits(prefix: IPv6Network, before: Path | None, after: Path | None) -> Edits:
+def edits(prefix: Prefix, before: Path | None, after: Path | None, *, aggregated: bool = False) -> Edits:
     """How to go from one path to the other."""
-    old, new = wanted(prefix, before), wanted(prefix, after)
+    old, new = wanted(prefix, before, aggregated=aggregated), wanted(prefix, after, aggregated=aggregated)
     kept = {route.key for route in new.routes}
     return Edits(
         bind=new.binding if new.binding != old.binding else None,
         set_routes=tuple(route for route in new.routes if route not in old.routes),
+        set_rule=prefix if new.rule and not old.rule else None,
+        delete_rule=prefix if old.rule and not new.rule else None,
         delete_routes=tuple(route for route in old.routes if route.key not in kept),
         unbind=prefix if old.binding and not new.binding else None,
     )
 
 
-def _to_link(prefix: IPv6Network, interface: str) -> WantedRoute:
-    return WantedRoute(destination=prefix, device=Device.ACCESS, interface=interface)
+def wants_ipv4_uplink(prefix: Prefix, path: Path | None) -> bool:
+    """While there is such a path, IPv4 that comes in by an access link is sent to the TUN."""
+    return prefix.version == 4 and isinstance(path, TowardAnchor)
 
 
-def _to_tun(prefix: IPv6Network) -> WantedRoute:
-    return WantedRoute(destination=prefix, device=Device.TUN)
+def _toward_anchor(prefix: Prefix, path: TowardAnchor) -> Wanted:
+    binding = WantedBinding(prefix=prefix, tunnels=path.tunnels, side=Side.ACCESS, policy=path.policy)
+    uplink: tuple[WantedRoute, ...] = ()
+    if isinstance(prefix, IPv6Network):
+        uplink = (WantedRoute(destination=EVERYWHERE, source=prefix, device=Device.TUN, table=Table.UPLINK),)
+    if path.interface:
+        down = WantedRoute(destination=prefix, device=Device.ACCESS, interface=path.interface, gateway=path.gateway)
+        return Wanted(routes=(down, *uplink), binding=binding)
+    # what stays within the prefix is not for the anchor
+    inside = WantedRoute(destination=prefix, device=Device.NEXT_TABLE, table=Table.UPLINK)
+    return Wanted(routes=(inside, *uplink), binding=binding, rule=True)
+
+
+# --- tunnels ---
+
+
+def tunnel(end: TunnelEnd, local: Address, encapsulation: Encapsulation) -> Tunnel:
+    """The tunnel to that end, from local. Raises RouterError, BadTunnel.
+
+    A peer with a port of its own is behind a NAT, which passes nothing but UDP.
+    """
+    kind = Encapsulation.UDP if end.port else encapsulation
+    if kind is not Encapsulation.GRE and (end.key_in is not None or end.key_out is not None):
+        raise RouterError(
+            f"tunnel to {end.remote}: it has a GRE key, and tunnels here are {kind.value}: set [underlay] "
+            'encapsulation = "gre"'
+        )
+    return Tunnel(
+        local=local,
+        remote=end.remote,
+        encapsulation=kind,
+        port=end.port or UDP_PORT,
+        key_in=end.key_in,
+        key_out=end.key_out,
+    )
+
+
+def path(end: TunnelEnd, through: Tunnel) -> engine.Path:
+    """That tunnel as one of several ways."""
+    return engine.Path(through, bid=end.binding_id, label=end.label, weight=end.weight)
+
+
+# --- flow rules ---
+
+
+SPREADS = {
+    flow_rules.Spread.PER_FLOW: engine.Spread.PER_FLOW,
+    flow_rules.Spread.PER_PACKET: engine.Spread.PER_PACKET,
+    flow_rules.Spread.BICAST: engine.Spread.BICAST,
+}
+FAMILIES: dict[TrafficSelectorFormat, Any] = {
+    TrafficSelectorFormat.IPV4_BINARY: 4,
+    TrafficSelectorFormat.IPV6_BINARY: 6,
+}
+FIELDS = (
+    "source",
+    "destination",
+    "spi",
+    "flow_label",
+    "source_port",
+    "destination_port",
+    "traffic_class",
+    "protocol",
+)
+
+
+def engine_rule(rule: flow_rules.FlowRule) -> engine.FlowRule:
+    """A flow rule in the words of the engine, in the same direction. Raises BadRule."""
+    selector = None if rule.selector is None else _selector(rule.selector)
+    if rule.spread is flow_rules.Spread.DROP:
+        return engine.FlowRule(selector, Discard())
+    return engine.FlowRule(selector, Steer(spread=SPREADS[rule.spread], labels=rule.labels, bids=rule.binding_ids))
+
+
+def _selector(selector: TrafficSelector) -> engine.TrafficSelector:
+    family = FAMILIES.get(selector.format)
+    if family is None:
+        raise BadRule("no such selector", where="format", why=f"{selector.format} is not binary (RFC 6088 3)")
+    ends = {name: _ends(getattr(selector, name)) for name in FIELDS}
+    return engine.TrafficSelector(family=family, **ends)
+
+
+def _ends(several: Range[IPv4Address] | Range[IPv6Address] | Range[int] | None) -> Any:
+    """Both ends of a range; a start alone is an exact value (RFC 6088 3)."""
+    if several is None:
+        return None
+    return several.start, several.start if several.end is None else several.end

@@ -10,26 +10,32 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from itertools import repeat
 from pathlib import Path
 from typing import TypeVar
 
 from engine import Encapsulation, Tables, Tunnel, UnknownPrefix
-from router.errors import NoRights
-from router.forwarding import Device, Edits, WantedBinding, WantedRoute, edits
+from router import forwarding
+from router.errors import NoRights, RouterError
+from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedRoute, edits
 from router.forwarding import Table as Where
 from router.links.netlink import Netlink, NetlinkError
-from router.links.rtnetlink import ROUTE_PROTOCOL, Address, Link, Neighbor, Route, Rule
+from router.links.rtnetlink import ANY_IPV4, EVERYWHERE, ROUTE_PROTOCOL, Address, Link, Neighbor, Route, Rule
 from router.links.rtnetlink_constants import AddressFlag, NeighborState, RouteKind, Table
+from router.ways import Ways, refuse_numbers
 from signaling import actions
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
+from signaling.flow_rules import FlowRule
+from signaling.settings import Prefix
 
 T = TypeVar("T")
 
 RULE_PRIORITY = 5213  # before the main table (32766), after the local one (0)
 LAST_RESORT = 1 << 31  # metric: any other route to the same prefix is better
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETDOWN}
-SYSCTL = Path("/proc/sys/net/ipv6")
+SYSCTL, SYSCTL_IPV4 = Path("/proc/sys/net/ipv6"), Path("/proc/sys/net/ipv4")
+SYSCTLS = {"sysctl": SYSCTL, "sysctl_ipv4": SYSCTL_IPV4}  # by the kind of a change
 LINK_LOCAL_LENGTH = 64
 
 
@@ -37,7 +43,7 @@ LINK_LOCAL_LENGTH = 64
 class Change:
     """Something without an owner mark that we changed. value: what it was before."""
 
-    kind: str  # "sysctl", "link_layer", or "switched_on": an interface that was off
+    kind: str  # "sysctl", "sysctl_ipv4", "link_layer", or "switched_on": an interface that was off
     name: str  # of the sysctl, or of the interface
     value: str
 
@@ -65,16 +71,24 @@ class Journal:
 
     def forget(self, interface: str) -> None:
         """The interface is gone, and what was changed of it; one that comes with its name is another."""
-        of_it = (interface, f"conf/{interface}/")
-        kept = [item for item in self.changes if item.name != of_it[0] and not item.name.startswith(of_it[1])]
-        if kept != self.changes:
-            self.changes = kept
-            self._write()
+        # sysctls of an interface are conf/eth1/... and neigh/eth1/...
+        self._keep([item for item in self.changes if interface not in (item.name, *item.name.split("/")[1:2])])
+
+    def take(self, kind: str, name: str) -> Change | None:
+        """That change, which is about to be put back; None: it was not made."""
+        found = next((item for item in self.changes if (item.kind, item.name) == (kind, name)), None)
+        self._keep([item for item in self.changes if item is not found])
+        return found
 
     def clear(self) -> None:
         """Everything is back as it was."""
         self.changes = []
         self._file.unlink(missing_ok=True)
+
+    def _keep(self, changes: list[Change]) -> None:
+        if changes != self.changes:
+            self.changes = changes
+            self._write()
 
     def _write(self) -> None:
         items = [{"kind": item.kind, "name": item.name, "value": item.value} for item in self.changes]
@@ -87,7 +101,11 @@ class Journal:
 
 
 class Network:
-    """The kernel's side of forwarding: paths of prefixes, access links, the TUN. Errors are NetlinkError."""
+    """The kernel's side of forwarding: paths of prefixes, access links, the TUN. Errors are NetlinkError.
+
+    address, ipv4_address: where tunnels begin that name no local address. aggregated: prefixes whose nodes are
+    elsewhere are of pools that lead to the TUN as a whole (`claim_tun`).
+    """
 
     def __init__(
         self,
@@ -98,29 +116,39 @@ class Network:
         encapsulation: Encapsulation,
         table: int,
         journal: Path,
+        ipv4_address: IPv4Address | None = None,
+        aggregated: bool = False,
     ) -> None:
         self._netlink = netlink
         self._tables = tables
+        self._ways = Ways(tables)
         self._address = address
+        self._ipv4_address = ipv4_address
         self._encapsulation = encapsulation
         self._table = table
+        self._aggregated = aggregated
         self._journal = Journal(journal)
         self._tun = 0
+        self._tun_name = ""
+        self._claimed: tuple[Prefix, ...] = ()  # pools that lead to the TUN
         self._access: dict[str, int] = {}  # interface -> index
-        self.paths: dict[IPv6Network, actions.Path] = {}
-        self.nodes: dict[IPv6Network, str] = {}
+        self._ipv4_uplink: set[Prefix] = set()  # of nodes here, anchored elsewhere
+        self.paths: dict[Prefix, actions.Path] = {}
+        self.nodes: dict[Prefix, str] = {}
+        self.policies: dict[str, tuple[FlowRule, ...]] = {}
 
     # --- beginning and end ---
 
     def clean(self) -> list[str]:
         """Remove what a run that crashed left behind. Returns what was found, in words."""
         found: list[str] = []
-        for route in self._netlink.routes(protocol=ROUTE_PROTOCOL):
-            self._quietly(self._netlink.delete_route, route)
-            found.append(f"route {route}")
-        for rule in self._netlink.rules(protocol=ROUTE_PROTOCOL):
-            self._quietly(self._netlink.delete_rule, rule)
-            found.append(f"rule {rule}")
+        for family in EVERYWHERE:
+            for route in self._netlink.routes(protocol=ROUTE_PROTOCOL, family=family):
+                self._quietly(self._netlink.delete_route, route)
+                found.append(f"route {route}")
+            for rule in self._netlink.rules(protocol=ROUTE_PROTOCOL, family=family):
+                self._quietly(self._netlink.delete_rule, rule)
+                found.append(f"rule {rule}")
         for address in self._netlink.addresses():
             if address.address == ROUTER_ADDRESS:
                 self._quietly(self._netlink.delete_address, address)
@@ -138,19 +166,29 @@ class Network:
             self.unbind(prefix)
         for name in list(self._access):
             self.remove_access(name)
-        for route in self._netlink.routes(protocol=ROUTE_PROTOCOL):
-            self._quietly(self._netlink.delete_route, route)
+        for family in EVERYWHERE:
+            for route in self._netlink.routes(protocol=ROUTE_PROTOCOL, family=family):
+                self._quietly(self._netlink.delete_route, route)
         for change in reversed(self._journal.changes):
             self._restore(change)
         self._journal.clear()
 
-    def claim(self, pools: Iterable[IPv6Network]) -> None:
+    def claim(self, pools: Iterable[Prefix]) -> None:
         """What nobody was lent is unreachable, or packets to it would go in circles between us and the core."""
         for pool in pools:
             self._netlink.replace_route(Route(destination=pool, kind=RouteKind.UNREACHABLE, metric=LAST_RESORT))
 
+    def claim_tun(self, pools: Iterable[Prefix]) -> None:
+        """All of these pools goes to the TUN: the engine knows who was lent what, and drops the rest."""
+        self._claimed = tuple(pools)
+        if any(pool.version == 4 for pool in self._claimed):
+            self.forward_ipv4()
+        for pool in self._claimed:
+            self._netlink.replace_route(Route(destination=pool, oif=self._tun))
+
     def use_tun(self, name: str, mtu: int) -> None:
         """The TUN exists: switch it on."""
+        self._tun_name = name
         self._tun = self._netlink.link(name).index
         # nothing but forwarded packets shall come through it: no address of its own, no solicitations
         for setting, value in (("accept_ra", "0"), ("addr_gen_mode", "1"), ("router_solicitations", "0")):
@@ -163,12 +201,22 @@ class Network:
         """Let the kernel forward IPv6. uplink: keeps the default route it has learned from advertisements."""
         if uplink is not None and self._read_sysctl(f"conf/{uplink}/accept_ra") == "1":
             self._write_sysctl(f"conf/{uplink}/accept_ra", "2")
-        if self._read_sysctl("conf/all/forwarding") != "1":
+        self._forward_all("sysctl")
+
+    def forward_ipv4(self) -> None:
+        """Let the kernel forward IPv4, and believe that what comes out of the TUN belongs there."""
+        self._forward_all("sysctl_ipv4")
+        # 2: any way back will do. The kernel takes the larger one of all and this
+        loose = "0" if self._read_sysctl("conf/all/rp_filter", "sysctl_ipv4") == "0" else "2"
+        self._write_sysctl(f"conf/{self._tun_name}/rp_filter", loose, "sysctl_ipv4", restore=False)
+
+    def _forward_all(self, kind: str) -> None:
+        if self._read_sysctl("conf/all/forwarding", kind) != "1":
             # switching all off again would also switch off those that were on before
             for link in self._netlink.links():
-                if self._read_sysctl(f"conf/{link.name}/forwarding") == "1":
-                    self._journal.note(Change(kind="sysctl", name=f"conf/{link.name}/forwarding", value="1"))
-            self._write_sysctl("conf/all/forwarding", "1")
+                if self._read_sysctl(f"conf/{link.name}/forwarding", kind) == "1":
+                    self._journal.note(Change(kind=kind, name=f"conf/{link.name}/forwarding", value="1"))
+            self._write_sysctl("conf/all/forwarding", "1", kind)
 
     def add_access(self, name: str, *, fixed_link_layer: bool) -> Link:
         """Become the router of an access link: the address, and if it may be the MAC, of RFC 6543; the rule."""
@@ -186,26 +234,66 @@ class Network:
         with suppress_errno(errno.EEXIST):
             self._netlink.add_rule(self._rule(name))
         self._access[name] = link.index
+        if self._ipv4_uplink:
+            self._add_ipv4_access(name)
         return self._netlink.link(link.index)
 
     def remove_access(self, name: str) -> None:
         """Stop being the router of an access link."""
+        if self._ipv4_uplink:
+            self._remove_ipv4_access(name)
         index = self._access.pop(name)
         self._quietly(self._netlink.delete_rule, self._rule(name))
         self._quietly(self._netlink.delete_address, self._router_address(index))
 
     # --- prefixes and nodes ---
 
-    def bind(self, prefix: IPv6Network, path: actions.Path, node: str) -> None:
-        """From now on the prefix takes this path."""
-        self._apply(prefix, edits(prefix, self.paths.get(prefix), path))
+    def bind(self, prefix: Prefix, path: actions.Path, node: str) -> None:
+        """From now on the prefix takes this path. Raises RouterError, EngineError: then it has the one before."""
+        self._apply(prefix, edits(prefix, self.paths.get(prefix), path, aggregated=self._aggregated), node)
         self.paths[prefix] = path
         self.nodes[prefix] = node
+        if prefix.version == 4:
+            self._follow_ipv4(prefix, path)
 
-    def unbind(self, prefix: IPv6Network) -> None:
+    def unbind(self, prefix: Prefix) -> None:
         """Nothing here concerns the prefix any more; one that nobody knows is no error."""
-        self._apply(prefix, edits(prefix, self.paths.pop(prefix, None), None))
+        before = self.paths.pop(prefix, None)
+        self._apply(prefix, edits(prefix, before, None, aggregated=self._aggregated))
         self.nodes.pop(prefix, None)
+        if prefix.version == 4:
+            self._follow_ipv4(prefix, None)
+
+    def set_policy(self, action: actions.SetPolicy) -> None:
+        """The flow policy of that name. Raises RouterError if tunnels here cannot do what it wants; BadRule."""
+        rules = tuple(map(forwarding.engine_rule, action.rules))
+        refuse_numbers(action.name, rules, self._encapsulation)
+        if action.rules:
+            self.policies[action.name] = action.rules
+        else:
+            self.policies.pop(action.name, None)
+        if self._ways.set_policy(action.name, rules):
+            for prefix, path in self.paths.items():
+                binding = forwarding.wanted(prefix, path).binding
+                if binding is not None and binding.tunnels:
+                    self._bind(binding, self.nodes[prefix])
+
+    def set_way(self, action: actions.SetWay) -> None:
+        """What is known of a way, whether or not anything is bound to it yet."""
+        self._ways.set_state(self._tunnel(action.tunnel), forwarding.STATES[action.state])
+
+    def traffic(self, end: actions.TunnelEnd) -> int:
+        """Packets either way so far, as of some milliseconds ago; -1: nothing is bound to that tunnel."""
+        return self._ways.traffic(self._tunnel(end))
+
+    def flow_counters(self) -> list[tuple[str, FlowRule, int, int]]:
+        """Rules of all policies: policy, rule as the anchor sends, packets, octets (inner) it has treated here."""
+        counted = self._ways.counted()
+        return [
+            (name, rule, *counts)
+            for name, rules in self.policies.items()
+            for rule, counts in zip(rules, counted.get(name, repeat((0, 0))), strict=False)
+        ]
 
     def refresh(self, interface: str) -> None:
         """The kernel forgot the routes of this interface (it was switched off): set them again."""
@@ -215,8 +303,13 @@ class Network:
 
     def refresh_tun(self) -> None:
         """Somebody switched the TUN off and on: set the routes through it again."""
+        for pool in self._claimed:
+            self._quietly(self._netlink.replace_route, Route(destination=pool, oif=self._tun))
+        if self._ipv4_uplink:
+            self._quietly(self._netlink.replace_route, self._ipv4_default())
         for prefix, path in self.paths.items():
-            routes = (route for route in edits(prefix, None, path).set_routes if route.device is Device.TUN)
+            wanted = forwarding.wanted(prefix, path, aggregated=self._aggregated)
+            routes = (route for route in wanted.routes if route.device is Device.TUN)
             self._apply(prefix, Edits(set_routes=tuple(routes)))
 
     def expect(self, action: actions.ExpectNode) -> None:
@@ -237,39 +330,111 @@ class Network:
             )
             self._quietly(self._netlink.replace_neighbor, neighbor)
 
-    def _apply(self, prefix: IPv6Network, todo: Edits) -> None:
+    def _apply(self, prefix: Prefix, todo: Edits, node: str = "") -> None:
         if todo.bind is not None:
-            self._bind(todo.bind)
+            self._bind(todo.bind, node)
         for route in map(self._route, todo.set_routes):
             # the device may just have gone; its return sets the routes again
-            if route.oif:
+            if route.oif or route.kind != RouteKind.UNICAST:
                 self._quietly(self._netlink.replace_route, route)
+        if todo.set_rule is not None:
+            with suppress_errno(errno.EEXIST):
+                self._netlink.add_rule(self._site_rule(todo.set_rule))
+        if todo.delete_rule is not None:
+            self._quietly(self._netlink.delete_rule, self._site_rule(todo.delete_rule))
         for route in map(self._route, todo.delete_routes):
-            if route.oif:
+            if route.oif or route.kind != RouteKind.UNICAST:
                 self._quietly(self._netlink.delete_route, route)
         if todo.unbind is not None:
             with suppress(UnknownPrefix):
                 self._tables.unbind(todo.unbind)
+            self._ways.forget(todo.unbind)
 
-    def _bind(self, binding: WantedBinding) -> None:
-        if binding.remote is None:
+    def _bind(self, binding: WantedBinding, node: str) -> None:
+        if not binding.tunnels:
             self._tables.hold(binding.prefix)
-        else:
-            tunnel = Tunnel(local=self._address, remote=binding.remote, encapsulation=self._encapsulation)
-            self._tables.bind(binding.prefix, tunnel, side=binding.side)
+            self._ways.forget(binding.prefix)
+            return
+        ends = tuple(forwarding.path(end, self._tunnel(end)) for end in binding.tunnels)
+        self._ways.bind(binding.prefix, ends, side=binding.side, policy=binding.policy, node=node)
+
+    def _tunnel(self, end: actions.TunnelEnd) -> Tunnel:
+        local = end.local
+        if local is None:
+            local = self._address if end.remote.version == 6 else self._ipv4_address
+        if local is None:
+            raise RouterError(f"tunnel to {end.remote}: this router has no IPv4 address: give it one in [underlay]")
+        return forwarding.tunnel(end, local, self._encapsulation)
 
     def _route(self, route: WantedRoute) -> Route:
+        oif, kind = 0, RouteKind.UNICAST
+        if route.device is Device.TUN:
+            oif = self._tun
+        elif route.device is Device.ACCESS:
+            oif = self._access.get(route.interface, 0)
+        else:
+            kind = RouteKind.THROW
         return Route(
             destination=route.destination,
             source=route.source,
-            oif=self._tun if route.device is Device.TUN else self._access.get(route.interface, 0),
+            oif=oif,
+            gateway=route.gateway,
             table=self._table if route.table is Where.UPLINK else Table.MAIN,
+            kind=kind,
         )
+
+    # --- IPv4 of nodes that are here ---
+
+    def _follow_ipv4(self, prefix: Prefix, path: actions.Path | None) -> None:
+        """With the first path that wants it IPv4 from the access links goes to the TUN, with the last one no more."""
+        if forwarding.wants_ipv4_uplink(prefix, path):
+            if not self._ipv4_uplink:
+                self._begin_ipv4()
+            self._ipv4_uplink.add(prefix)
+        elif prefix in self._ipv4_uplink:
+            self._ipv4_uplink.remove(prefix)
+            if not self._ipv4_uplink:
+                self._end_ipv4()
+
+    def _begin_ipv4(self) -> None:
+        self.forward_ipv4()
+        self._quietly(self._netlink.replace_route, self._ipv4_default())
+        for name in self._access:
+            self._add_ipv4_access(name)
+
+    def _end_ipv4(self) -> None:
+        for name in self._access:
+            self._remove_ipv4_access(name)
+        self._quietly(self._netlink.delete_route, self._ipv4_default())
+
+    def _add_ipv4_access(self, name: str) -> None:
+        """The anchor's addresses, default router first, are answered for by us; at once, unlike a proxy's custom."""
+        self._write_sysctl(f"neigh/{name}/proxy_delay", "0", "sysctl_ipv4")
+        self._write_sysctl(f"conf/{name}/proxy_arp", "1", "sysctl_ipv4")
+        with suppress_errno(errno.EEXIST):
+            self._netlink.add_rule(self._ipv4_rule(name))
+
+    def _remove_ipv4_access(self, name: str) -> None:
+        self._quietly(self._netlink.delete_rule, self._ipv4_rule(name))
+        for sysctl in (f"conf/{name}/proxy_arp", f"neigh/{name}/proxy_delay"):
+            change = self._journal.take("sysctl_ipv4", sysctl)
+            if change is not None:
+                self._restore(change)
+
+    def _ipv4_default(self) -> Route:
+        return Route(destination=EVERYWHERE_IPV4, oif=self._tun, table=self._table)
+
+    def _ipv4_rule(self, interface: str) -> Rule:
+        return Rule(table=self._table, priority=RULE_PRIORITY, source=ANY_IPV4, destination=ANY_IPV4, iif=interface)
 
     # --- single changes ---
 
     def _rule(self, interface: str) -> Rule:
         return Rule(table=self._table, priority=RULE_PRIORITY, iif=interface)
+
+    def _site_rule(self, prefix: Prefix) -> Rule:
+        everywhere = ANY_IPV4 if isinstance(prefix, IPv4Network) else forwarding.EVERYWHERE
+        return Rule(table=self._table, priority=RULE_PRIORITY, source=prefix, destination=everywhere)
 
     def _router_address(self, index: int) -> Address:
         # every router of the domain has it: duplicate address detection would only find the others
@@ -292,29 +457,29 @@ class Network:
 
     def _restore(self, change: Change) -> None:
         with suppress(OSError, ValueError, TypeError, NetlinkError):  # the interface may be gone, the journal not ours
-            if change.kind == "sysctl":
-                (SYSCTL / change.name).write_text(change.value)
+            if change.kind in SYSCTLS:
+                (SYSCTLS[change.kind] / change.name).write_text(change.value)
             elif change.kind == "link_layer":
                 self._netlink.set_link_layer(self._netlink.link(change.name).index, bytes.fromhex(change.value))
             elif change.kind == "switched_on":
                 self._netlink.set_down(self._netlink.link(change.name).index)
 
-    def _read_sysctl(self, name: str) -> str:
+    def _read_sysctl(self, name: str, kind: str = "sysctl") -> str:
         try:
-            return (SYSCTL / name).read_text().strip()
+            return (SYSCTLS[kind] / name).read_text().strip()
         except OSError:
             return ""
 
-    def _write_sysctl(self, name: str, value: str, *, restore: bool = True) -> None:
-        before = self._read_sysctl(name)
+    def _write_sysctl(self, name: str, value: str, kind: str = "sysctl", *, restore: bool = True) -> None:
+        before = self._read_sysctl(name, kind)
         if before == value:
             return
         if restore:
-            self._journal.note(Change(kind="sysctl", name=name, value=before))
+            self._journal.note(Change(kind=kind, name=name, value=before))
         try:
-            (SYSCTL / name).write_text(value)
+            (SYSCTLS[kind] / name).write_text(value)
         except OSError as error:
-            key = f"net.ipv6.{name.replace('/', '.')}"
+            key = f"net.{SYSCTLS[kind].name}.{name.replace('/', '.')}"
             why = os.strerror(error.errno or 0).lower()
             raise NoRights(f"{key} = {value}: {why}: set it before: sysctl -w {key}={value}") from None
 

@@ -2,20 +2,24 @@
 
     workers = 0    loop.add_reader(port) -> engine.serve          one engine, in the thread of signalling
     workers = N    thread 1: TUN queue, sockets   thread 2: TUN queue, sockets ...
+
+Each local address has its sockets; addresses of uplinks come and go. A running worker cannot be given another port: all
+of them end and others begin, and what arrives meanwhile waits in the sockets.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import partial
-from ipaddress import IPv6Address
 
 import engine
 from engine import Bundle, Counters, Encapsulation, Engine, Offloads, Path, Port, PortDown, Tables, Tunnel, Workers
 from engine.capture import Record
+from engine.ports import AnyAddress
 from router.config import Config
 
 OVERHEAD = {Encapsulation.UDP: 48, Encapsulation.IP: 40, Encapsulation.GRE: 44}  # octets, the IPv6 header included
+GRE_OPTIONS = 8  # octets more of GRE with a key and a sequence number
 
 
 class Packets:
@@ -24,10 +28,16 @@ class Packets:
     def __init__(self, config: Config, tables: Tables) -> None:
         self._config = config
         self._tables = tables
-        self._ports: list[tuple[Port, ...]] = []  # of each worker
+        self._mtu = 0
+        self._tuns: list[Port] = []  # of each worker
+        self._underlay: dict[AnyAddress, list[tuple[Port, ...]]] = {}  # by local address, of each worker
         self._engine: Engine | None = None
         self._workers: Workers | None = None
+        self._on_down: Callable[[PortDown], None] = lambda error: None  # from any thread
+        self._ended: Counters | None = None  # of workers that were replaced
         self._tapped: Engine | Workers | None = None
+        self._tap: tuple[Tunnel | None, bool] = None, False  # what is captured
+        self._left: tuple[list[Record], int] = [], 0  # by workers that were replaced: not read yet, lost
         self._pin: Bundle | None = None  # of the tunnel that is captured
 
     @property
@@ -35,38 +45,62 @@ class Packets:
         """The compiled path runs, not the model."""
         return self._tables.compiled
 
-    def open(self, local: IPv6Address, *, mtu: int) -> None:
-        """Open the ports of all workers; tunnels begin at local. mtu: octets of the TUN. Raises EngineError."""
+    def open(self, addresses: Iterable[AnyAddress], *, mtu: int) -> None:
+        """Open all ports; tunnels begin at these addresses. mtu: octets of the TUN. Raises EngineError."""
         self._mtu = mtu
-        for number in range(max(1, self._config.workers)):
-            self._ports.append(self._open_worker(local, mtu, first=number == 0))
+        offloads = self._offloads()
+        for _ in range(max(1, self._config.workers)):
+            self._tuns.append(engine.open_tun(self._config.tun, mtu=mtu, offloads=offloads))
+        for local in addresses:
+            self.add_local(local)
+
+    def add_local(self, local: AnyAddress) -> None:
+        """Tunnels may begin at this address too; one that is open already is no error. Raises EngineError."""
+        if local in self._underlay:
+            return
+        self._underlay[local] = opened = []
+        try:
+            for number in range(len(self._tuns)):
+                opened.append(self._open_local(local, first=number == 0))
+            if self._engine is not None:
+                for port in opened[0]:
+                    self._engine.add_port(port)
+        except BaseException:
+            self._close_local(local)
+            raise
+        if self._workers is not None:
+            self._replace_workers()
+
+    def remove_local(self, local: AnyAddress) -> None:
+        """No tunnel begins at this address any more; one that is not open is no error."""
+        if self._workers is not None and local in self._underlay:
+            gone = self._underlay.pop(local)
+            self._replace_workers()
+            self._underlay[local] = gone
+        self._close_local(local)
 
     def serve(self, loop: asyncio.AbstractEventLoop, on_down: Callable[[PortDown], None]) -> None:
         """Begin. on_down is called in the loop when a port is of no more use."""
-        clamp = self._mtu if self._config.clamp_mss else 0
         if self._config.workers:
-            self._workers = Workers(
-                self._tables,
-                self._ports,
-                clamp_mss=clamp,
-                on_down=partial(self._tell, loop, on_down),
-            )
+            self._on_down = partial(self._tell, loop, on_down)
+            self._workers = self._new_workers()
             self._workers.start()
             return
-        self._engine = Engine(self._tables, clamp_mss=clamp)
-        for port in self._ports[0]:
+        self._engine = Engine(self._tables, clamp_mss=self._clamp())
+        for port in (self._tuns[0], *(port for ports in self._underlay.values() for port in ports[0])):
             self._engine.add_port(port)
         loop.add_reader(self._engine.fileno(), self._turn, loop, on_down)
 
     def counters(self) -> Counters:
         """Of all engines together; zeros before serve."""
         if self._workers is not None:
-            return self._workers.counters()
+            now = self._workers.counters()
+            return now + self._ended if self._ended is not None else now
         return (self._engine or Engine(self._tables)).counters()
 
     def offloads(self) -> str:
         """What the kernel does for us, as tried when the ports were opened."""
-        used = [port.offloads for ports in self._ports for port in ports]
+        used = [port.offloads for port in self._ports()]
         names = [field.name for field in fields(Offloads) if any(getattr(each, field.name) for each in used)]
         return ", ".join(names) or "none"
 
@@ -81,18 +115,20 @@ class Packets:
         # whoever is in a bundle stays in the tables: its place there, which the tap goes by, is given to no other
         pin = self._tables.bundle([Path(tunnel)]) if tunnel else None
         tapped.open_tap(tunnel, outer=outer)
-        self._tapped, self._pin = tapped, pin
+        self._tapped, self._pin, self._tap = tapped, pin, (tunnel, outer)
 
     def read_tap(self) -> list[Record]:
         """What was copied since the last call, by time; empty when the tap is closed."""
-        return self._tapped.read_tap() if self._tapped else []
+        records, self._left = self._left[0], ([], self._left[1])
+        return records + (self._tapped.read_tap() if self._tapped else [])
 
     def close_tap(self) -> tuple[list[Record], int]:
         """Copy no more. Returns what was not read yet, and how many packets found no room."""
+        (records, lost), self._left = self._left, ([], 0)
         tapped, self._tapped = self._tapped, None
-        lost = tapped.close_tap() if tapped else 0
+        lost += tapped.close_tap() if tapped else 0
         self._pin = None
-        return tapped.read_tap() if tapped else [], lost
+        return records + (tapped.read_tap() if tapped else []), lost
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stop serving, then close the ports."""
@@ -102,29 +138,72 @@ class Packets:
             self._workers = None
         if self._engine is not None:
             loop.remove_reader(self._engine.fileno())
-        for ports in self._ports:
-            for port in ports:
-                if self._engine is not None:
-                    self._engine.remove_port(port)
-                port.close()
-        self._ports.clear()
+        for local in list(self._underlay):
+            self._close_local(local)
+        for port in self._tuns:
+            if self._engine is not None:
+                self._engine.remove_port(port)
+            port.close()
+        self._tuns.clear()
 
-    def _open_worker(self, local: IPv6Address, mtu: int, *, first: bool) -> tuple[Port, ...]:
-        config = self._config
-        offloads = config.offloads if self.compiled else engine.offloads.NONE
-        ports = [engine.open_tun(config.tun, mtu=mtu, offloads=offloads)]
+    # --- ports ---
+
+    def _ports(self) -> list[Port]:
+        return [*self._tuns, *(port for ports in self._underlay.values() for each in ports for port in each)]
+
+    def _offloads(self) -> Offloads:
+        return self._config.offloads if self.compiled else engine.offloads.NONE
+
+    def _open_local(self, local: AnyAddress, *, first: bool) -> tuple[Port, ...]:
+        """The sockets of one worker at that address. Over IPv4 UDP is one of them: it passes a NAT (RFC 5844 4.1)."""
+        kind = self._config.encapsulation
+        ports: list[Port] = []
         try:
-            if config.encapsulation is Encapsulation.UDP:
-                ports.append(engine.open_udp(local, offloads=offloads, reuse_port=config.workers > 1))
-            elif config.encapsulation is Encapsulation.IP:
+            if kind is Encapsulation.UDP or local.version == 4:
+                several = self._config.workers > 1
+                ports.append(engine.open_udp(local, offloads=self._offloads(), reuse_port=several))
+            if kind is Encapsulation.IP:
                 ports.extend(engine.open_ip(local, receives=first))
-            else:
+            elif kind is Encapsulation.GRE:
                 ports.append(engine.open_gre(local, receives=first))
         except BaseException:
             for port in ports:
                 port.close()
             raise
         return tuple(ports)
+
+    def _close_local(self, local: AnyAddress) -> None:
+        for port in (port for ports in self._underlay.pop(local, []) for port in ports):
+            if self._engine is not None:
+                self._engine.remove_port(port)
+            port.close()
+
+    # --- workers ---
+
+    def _clamp(self) -> int:
+        return self._mtu if self._config.clamp_mss else 0
+
+    def _new_workers(self) -> Workers:
+        own = [
+            (tun, *(port for ports in self._underlay.values() for port in ports[number]))
+            for number, tun in enumerate(self._tuns)
+        ]
+        return Workers(self._tables, own, clamp_mss=self._clamp(), on_down=self._on_down)
+
+    def _replace_workers(self) -> None:
+        """The same work with the ports there are now; counters and a capture go on."""
+        assert self._workers is not None
+        before = self._workers
+        before.stop()
+        self._ended = before.counters() + self._ended if self._ended is not None else before.counters()
+        self._workers = self._new_workers()
+        if self._tapped is before:
+            lost = before.close_tap()
+            self._left = self._left[0] + before.read_tap(), self._left[1] + lost
+            tunnel, outer = self._tap
+            self._workers.open_tap(tunnel, outer=outer)
+            self._tapped = self._workers
+        self._workers.start()
 
     @staticmethod
     def _tell(loop: asyncio.AbstractEventLoop, on_down: Callable[[PortDown], None], error: PortDown) -> None:

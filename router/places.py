@@ -1,13 +1,22 @@
-"""Where a router keeps its state and its control socket, unless it is told otherwise. Cheap to import."""
+"""What a router is called, where it keeps its state and its control socket, if not told otherwise. Cheap to import."""
 
 import os
 import shlex
 import sys
+from enum import Enum
 from pathlib import Path
 
 from router.errors import ConfigError
 
 DEFAULT_NAME = "mar"
+
+
+class RoleName(Enum):
+    """What a router is, chosen on the command line. Also its name, unless it has another."""
+
+    MAR = "mar"
+    LMA = "lma"
+    MAG = "mag"
 
 
 def default_state_dir() -> Path:

@@ -11,10 +11,10 @@ from itertools import cycle, islice
 from router.links.attach import Identities, sighting
 from router.store.sqlite import decode, encode
 from signaling.actions import Action, SaveSession, Send
+from signaling.dma.session import Session
 from signaling.events import ClockStepped, DatagramReceived, LinkDetached, LinkUp
 from signaling.roles.mar import Mar
-from signaling.session import Session
-from signaling.settings import Peer, Settings
+from signaling.settings import Address, Peer, Settings
 from signaling.wire import ipv6
 from signaling.wire.neighbor import RouterSolicitation
 
@@ -27,7 +27,7 @@ STEP = 1.0  # s between two moves
 
 def rehearse() -> None:
     """Play it; takes some tens of milliseconds."""
-    mars = {address: _mar(address, other) for address, other in ((HERE, THERE), (THERE, HERE))}
+    mars: dict[Address, Mar] = {HERE: _mar(HERE, THERE), THERE: _mar(THERE, HERE)}
     identities = Identities({}, "rehearsal")
     solicitation = ipv6.carry(RouterSolicitation(), LINK_LOCAL, IPv6Address("ff02::2"))
     known: dict[IPv6Network, Session] = {}
@@ -57,8 +57,8 @@ def _mar(address: IPv6Address, peer: IPv6Address) -> Mar:
 
 
 def _deliver(
-    mars: dict[IPv6Address, Mar],
-    origin: IPv6Address,
+    mars: dict[Address, Mar],
+    origin: Address,
     actions: list[Action],
     known: dict[IPv6Network, Session],
     now: float,

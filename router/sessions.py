@@ -12,7 +12,7 @@ from typing import Protocol
 
 from router import store
 from router.store import SessionStore, StoreError
-from signaling.session import Session
+from signaling.dma.session import Session
 
 log = logging.getLogger(__name__)
 

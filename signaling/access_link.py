@@ -4,10 +4,11 @@ Every node is told only its own prefixes, in a frame to its own link-layer addre
 everywhere: link-local fe80::200:5eff:fe00:5213 (RFC 6543), so that the node sees no change of router when it moves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from math import inf
+from typing import Generic, TypeVar
 
 from signaling.actions import Action, ExpectNode, SendOnLink
 from signaling.deadlines import Deadlines
@@ -38,6 +39,9 @@ PROBE_INTERVAL = 1.0  # s, RetransTimer, RFC 4861 10
 QUICK_PROBE_INTERVAL = 0.1  # s, when an anchor waits for the answer
 MIN_MTU = 1280  # octets, RFC 8200 5
 QUERY = MulticastListenerQuery(max_response_delay=1)
+
+Who = TypeVar("Who", bound=Hashable)
+"""What an attachment is told apart by: the node, or one of its interfaces where it may be here with several."""
 
 
 @dataclass(slots=True)
@@ -76,26 +80,29 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
-    """What time brought about: things to send, nodes to advertise to again, nodes that are gone."""
+class Findings(Generic[Who]):
+    """What time brought about: things to send, nodes and links to advertise to again, nodes that are gone."""
 
     actions: list[Action]
-    advertise: list[str]
-    gone: list[str]
+    advertise: list[Who]
+    announce: list[str]
+    gone: list[Who]
 
 
-Key = tuple[str, str]  # ("solicit", interface) | ("advertise", node) | ("probe", node)
-
-
-class AccessLink:
+class AccessLink(Generic[Who]):
     """The access links of one router and the nodes on them."""
 
-    def __init__(self, settings: Settings, counters: Counters) -> None:
+    def __init__(self, settings: Settings, counters: Counters, *, who: Callable[[LinkAttached], Who]) -> None:
+        """who: what the sender of this event is told apart by."""
         self.links: dict[str, Link] = {}
-        self.attached: dict[str, Attachment] = {}
-        self.deadlines: Deadlines[Key] = Deadlines()
+        self.attached: dict[Who, Attachment] = {}
         self._settings = settings
         self._counters = counters
+        self._who = who
+        self._solicit: Deadlines[str] = Deadlines()  # of interfaces
+        self._announce: Deadlines[str] = Deadlines()  # of interfaces
+        self._advertise: Deadlines[Who] = Deadlines()
+        self._ask: Deadlines[Who] = Deadlines()
 
     # --- links ---
 
@@ -105,36 +112,38 @@ class AccessLink:
         A host whose link comes back sends no Router Solicitation by itself.
         """
         self.links[event.interface] = Link(event.interface, event.link_layer, event.mtu)
-        self.deadlines.set(("solicit", event.interface), now)
+        self._solicit.set(event.interface, now)
         return self.wake(now).actions
 
-    def link_lost(self, interface: str) -> list[str]:
-        """The carrier went. Returns the nodes that were there."""
+    def link_lost(self, interface: str) -> list[Who]:
+        """The carrier went. Returns who was there."""
         self.links.pop(interface, None)
-        self.deadlines.cancel(("solicit", interface))
-        return [item.node for item in self.attached.values() if item.interface == interface]
+        self._solicit.cancel(interface)
+        self._announce.cancel(interface)
+        return [who for who, item in self.attached.items() if item.interface == interface]
 
     # --- nodes ---
 
     def attach(self, event: LinkAttached, now: float) -> bool:
         """A node showed itself. True: it was not attached there before."""
-        item = self.attached.get(event.node)
+        who = self._who(event)
+        item = self.attached.get(who)
         known = item is not None and (item.interface, item.link_layer) == (event.interface, event.link_layer)
         if item is None or not known:
             item = Attachment(event.node, event.interface, event.link_layer, event.link_local, since=now, heard=now)
-            self.attached[event.node] = item
+            self.attached[who] = item
         if event.link_local is not None:
             item.link_local = event.link_local
         item.heard, item.probes, item.probe_interval = now, 0, PROBE_INTERVAL
-        self.deadlines.cancel(("solicit", event.interface))
-        self._probe_later(item, now)
+        self._solicit.cancel(event.interface)
+        self._probe_later(who, now)
         return not known
 
-    def detach(self, node: str) -> Attachment | None:
+    def detach(self, who: Who) -> Attachment | None:
         """A node is gone. Returns what was known of it, None if it was not here."""
-        self.deadlines.cancel(("advertise", node))
-        self.deadlines.cancel(("probe", node))
-        return self.attached.pop(node, None)
+        self._advertise.cancel(who)
+        self._ask.cancel(who)
+        return self.attached.pop(who, None)
 
     def expect(self, item: Attachment) -> Action:
         """Tell the driver who is on the link, so that it needs no look at every packet of that node."""
@@ -142,48 +151,67 @@ class AccessLink:
             node=item.node, interface=item.interface, link_layer=item.link_layer, link_local=item.link_local
         )
 
-    def heard_since(self, node: str, since: float, now: float) -> bool:
+    def heard_since(self, who: Who, since: float, now: float) -> bool:
         """Whether a node was heard since then; if not, it is being asked."""
-        item = self.attached.get(node)
+        item = self.attached.get(who)
         if item is None:
             return False
         if item.heard > since:
             return True
-        self.doubt(node, now, PROBE_INTERVAL)
+        self.doubt(who, now, PROBE_INTERVAL)
         return False
 
-    def doubt(self, node: str, now: float, interval: float) -> None:
+    def doubt(self, who: Who, now: float, interval: float) -> None:
         """Find out whether a node is there: ask it now, and again after each interval."""
-        item = self.attached.get(node)
+        item = self.attached.get(who)
         if item is not None and (item.probes == 0 or interval < item.probe_interval):
             item.probes, item.probe_interval = 0, interval
-            self.deadlines.set(("probe", node), now)
+            self._ask.set(who, now)
 
     # --- advertisements ---
 
-    def advertise(self, node: str, offers: Sequence[Offer], now: float, *, changed: bool = True) -> list[Action]:
+    def advertise(self, who: Who, offers: Sequence[Offer], now: float, *, changed: bool = True) -> list[Action]:
         """A Router Advertisement to this node alone: all its prefixes, and when to repeat it."""
-        item = self.attached.get(node)
+        item = self.attached.get(who)
         link = self.links.get(item.interface) if item else None
         if item is None or link is None:
             return []
         if changed:
             item.advertised, item.changed = 0, now
-        # the node must hear again before what it was told ends (RFC 8273 5)
-        again = now + min(self._settings.advertise_every, self._settings.preferred_lifetime / 3)
+        again = now + self._advertise_every
         if item.advertised < len(ADVERTISE_AGAIN):
             again = max(now, item.changed + ADVERTISE_AGAIN[item.advertised])
         item.advertised += 1
-        self.deadlines.set(("advertise", node), again)
+        self._advertise.set(who, again)
         return [self._advertisement(item, link, offers, self._settings.router_lifetime)]
 
-    def farewell(self, node: str, offers: Sequence[Offer]) -> list[Action]:
-        """We stop being this node's router: prefixes deprecated, router lifetime 0 (RFC 4861 6.2.5)."""
-        item = self.attached.get(node)
+    def announce(self, interface: str, offers: Sequence[Offer], now: float) -> list[Action]:
+        """A Router Advertisement to all on a link that is one network, and when to repeat it."""
+        link = self.links.get(interface)
+        if link is None:
+            return []
+        self._announce.set(interface, now + self._advertise_every)
+        self._counters["link.advertisements"] += 1
+        message = self._message(link, offers, self._settings.router_lifetime)
+        return [self._send(message, link, ALL_NODES, ALL_NODES_LINK_LAYER)]
+
+    def farewell(self, who: Who, offers: Sequence[Offer]) -> list[Action]:
+        """We stop being this node's router: prefixes as given, router lifetime 0 (RFC 4861 6.2.5)."""
+        item = self.attached.get(who)
         link = self.links.get(item.interface) if item else None
         return [self._advertisement(item, link, offers, 0)] if item and link else []
 
+    @property
+    def _advertise_every(self) -> float:
+        # the node must hear again before what it was told ends (RFC 8273 5)
+        return min(self._settings.advertise_every, self._settings.preferred_lifetime / 3)
+
     def _advertisement(self, item: Attachment, link: Link, offers: Sequence[Offer], router_lifetime: int) -> Action:
+        self._counters["link.advertisements"] += 1
+        message = self._message(link, offers, router_lifetime)
+        return self._send(message, link, item.link_local or ALL_NODES, item.link_layer, item.node)
+
+    def _message(self, link: Link, offers: Sequence[Offer], router_lifetime: int) -> RouterAdvertisement:
         prefixes = tuple(
             PrefixInformation(
                 prefix=offer.prefix,
@@ -194,54 +222,53 @@ class AccessLink:
             for offer in offers
         )
         mtu = max(MIN_MTU, min(self._settings.tunnel_mtu, link.mtu))
-        advertisement = RouterAdvertisement(
+        return RouterAdvertisement(
             hop_limit=CURRENT_HOP_LIMIT,
             router_lifetime=router_lifetime,
             options=(SourceLinkLayerAddress(address=link.link_layer), LinkMtu(mtu=mtu), *prefixes),
         )
-        self._counters["link.advertisements"] += 1
-        return self._send(advertisement, link, item.link_local or ALL_NODES, item.link_layer, item.node)
 
     # --- time ---
 
     @property
     def next_wake(self) -> float | None:
         """The earliest deadline, monotonic s."""
-        return self.deadlines.next
+        parts = (self._solicit.next, self._advertise.next, self._announce.next, self._ask.next)
+        return min((at for at in parts if at is not None), default=None)
 
-    def wake(self, now: float) -> Findings:
+    def wake(self, now: float) -> Findings[Who]:
         """Solicit, repeat advertisements, probe silent nodes."""
-        findings = Findings([], [], [])
-        for kind, name in self.deadlines.due(now):
-            if kind == "solicit":
-                findings.actions.extend(self._solicit(self.links[name], now))
-            elif kind == "advertise":
-                findings.advertise.append(name)
-            else:
-                self._probe(self.attached[name], now, findings)
+        findings: Findings[Who] = Findings([], [], [], [])
+        for interface in self._solicit.due(now):
+            findings.actions.extend(self._questions_to_all(self.links[interface], now))
+        findings.advertise.extend(self._advertise.due(now))
+        findings.announce.extend(self._announce.due(now))
+        for who in self._ask.due(now):
+            self._probe(who, now, findings)
         return findings
 
-    def _solicit(self, link: Link, now: float) -> list[Action]:
+    def _questions_to_all(self, link: Link, now: float) -> list[Action]:
         """Two questions nobody on the link can overhear.
 
         The echo brings the quickest answer; the MLD query is the one that a host may not ignore.
         """
         if link.solicited + 1 < len(SOLICIT_AT):
             wait = SOLICIT_AT[link.solicited + 1] - SOLICIT_AT[link.solicited]
-            self.deadlines.set(("solicit", link.interface), now + wait)
+            self._solicit.set(link.interface, now + wait)
         link.solicited += 1
         self._counters["link.solicitations"] += 1
         echo = EchoRequest(identifier=0x5213, sequence_number=link.solicited)
         return [self._send(message, link, ALL_NODES, ALL_NODES_LINK_LAYER) for message in (echo, QUERY)]
 
-    def _probe(self, item: Attachment, now: float, findings: Findings) -> None:
+    def _probe(self, who: Who, now: float, findings: Findings[Who]) -> None:
         """Ask a node by Neighbor Solicitation; after three without an answer it is gone (RFC 4861 7.3.3)."""
+        item = self.attached[who]
         link = self.links.get(item.interface)
         if item.probes >= PROBES:
-            findings.gone.append(item.node)
+            findings.gone.append(who)
         elif link is not None:
             item.probes += 1
-            self.deadlines.set(("probe", item.node), now + item.probe_interval)
+            self._ask.set(who, now + item.probe_interval)
             self._counters["link.probes"] += 1
             destination = item.link_local or ALL_NODES
             findings.actions.extend(
@@ -256,12 +283,12 @@ class AccessLink:
         source = SourceLinkLayerAddress(address=link.link_layer)
         return [NeighborSolicitation(target=item.link_local, options=(source,))]
 
-    def _probe_later(self, item: Attachment, now: float) -> None:
+    def _probe_later(self, who: Who, now: float) -> None:
         every = self._settings.probe_every or inf
         if every < inf:
-            self.deadlines.set(("probe", item.node), now + every)
+            self._ask.set(who, now + every)
         else:
-            self.deadlines.cancel(("probe", item.node))
+            self._ask.cancel(who)
 
     def _send(
         self, message: Message, link: Link, destination: IPv6Address, link_layer: bytes, node: str | None = None

@@ -5,10 +5,27 @@ The order matters: a prefix is bound before the message that announces it leaves
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
-from signaling.session import Session
+from signaling.dma.session import Session
+from signaling.flow_rules import FlowRule
+from signaling.pmip.saved_binding import SavedBinding
+from signaling.settings import Address, Prefix, Wants, WayState
 from signaling.wire.message import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelEnd:
+    """One way to a peer: the two ends of a tunnel, and what flow rules choose it by."""
+
+    remote: Address
+    local: Address | None = None  # None: the address of this router
+    port: int = 0  # UDP port the peer sends data from and listens at (behind a NAT: another); 0: the well-known one
+    key_in: int | None = None  # GRE key of what arrives (RFC 5845); None: no key
+    key_out: int | None = None  # GRE key of what leaves
+    binding_id: int = 1  # BID, 1 to 254 (RFC 8278 4.1); it differs from the others of a path
+    label: int = 0  # If-Label, 0 to 255 (RFC 8278 4.1)
+    weight: int = 1  # 1 to 65535: shares of the traffic are as the weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,17 +37,36 @@ class LocalLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TowardVisited:
-    """The prefix is anchored here, its node is at another router: tunnel to that care-of address."""
+    """The prefix is anchored here, its node is at another router: tunnel to there, by one of these ways.
 
-    care_of: IPv6Address
+    policy: name of a flow policy that was set (SetPolicy); "": each flow takes one of the ways, shared out by weight.
+    """
+
+    tunnels: tuple[TunnelEnd, ...]
+    policy: str = ""
+
+    @classmethod
+    def at(cls, care_of: Address) -> "TowardVisited":
+        """The router with this care-of address, by the one way there is."""
+        return cls(tunnels=(TunnelEnd(remote=care_of),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TowardAnchor:
-    """The node is here, its prefix is anchored elsewhere: deliver on the link, send uplink through the tunnel."""
+    """The node is here, its prefix is anchored elsewhere: deliver on the link, send uplink by one of these ways.
 
-    anchor: IPv6Address
-    interface: str
+    policy is written as the anchor sends (source = correspondent): here source and destination change places.
+    """
+
+    tunnels: tuple[TunnelEnd, ...]
+    interface: str  # "": a prefix delegated to a site behind `gateway`, or one of this router itself: no access link
+    gateway: IPv6Address | None = None  # on that interface: the router the prefix was delegated to (RFC 7148)
+    policy: str = ""
+
+    @classmethod
+    def through(cls, anchor: Address, interface: str) -> "TowardAnchor":
+        """To this anchor, by the one way there is."""
+        return cls(tunnels=(TunnelEnd(remote=anchor),), interface=interface)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +81,7 @@ Path = LocalLink | TowardVisited | TowardAnchor | Held
 class Bind:
     """From now on packets of this prefix take this path, instead of any path before."""
 
-    prefix: IPv6Network
+    prefix: Prefix
     path: Path
     node: str
 
@@ -54,8 +90,27 @@ class Bind:
 class Unbind:
     """This router has nothing to do with the prefix any more."""
 
-    prefix: IPv6Network
+    prefix: Prefix
     node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPolicy:
+    """From now on this is the flow policy of that name, for all paths that name it. The first match decides.
+
+    No rules: the policy is forgotten, and what still names it spreads per flow over all its ways.
+    """
+
+    name: str
+    rules: tuple[FlowRule, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetWay:
+    """What is known of a way, whichever prefixes use it: flows leave one that is not up, and no others."""
+
+    tunnel: TunnelEnd
+    state: WayState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +119,9 @@ class Send:
 
     octets: bytes
     message: Message  # what the octets say, for whoever shows or logs it
-    destination: IPv6Address
+    destination: Address
     port: int = 0  # UDP destination port; 0: the well-known one
+    source: Address | None = None  # one of our addresses; None: the address of this router
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +129,7 @@ class SendError:
     """Send an ICMPv6 error to where a broken Mobility Header came from (RFC 6275 9.2)."""
 
     octets: bytes
-    destination: IPv6Address
+    destination: Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +159,20 @@ class ForgetSession:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SaveBinding:
+    """Write a mobility session of this LMA: durable before the next Send of this turn leaves."""
+
+    binding: SavedBinding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetBinding:
+    """Take a mobility session of this LMA out of what is durable."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FindSessions:
     """Ask the store for all sessions of a node; the answer comes as SessionsFound."""
 
@@ -119,6 +189,20 @@ class ExpectNode:
     link_local: IPv6Address | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveAddress:
+    """The answer to AddressAsked: what DHCP may lease to the node, for so long as the session lives."""
+
+    node: str
+    interface: str
+    link_layer: bytes
+    wants: Wants
+    prefix: Prefix | None  # an IPv4 address as a prefix of 32 bits; None: refused, or withdrawn
+    subnet_length: int = 32  # of the subnet an IPv4 address is from
+    default_router: IPv4Address | None = None
+    lifetime: int = 0  # s
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """Something worth a line in the log and in `monitor`; it asks for nothing."""
@@ -130,12 +214,17 @@ class Note:
 Action = (
     Bind
     | Unbind
+    | SetPolicy
+    | SetWay
     | Send
     | SendError
     | SendOnLink
     | SaveSession
     | ForgetSession
+    | SaveBinding
+    | ForgetBinding
     | FindSessions
     | ExpectNode
+    | GiveAddress
     | Note
 )

@@ -1,19 +1,26 @@
 """Mobility Headers in and out: every one that comes in is authenticated or refused, every one that leaves is signed.
 
 The Mobility Message Authentication option (RFC 4285) was made for Mobile IPv6; no RFC applies it to proxy signalling.
-Our reading, the same at both ends: the care-of address is the Proxy-CoA, the home address sixteen zero octets, the key
-that of the pair of routers; all messages between peers carry it, replay is refused by the Timestamp option.
+Our reading, the same at both ends: the care-of address is the Proxy-CoA of the path that the message is about, the
+home address sixteen zero octets, the key that of the pair of routers; all messages between peers carry it, replay is
+refused by the Timestamp option. Over IPv4 the care-of address counts as zero too: behind a NAT the two ends know
+different ones.
+
+    peer with addresses      found by the source address                    messages go to any of its addresses
+    roaming peer             found by the SPI, believed once it has signed   messages go to where it was heard last
 """
 
 from enum import Enum
 from ipaddress import IPv6Address
 
 from signaling.actions import Send
-from signaling.settings import Authentication, Counters, Peer, Settings, Transport
+from signaling.settings import Address, Authentication, Counters, MagSettings, Peer, Settings, Transport
 from signaling.wire import authentication, mobility_header
 from signaling.wire.message import Message
 
-NO_HOME_ADDRESS = IPv6Address(0)
+NO_ADDRESS = IPv6Address(0)
+IPV4_MAPPED = 0xFFFF << 32  # ::ffff:a.b.c.d, RFC 4291 2.5.5.2
+PLACES_OF_A_PEER = 64  # addresses, with and without port, at which a roaming peer is remembered
 
 
 class Verdict(Enum):
@@ -26,6 +33,34 @@ class Verdict(Enum):
     FORGED = "forged"  # the key is known and does not fit: status 146
 
 
+Place = tuple[Address, int]  # address and UDP port; port 0: whichever
+
+
+class Whereabouts:
+    """Where roaming peers were heard. Each has a bounded number of places; the one silent for longest is forgotten."""
+
+    def __init__(self) -> None:
+        self._peers: dict[Place, Peer] = {}
+        self._places: dict[str, dict[Place, None]] = {}  # of a peer, by name; heard last stands last
+
+    def heard(self, peer: Peer, address: Address, port: int) -> None:
+        """A message that this peer has signed came from there."""
+        places = self._places.setdefault(peer.name, {})
+        for place in ((address, port), (address, 0)) if port else ((address, 0),):
+            places.pop(place, None)
+            places[place] = None
+            self._peers[place] = peer
+        while len(places) > PLACES_OF_A_PEER:
+            oldest = next(iter(places))
+            del places[oldest]
+            if self._peers.get(oldest) is peer:  # another peer may be there by now
+                del self._peers[oldest]
+
+    def peer(self, address: Address, port: int = 0) -> Peer | None:
+        """Who was heard there last."""
+        return self._peers.get((address, port)) or self._peers.get((address, 0))
+
+
 class Door:
     """The security associations with the peers, and the way messages pass them."""
 
@@ -33,26 +68,65 @@ class Door:
         self._address = settings.address
         self._checksum = settings.transport is Transport.MOBILITY_HEADER
         self._required = settings.authentication is Authentication.REQUIRED
-        self._peers = {peer.address: peer for peer in settings.peers}
+        self._is_gateway = isinstance(settings, MagSettings)
+        self._named = {peer.name: peer for peer in settings.peers}
+        self._fixed = {
+            address: peer
+            for peer in settings.peers
+            for address in (peer.address, *peer.addresses)
+            if address is not None
+        }
+        self._roaming = {peer.spi: peer for peer in settings.peers if peer.address is None and peer.key}
+        self._whereabouts = Whereabouts()
         self._counters = counters
 
-    def peer(self, address: IPv6Address) -> Peer | None:
-        """The peer that signs with this address."""
-        return self._peers.get(address)
+    def peer(self, address: Address) -> Peer | None:
+        """The peer that has this address, or was heard there and signed."""
+        return self._fixed.get(address) or self._whereabouts.peer(address)
 
-    def decode(self, octets: bytes, source: IPv6Address, destination: IPv6Address) -> Message:
+    def named(self, name: str) -> Peer | None:
+        """The peer of this name."""
+        return self._named.get(name)
+
+    def path_care_of(self, ours: Address | None, theirs: Address) -> Address:
+        """The Proxy-CoA of the path between two addresses: that of the end that is the MAG. None: our own."""
+        return ours or self._address if self._is_gateway else theirs
+
+    # --- in ---
+
+    def decode(self, octets: bytes, source: Address, destination: Address) -> Message:
         """Octets to message. Raises MalformedMessage."""
-        return mobility_header.decode(octets, source, destination, verify_checksum=self._checksum)
+        checksum = self._checksum and source.version == 6  # IPv4 carries it inside UDP, RFC 5844 4.1.3.1
+        return mobility_header.decode(octets, source, destination, verify_checksum=checksum)
 
-    def judge(self, octets: bytes, message: Message, source: IPv6Address, care_of: IPv6Address) -> Verdict:
-        """Who sent this. care_of: the Proxy-CoA that the authenticator covers."""
-        verdict = self._judge(octets, message, source, care_of)
+    def judge(self, octets: bytes, message: Message, source: Address, care_of: Address) -> Verdict:
+        """Whether to believe it. care_of: the Proxy-CoA that the authenticator covers."""
+        return self.who(octets, message, source, care_of)[0]
+
+    def who(
+        self, octets: bytes, message: Message, source: Address, care_of: Address, *, port: int = 0
+    ) -> tuple[Verdict, Peer | None]:
+        """Whether to believe it, and who sent it; None if that is not proven.
+
+        port: the UDP port it came from: it tells peers behind one NAT apart when they are answered.
+        """
+        settled = self._fixed.get(source)
+        peer = settled or self._by_spi(message)
+        verdict = self._judge(octets, message, peer, _covered(care_of, source))
         if verdict is not Verdict.TRUSTED:
             self._counters[f"door.{verdict.value}"] += 1
-        return verdict
+            return verdict, None
+        if peer is not None and peer is not settled:
+            self._whereabouts.heard(peer, source, port)
+        return verdict, peer
 
-    def _judge(self, octets: bytes, message: Message, source: IPv6Address, care_of: IPv6Address) -> Verdict:
-        peer = self._peers.get(source)
+    def _by_spi(self, message: Message) -> Peer | None:
+        if not self._roaming:
+            return None
+        spi = authentication.spi_of(message)
+        return None if spi is None else self._roaming.get(spi)
+
+    def _judge(self, octets: bytes, message: Message, peer: Peer | None, care_of: Address) -> Verdict:
         if peer is None:
             return Verdict.STRANGER if self._required else Verdict.TRUSTED
         if not peer.key:
@@ -62,24 +136,45 @@ class Door:
             return Verdict.UNSIGNED
         if spi != peer.spi:
             return Verdict.UNKNOWN_SPI
-        genuine = authentication.verify(octets, peer.key, care_of=care_of, home_address=NO_HOME_ADDRESS)
+        genuine = authentication.verify(octets, peer.key, care_of=care_of, home_address=NO_ADDRESS)
         return Verdict.TRUSTED if genuine else Verdict.FORGED
 
-    def send(self, message: Message, destination: IPv6Address, *, care_of: IPv6Address, port: int = 0) -> Send:
-        """The action that sends a message to a peer, signed if there is a key."""
-        peer = self._peers.get(destination)
+    # --- out ---
+
+    def signs_for(self, destination: Address, port: int = 0) -> bool:
+        """Whether what leaves for this address is signed."""
+        peer = self._fixed.get(destination) or self._whereabouts.peer(destination, port)
+        return peer is not None and bool(peer.key)
+
+    def send(
+        self, message: Message, destination: Address, *, care_of: Address, port: int = 0, source: Address | None = None
+    ) -> Send:
+        """The action that sends a message to a peer, signed if there is a key.
+
+        care_of: as for who(). source: one of our addresses; None: the address of this router.
+        """
+        peer = self._fixed.get(destination) or self._whereabouts.peer(destination, port)
+        ours = source or self._address
+        checksum = self._checksum and destination.version == 6
         if peer is not None and peer.key:
             octets = authentication.sign(
                 message,
                 peer.key,
                 peer.spi,
-                care_of=care_of,
-                home_address=NO_HOME_ADDRESS,
-                source=self._address,
+                care_of=_covered(care_of, destination),
+                home_address=NO_ADDRESS,
+                source=ours,
                 destination=destination,
-                checksum=self._checksum,
+                checksum=checksum,
             )
         else:
-            octets = mobility_header.encode(message, self._address, destination, checksum=self._checksum)
+            octets = mobility_header.encode(message, ours, destination, checksum=checksum)
         self._counters[f"sent.{type(message).__name__}"] += 1
-        return Send(octets=octets, message=message, destination=destination, port=port)
+        return Send(octets=octets, message=message, destination=destination, port=port, source=source)
+
+
+def _covered(care_of: Address, transport: Address) -> Address:
+    """The care-of address as sixteen octets of the authenticator's text. transport: an address that carries it."""
+    if transport.version == 4:
+        return NO_ADDRESS
+    return care_of if care_of.version == 6 else IPv6Address(IPV4_MAPPED | int(care_of))

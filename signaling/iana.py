@@ -25,6 +25,11 @@ def known(registry: type[_Registry], number: int) -> _Registry | int:
 PROXY_MOBILE_IPV6_SIGNALING_PORT: Final = 5436  # UDP, RFC 5844 4.1.3.2
 PROXY_MOBILE_IPV6_DATA_PORT: Final = 5437  # UDP, RFC 5844 4.1.4.1
 
+DHCPV4_SERVER_PORT: Final = 67  # UDP, RFC 2131 4.1
+DHCPV4_CLIENT_PORT: Final = 68
+DHCPV6_CLIENT_PORT: Final = 546  # UDP, RFC 8415 7.2
+DHCPV6_SERVER_PORT: Final = 547
+
 HMAC_SHA1_SPI: Final = 3  # the well-known SPI of MN-AAA authentication, RFC 4285 8
 FIRST_FREE_SPI: Final = 256  # 0 to 255 are reserved, RFC 4285 8
 
@@ -533,3 +538,98 @@ class MulticastRecordType(IntEnum):
     CHANGE_TO_EXCLUDE_MODE = 4
     ALLOW_NEW_SOURCES = 5
     BLOCK_OLD_SOURCES = 6
+
+
+# --- frames, ARP and DHCP on the access link ----------------------------------------------------------------
+
+
+class EtherType(IntEnum):
+    """What an Ethernet frame carries (RFC 9542 B.2)."""
+
+    IPV4 = 0x0800
+    ARP = 0x0806
+    IPV6 = 0x86DD
+
+
+class ArpOperation(IntEnum):
+    """ar$op (RFC 826)."""
+
+    REQUEST = 1
+    REPLY = 2
+
+
+class Dhcpv4MessageType(IntEnum):
+    """DHCP Message Type, option 53 (RFC 2132 9.6)."""
+
+    DISCOVER = 1
+    OFFER = 2
+    REQUEST = 3
+    DECLINE = 4
+    ACK = 5
+    NAK = 6
+    RELEASE = 7
+    INFORM = 8
+
+
+class Dhcpv4Option(IntEnum):
+    """Options of DHCPv4 (RFC 2132)."""
+
+    PAD = 0
+    SUBNET_MASK = 1
+    ROUTER = 3
+    INTERFACE_MTU = 26
+    REQUESTED_IP_ADDRESS = 50
+    IP_ADDRESS_LEASE_TIME = 51
+    OPTION_OVERLOAD = 52
+    DHCP_MESSAGE_TYPE = 53
+    SERVER_IDENTIFIER = 54
+    MESSAGE = 56
+    RENEWAL_TIME = 58
+    REBINDING_TIME = 59
+    CLIENT_IDENTIFIER = 61
+    END = 255
+
+
+class Dhcpv6MessageType(IntEnum):
+    """msg-type (RFC 8415 7.3)."""
+
+    SOLICIT = 1
+    ADVERTISE = 2
+    REQUEST = 3
+    CONFIRM = 4
+    RENEW = 5
+    REBIND = 6
+    REPLY = 7
+    RELEASE = 8
+    DECLINE = 9
+    RECONFIGURE = 10
+    INFORMATION_REQUEST = 11
+    RELAY_FORW = 12
+    RELAY_REPL = 13
+
+
+class Dhcpv6Option(IntEnum):
+    """Options of DHCPv6 (RFC 8415 21)."""
+
+    CLIENTID = 1
+    SERVERID = 2
+    IA_NA = 3
+    IA_TA = 4
+    IAADDR = 5
+    PREFERENCE = 7
+    STATUS_CODE = 13
+    RAPID_COMMIT = 14
+    IA_PD = 25
+    IAPREFIX = 26
+
+
+class Dhcpv6Status(IntEnum):
+    """Status codes (RFC 8415 21.13)."""
+
+    SUCCESS = 0
+    UNSPEC_FAIL = 1
+    NO_ADDRS_AVAIL = 2
+    NO_BINDING = 3
+    NOT_ON_LINK = 4
+    USE_MULTICAST = 5
+    NO_PREFIX_AVAIL = 6

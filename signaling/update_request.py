@@ -5,9 +5,9 @@ A missing option and a broken one are the same to the checks (`None`), except wh
 
 from collections import Counter
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 
-from signaling.binding_cache import Entry
+from signaling.dma.binding_cache import Entry
 from signaling.iana import (
     BindingAckFlag,
     HandoffIndicator,
@@ -15,6 +15,7 @@ from signaling.iana import (
     OptionType,
     Status,
 )
+from signaling.settings import Address
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.message import Message
@@ -37,10 +38,10 @@ class UpdateRequest:
     """A PBU as the anchor reads it."""
 
     update: BindingUpdate
-    source: IPv6Address  # where it came from, and where the answer goes
+    source: Address  # where it came from, and where the answer goes
     port: int  # its UDP source port, 0 over protocol 135
     node: str  # "" when the identifier is missing
-    care_of: IPv6Address  # the Proxy-CoA: the source, or the Alternate Care-of Address
+    care_of: Address  # the Proxy-CoA: the source, or the Alternate Care-of Address
     requested: tuple[IPv6Network, ...]  # every HNP option, with ALL_ZERO ones
     prefixes: tuple[IPv6Network, ...]  # those that name a prefix
     handoff: int
@@ -51,7 +52,7 @@ class UpdateRequest:
     ill_formed: bool  # an option twice, or a broken timestamp
 
     @classmethod
-    def of(cls, update: BindingUpdate, source: IPv6Address, port: int = 0) -> "UpdateRequest":
+    def of(cls, update: BindingUpdate, source: Address, port: int = 0) -> "UpdateRequest":
         """Read an update that came from this address."""
         requested = tuple(option.prefix for option in update.options_of(HomeNetworkPrefix))
         handoff = update.option(HandoffIndicatorOption)
@@ -96,8 +97,11 @@ class UpdateRequest:
 def node_of(message: Message) -> str:
     """The MN-Identifier as text, "" when it is missing: an NAI as it is, any other kind as number and hex digits."""
     option = message.option(MobileNodeIdentifier)
-    if option is None:
-        return ""
+    return "" if option is None else name_of(option)
+
+
+def name_of(option: MobileNodeIdentifier) -> str:
+    """A MN-Identifier as text: an NAI as it is, any other kind as number and hex digits."""
     text = option.identifier.decode("utf-8", "replace")
     if option.subtype == MobileNodeIdentifierSubtype.NAI and text.isprintable() and "\ufffd" not in text:
         return text
@@ -109,7 +113,7 @@ def identifier_of(node: str) -> MobileNodeIdentifier:
     return MobileNodeIdentifier(subtype=MobileNodeIdentifierSubtype.NAI, identifier=node.encode())
 
 
-def care_of_address(update: BindingUpdate, source: IPv6Address) -> IPv6Address:
+def care_of_address(update: BindingUpdate, source: Address) -> Address:
     """The Proxy-CoA of an update (RFC 5213 6.9.1.5)."""
     alternate = update.option(AlternateCareOfAddress)
     return alternate.address if alternate else source

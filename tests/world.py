@@ -17,7 +17,8 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
 from signaling import actions
-from signaling.actions import Action, LocalLink, Path, TowardAnchor, TowardVisited
+from signaling.actions import Action, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.dma.session import Session, State
 from signaling.events import (
     ClockStepped,
     DatagramReceived,
@@ -36,7 +37,6 @@ from signaling.iana import (
     MobileNodeIdentifierSubtype,
 )
 from signaling.roles.mar import Mar
-from signaling.session import Session, State
 from signaling.settings import DEFAULT_SPI, TIMESTAMP_UNITS, Authentication, Peer, Settings
 from signaling.update_request import care_of_address
 from signaling.wire import ipv6, mobility_header, neighbor
@@ -605,13 +605,13 @@ class World:
             yield f"{prefix} is delivered at {', '.join(where)}"
         for router in self.routers.values():
             match router.paths.get(prefix):
-                case TowardVisited(care_of=care_of):
+                case TowardVisited(tunnels=(TunnelEnd(remote=care_of), *_)):
                     back = self[self.name[care_of]].paths.get(prefix)
-                    if back != TowardAnchor(anchor=router.address, interface=INTERFACE):
+                    if back != TowardAnchor.through(router.address, INTERFACE):
                         yield f"{prefix}: {router.name} sends it to {self.name[care_of]}, where it is {back}"
-                case TowardAnchor(anchor=anchor):
+                case TowardAnchor(tunnels=(TunnelEnd(remote=anchor), *_)):
                     there = self[self.name[anchor]].paths.get(prefix)
-                    if there != TowardVisited(care_of=router.address):
+                    if there != TowardVisited.at(router.address):
                         yield f"{prefix}: {router.name} takes it from {self.name[anchor]}, where it is {there}"
 
     def astray(self) -> Iterator[str]:

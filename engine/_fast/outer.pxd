@@ -35,7 +35,9 @@ cdef uint8_t strip(Burst *burst, uint32_t i, Arrivals *arrivals) noexcept nogil
 cdef void turn_round(uint8_t *header, uint32_t length) noexcept nogil
 
 
-cdef inline uint32_t shim(const Tunnel *tunnel, uint8_t family, uint32_t sequence, uint8_t *into) noexcept nogil:
+cdef inline uint32_t shim(
+    const Tunnel *tunnel, uint8_t family, bint numbered, uint32_t sequence, uint8_t *into,
+) noexcept nogil:
     """The GRE header of a packet, for a raw socket. Octets written; 0 when the tunnel is no GRE tunnel."""
     cdef uint32_t length = GRE_HEADER
     cdef uint16_t flags = 0
@@ -45,7 +47,7 @@ cdef inline uint32_t shim(const Tunnel *tunnel, uint8_t family, uint32_t sequenc
         flags |= GRE_KEY
         store32(into + length, tunnel.key_out)
         length += 4
-    if tunnel.flags & SEQUENCED:
+    if numbered:
         flags |= GRE_SEQUENCE
         store32(into + length, sequence)
         length += 4
@@ -55,7 +57,7 @@ cdef inline uint32_t shim(const Tunnel *tunnel, uint8_t family, uint32_t sequenc
 
 
 cdef inline uint32_t compose(
-    const Tunnel *tunnel, uint8_t family, uint8_t traffic_class, uint64_t flow, uint32_t sequence,
+    const Tunnel *tunnel, uint8_t family, uint8_t traffic_class, uint64_t flow, bint numbered, uint32_t sequence,
     const uint8_t *packet, uint32_t length, uint8_t *into,
 ) noexcept nogil:
     """All that stands before the inner packet, into MOST_OUTER octets. Octets written."""
@@ -65,7 +67,7 @@ cdef inline uint32_t compose(
     if tunnel.encapsulation == UDP:
         behind = UDP_HEADER + length
     else:
-        behind = shim(tunnel, family, sequence, into + ip) + length
+        behind = shim(tunnel, family, numbered, sequence, into + ip) + length
     if tunnel.family == 6:
         store32(into, <uint32_t>6 << 28 | <uint32_t>traffic_class << 20 | <uint32_t>(flow & 0xFFFFF))  # RFC 6438 3
         store16(into + 4, <uint16_t>behind)

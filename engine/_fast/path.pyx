@@ -426,7 +426,7 @@ cdef uint8_t depart(Worker *worker, uint32_t i, uint32_t index, uint32_t sequenc
         io.flush(&worker.outbox)                          # the header blocks are used again
         if way.sequenced:
             sequence += worker.segments.count
-            outer.shim(tunnel, burst.family[i], sequence, shim)
+            outer.shim(tunnel, burst.family[i], True, sequence, shim)
     return ALIVE
 
 
@@ -441,17 +441,27 @@ cdef uint8_t way_of(
     way.port = port_for(worker, tunnel, burst.family[i])
     if way.port == NULL:
         return Drop.NO_PORT
-    if tunnel.flags & SEQUENCED and not worker.decision.sequenced:
+    way.sequenced = is_numbered(worker, i, tunnel)
+    if way.sequenced and not worker.decision.sequenced:
         sequence[0] = fetch_add32(&tunnel.sequence, worker.pieces[i])  # a numbering of its own (RFC 2890 2.2)
     way.peer = tunnel.peer
     way.peer_length = tunnel.peer_length
     way.flow_label = <uint32_t>(burst.flow[i] & 0xFFFFF)  # RFC 6438 3
     way.traffic_class = traffic_class(burst.packet[i])    # DSCP, and ECN in normal mode (RFC 6040 4.1)
-    way.sequenced = (tunnel.flags & SEQUENCED) != 0
     way.shim = shim
-    way.shim_length = <uint8_t>outer.shim(tunnel, burst.family[i], sequence[0], shim)
-    burst.sequence[i] = sequence[0]                       # for the tap
+    way.shim_length = <uint8_t>outer.shim(tunnel, burst.family[i], way.sequenced, sequence[0], shim)
+    burst.sequenced[i] = way.sequenced                    # for the tap
+    burst.sequence[i] = sequence[0]
     return ALIVE
+
+
+cdef inline bint is_numbered(Worker *worker, uint32_t i, const Tunnel *tunnel) noexcept nogil:
+    """Packet i has a place in a sequence: that of its bundle, if it is striped or copied; else that of a lone tunnel.
+
+    A flow that keeps to one tunnel of a bundle has none: its numbers would be taken for those of the bundle.
+    """
+    return tunnel.flags & SEQUENCED != 0 and (
+        worker.decision.sequenced != 0 or not prefixes.at(&worker.tables.prefixes, worker.found[i]).many)
 
 
 cdef inline uint8_t may_enter(Worker *worker, uint32_t i, Tunnel *tunnel) noexcept nogil:
@@ -1075,7 +1085,7 @@ cdef void record(Worker *worker, const Burst *burst, uint32_t direction) noexcep
         if worker.tap_outer:
             tunnel = tunnels.at(&worker.tables.tunnels, burst.tunnel[i])
             octets = outer.compose(tunnel, burst.family[i], traffic_class(burst.packet[i]), burst.flow[i],
-                                   burst.sequence[i], burst.packet[i], burst.length[i], header)
+                                   burst.sequenced[i], burst.sequence[i], burst.packet[i], burst.length[i], header)
             if direction == tap.INBOUND:
                 outer.turn_round(header, octets)
         tap.record(&worker.tap, direction, header, octets, burst.packet[i], burst.length[i], worker.now)
@@ -1184,12 +1194,12 @@ cdef uint32_t compose(Worker *worker, uint32_t i, uint32_t index, uint32_t seque
         burst.drop[i] = Drop.TOO_BIG                      # the length of the outer packet has 16 bits
     if burst.drop[i] != ALIVE:
         return 0
-    if tunnel.flags & SEQUENCED and not worker.decision.sequenced:
+    if is_numbered(worker, i, tunnel) and not worker.decision.sequenced:
         sequence = fetch_add32(&tunnel.sequence, 1)
     if worker.clamp != 0:
         clamp.clamp(burst, i, mtu_of(worker, tunnel))
-    return outer.compose(tunnel, burst.family[i], traffic_class(burst.packet[i]), burst.flow[i], sequence,
-                         burst.packet[i], burst.length[i], worker.header[i])
+    return outer.compose(tunnel, burst.family[i], traffic_class(burst.packet[i]), burst.flow[i],
+                         is_numbered(worker, i, tunnel), sequence, burst.packet[i], burst.length[i], worker.header[i])
 
 
 cdef void rehearse_wrapping(Worker *worker, const uint8_t *prefixes_, size_t count, uint32_t round) noexcept nogil:

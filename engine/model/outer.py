@@ -45,17 +45,17 @@ def internet_checksum(octets: bytes) -> int:
 # --- on ------------------------------------------------------------------------------------------------
 
 
-def shim(tunnel: Tunnel, family: int, sequence: int) -> bytes:
+def shim(tunnel: Tunnel, family: int, sequence: int | None) -> bytes:
     """The GRE header of a packet of that IP version; nothing when the tunnel is no GRE tunnel."""
     if tunnel.encapsulation is not Encapsulation.GRE:
         return b""
     key = b"" if tunnel.key_out is None else tunnel.key_out.to_bytes(4, "big")
-    number = sequence.to_bytes(4, "big") if tunnel.sequence else b""
+    number = b"" if sequence is None else sequence.to_bytes(4, "big")
     flags = (0x2000 if key else 0) | (0x1000 if number else 0)
     return struct.pack("!HH", flags, 0x0800 if family == 4 else 0x86DD) + key + number
 
 
-def compose(tunnel: Tunnel, traffic_class: int, flow: int, sequence: int, packet: bytes) -> bytes:
+def compose(tunnel: Tunnel, traffic_class: int, flow: int, sequence: int | None, packet: bytes) -> bytes:
     """The whole outer packet. flow: 64-bit flow hash, its low 20 bits are the outer flow label (RFC 6438 3)."""
     family = packet[0] >> 4
     source, destination = tunnel.local.packed, tunnel.remote.packed
@@ -79,7 +79,9 @@ def compose(tunnel: Tunnel, traffic_class: int, flow: int, sequence: int, packet
 def overhead(tunnel: Tunnel) -> int:
     """Octets before the inner packet."""
     ip = 40 if tunnel.local.version == 6 else 20
-    return ip + (8 if tunnel.encapsulation is Encapsulation.UDP else len(shim(tunnel, 6, 0)))
+    if tunnel.encapsulation is Encapsulation.UDP:
+        return ip + 8
+    return ip + len(shim(tunnel, 6, 0 if tunnel.sequence else None))
 
 
 def _udp(source: bytes, destination: bytes, port: int, packet: bytes) -> bytes:

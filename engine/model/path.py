@@ -370,7 +370,7 @@ class Path:
     # --- out ---
 
     def _wrapped(self, packet: bytes) -> tuple[bytes, ...]:
-        identity, decision, number = self._decided(packet)
+        identity, decision, to, number = self._decided(packet)
         copies = []
         refused = None
         for tunnel in decision.tunnels:
@@ -380,7 +380,7 @@ class Path:
             except Dropped as dropped:
                 refused = dropped
                 continue
-            sequence = self._sequence(tunnel, number)
+            sequence = self._sequence(tunnel, to, number)
             packet = self._clamped(tunnel, packet, identity)
             copies.append(outer.compose(tunnel, _class(packet), identity.flow, sequence, packet))
             self._tables.count_out(tunnel.key, len(packet))
@@ -389,8 +389,8 @@ class Path:
         _add(self._to_underlay, len(packet))
         return tuple(copies)
 
-    def _decided(self, packet: bytes) -> tuple[Identity, Decision[Tunnel], int | None]:
-        """What a packet is, where it goes, and its number when it is spread over a bundle by packet or copy."""
+    def _decided(self, packet: bytes) -> tuple[Identity, Decision[Tunnel], Tunnel | int, int | None]:
+        """What a packet is, where it goes, by which tunnel or bundle, and its number when that spreads or copies it."""
         identity = identify(packet, self._fragments)
         _, _, _, to, policy = lookup(self._tables, identity)
         assert to is not None  # of held prefixes only
@@ -406,13 +406,17 @@ class Path:
         return (
             identity,
             decision,
+            to,
             self._tables.next_sequence(to) if decision.sequenced and isinstance(to, int) else None,
         )
 
-    def _sequence(self, tunnel: Tunnel, number: int | None) -> int:
-        if number is not None:
+    def _sequence(self, tunnel: Tunnel, to: Tunnel | int, number: int | None) -> int | None:
+        """A number of the bundle, or of a lone tunnel. None: a flow that keeps to one tunnel of a bundle has none."""
+        if not tunnel.sequence:
+            return None
+        if isinstance(to, int):
             return number
-        return self._tables.next_sequence(tunnel.key) if tunnel.sequence else 0
+        return self._tables.next_sequence(tunnel.key)
 
     def _clamped(self, tunnel: Tunnel, packet: bytes, identity: Identity) -> bytes:
         if not self._clamp or identity.protocol != TCP or not identity.transport:
@@ -438,14 +442,14 @@ class Path:
         _add(self._from_tun, total)
 
     def _depart(self, packet: bytes) -> None:
-        identity, decision, number = self._decided(packet)
+        identity, decision, to, number = self._decided(packet)
         refused = None
         left = 0
         for tunnel in decision.tunnels:
             try:
                 self._enter(tunnel, packet, identity)
                 port = self._port_for(tunnel, packet[0] >> 4)
-                sequence = self._sequence(tunnel, number)
+                sequence = self._sequence(tunnel, to, number)
                 packet = self._clamped(tunnel, packet, identity)
                 self._send(port, tunnel, sequence, packet, identity.flow)
                 self._tables.count_out(tunnel.key, len(packet))
@@ -458,7 +462,7 @@ class Path:
             raise refused
         _add(self._to_underlay, len(packet))
 
-    def _send(self, port: _Port, tunnel: Tunnel, sequence: int, packet: bytes, flow: int) -> None:
+    def _send(self, port: _Port, tunnel: Tunnel, sequence: int | None, packet: bytes, flow: int) -> None:
         octets = outer.shim(tunnel, packet[0] >> 4, sequence) + packet
         to = _peer(port, tunnel, flow)
         try:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -150,7 +150,7 @@ def _wanted(router: "Router", query: Mapping[str, str]) -> Wanted:
 
 def _tunnel(router: "Router", name: str) -> Tunnel:
     """The tunnel to a peer, by its name or address; it need not be in use now. Raises RouterError."""
-    peers: dict[str, IPv6Address | IPv4Address] = {peer.name: peer.address for peer in router.config.peers}
+    peers = {peer.name: peer.address for peer in router.config.peers if peer.address is not None}
     used = {item.tunnel.remote: item.tunnel for item in router.tables.tunnels()}
     remote = peers.get(name)
     if remote is None:

@@ -33,6 +33,22 @@ class Client:
         """Say that a node has left."""
         return self._ask("POST", "/v1/detach", {"node": node})
 
+    def set_policy(self, name: str, text: str, file: str) -> dict[str, Any]:
+        """Have these [[flow]] rules be the policy of that name."""
+        return self._ask("POST", "/v1/policy/set", {"name": name, "text": text, "file": file})
+
+    def clear_policy(self, name: str) -> dict[str, Any]:
+        """Have no policy of that name any more."""
+        return self._ask("POST", "/v1/policy/clear", {"name": name})
+
+    def revoke(self, request: Mapping[str, str]) -> dict[str, Any]:
+        """Revoke the sessions of {"node": ...}, of {"peer": ...}, or all: {}."""
+        return self._ask("POST", "/v1/revoke", request)
+
+    def reload(self) -> dict[str, Any]:
+        """Have it read its configuration again."""
+        return self._ask("POST", "/v1/reload", {})
+
     def monitor(self, history: int = 0) -> Iterator[dict[str, Any]]:
         """Events as they happen, after so many past ones, until the router ends."""
         connection = self._connect()
@@ -110,8 +126,8 @@ class Client:
             raise TimedOut(f"{self._path}: the router does not accept the connection") from None
         except OSError:
             raise NotRunning(
-                f"{self._path}: no router listens there: start one with `python -m router --mar`, or name its socket "
-                "with --socket"
+                f"{self._path}: no router listens there: start one with `python -m router --mar` (--lma, --mag), or "
+                "name its socket with --socket"
             ) from None
         return connection
 

@@ -1,4 +1,4 @@
-"""Plain data -> text for people: aligned columns, one line an event."""
+"""Values -> plain data -> text for people: aligned columns, one line an event."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -26,6 +26,17 @@ def cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+def plain(value: object) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return [f"{key} {each}" for key, each in value.items()]
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    return str(getattr(value, "value", value))
 
 
 def line(event: Mapping[str, Any]) -> str:

@@ -6,6 +6,10 @@
     POST /v1/capture/stop           {"capture"}, the number from the header Openmar-Capture: it ends as it should
     POST /v1/attach                 {"interface", "link_layer", "node"?, "link_local"?}
     POST /v1/detach                 {"node"}
+    POST /v1/policy/set             {"name", "text", "file"?}: TOML, and what problems call it
+    POST /v1/policy/clear           {"name"}
+    POST /v1/revoke                 {"node"} or {"peer"} or {}: all
+    POST /v1/reload                 {}
 
 Whoever may open the socket may do all of it: its file permissions (0660) are the access control.
 """
@@ -22,9 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from router import config as reading
+from router import values
+from router.access_links import AccessLinks
+from router.control import orders
 from router.control.capture import Captures
-from router.control.commands import SHOW
+from router.control.commands import VIEWS
 from router.driver import Line
 from router.errors import InUse, NoRights, RouterError
 from signaling.events import LinkDetached
@@ -54,6 +60,10 @@ class ControlServer:
                 web.post("/v1/capture/stop", self._stop_capture),
                 web.post("/v1/attach", self._attach),
                 web.post("/v1/detach", self._detach),
+                web.post("/v1/policy/set", self._set_policy),
+                web.post("/v1/policy/clear", self._clear_policy),
+                web.post("/v1/revoke", self._revoke),
+                web.post("/v1/reload", self._reload),
             ]
         )
         application.on_shutdown.append(self._captures.end)
@@ -91,9 +101,10 @@ class ControlServer:
 
     async def _show(self, request: web.Request) -> web.Response:
         what = request.match_info["what"]
-        if what not in SHOW:
-            raise RouterError(f"show {what}: unknown: expected one of {', '.join(SHOW)}")
-        return _json({"schema": SCHEMA, "what": what, "rows": SHOW[what](self._router)})
+        known = VIEWS[self._router.config.role]
+        if what not in known:
+            raise RouterError(f"show {what}: unknown: expected one of {', '.join(known)}")
+        return _json({"schema": SCHEMA, "what": what, "rows": known[what](self._router)})
 
     async def _monitor(self, request: web.Request) -> web.StreamResponse:
         history = _history(request.query.get("history", ""))
@@ -129,20 +140,60 @@ class ControlServer:
     async def _attach(self, request: web.Request) -> web.Response:
         asked = await _body(request, required=("interface", "link_layer"), optional=("node", "link_local"))
         try:
-            link_layer = reading.link_layer(asked["link_layer"])
-            node = reading.node_id(asked["node"]) if asked.get("node") else None
-            link_local = reading.link_local(asked["link_local"]) if asked.get("link_local") else None
+            link_layer = values.link_layer(asked["link_layer"])
+            node = values.node_id(asked["node"]) if asked.get("node") else None
+            link_local = values.link_local(asked["link_local"]) if asked.get("link_local") else None
         except ValueError as expected:
             raise RouterError(f"attach: expected {expected}") from None
-        return _json({"schema": SCHEMA, "node": self._router.attach(asked["interface"], link_layer, node, link_local)})
+        node = self._access("attach").attach(
+            asked["interface"], link_layer, node, link_local, with_carrier=self._router.role.access.links
+        )
+        return _json({"schema": SCHEMA, "node": node})
 
     async def _detach(self, request: web.Request) -> web.Response:
         node = (await _body(request, required=("node",)))["node"]
-        if node not in self._router.mar.access.attached:
-            here = ", ".join(self._router.mar.access.attached) or "nobody"
+        self._access("detach")
+        attached = self._router.role.access.attached
+        if node not in attached:
+            here = ", ".join(attached) or "nobody"
             raise RouterError(f"detach {node}: not attached here: attached: {here}")
         self._router.driver.feed(LinkDetached(node=node, reason="command"))
         return _json({"schema": SCHEMA, "node": node})
+
+    def _access(self, what: str) -> AccessLinks:
+        """The access links. Raises RouterError where there can be none."""
+        if self._router.access is None:
+            raise RouterError(f"{what}: an LMA has no access links: ask the gateway where the node is")
+        return self._router.access
+
+    async def _set_policy(self, request: web.Request) -> web.Response:
+        asked = await _body(request, required=("name", "text"), optional=("file",))
+        name = _policy_name(asked["name"])
+        count = orders.set_policy(self._router, name, asked.get("file") or "policy", asked["text"])
+        return _json({"schema": SCHEMA, "policy": name, "rules": count})
+
+    async def _clear_policy(self, request: web.Request) -> web.Response:
+        name = _policy_name((await _body(request, required=("name",)))["name"])
+        orders.clear_policy(self._router, name)
+        return _json({"schema": SCHEMA, "policy": name, "rules": 0})
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        asked = await _body(request, required=(), optional=("node", "peer"))
+        if len(asked) > 1:
+            raise RouterError("revoke: expected a node or a peer, not both")
+        orders.revoke(self._router, node=asked.get("node"), peer=asked.get("peer"))
+        return _json({"schema": SCHEMA, "revoked": asked.get("node") or asked.get("peer") or "all"})
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        await _body(request, required=())
+        return _json({"schema": SCHEMA, "done": orders.reload(self._router)})
+
+
+def _policy_name(text: str) -> str:
+    try:
+        return values.name(text)
+    except ValueError as expected:
+        raise RouterError(f"policy: expected {expected}") from None
 
 
 def plain_line(line: Line) -> dict[str, Any]:
@@ -169,9 +220,7 @@ def _json(answer: Mapping[str, Any], status: int = 200) -> web.Response:
     return web.json_response(answer, status=status)
 
 
-async def _body(
-    request: web.Request, *, required: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> dict[str, str]:
+async def _body(request: web.Request, *, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, str]:
     try:
         asked = json.loads(await request.text())
     except (ValueError, LookupError, RecursionError):  # not JSON, an unknown character set, a tower of brackets

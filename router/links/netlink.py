@@ -1,4 +1,6 @@
-"""Links, addresses, routes, rules and neighbours of the kernel, IPv6, over plain rtnetlink sockets.
+"""Links, addresses, routes, rules and neighbours of the kernel over plain rtnetlink sockets.
+
+IPv6, unless IPv4 is asked for: of what is listed by the family, of what is set by the object itself.
 
 Two sockets: on one, requests are answered before send() returns (a few microseconds), so these calls are
 plain functions and never wait for anybody; on the other, events arrive and the loop reads them. Both belong
@@ -16,6 +18,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from ctypes import addressof, create_string_buffer
 from ipaddress import IPv6Address
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -112,7 +115,7 @@ EXIT_CODES = {
     errno.EACCES: ExitCode.NO_RIGHTS,
     errno.ENODEV: ExitCode.NO_INTERFACE,
 }
-SO_RCVBUFFORCE = 33  # not in the socket module
+SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33  # not in the socket module
 DEFAULT_GROUPS = (Group.LINK, Group.IPV6_IFADDR, Group.NEIGH)
 SOMEWHERE = IPv6Address("2000::")  # first global unicast address: whichever way it goes is the way out
 ANSWER_TIMEOUT = 2.0  # s; the kernel answers at once, so this ends only a fault
@@ -120,6 +123,20 @@ DUMP_ATTEMPTS = 8  # a table that changes under each of them is changing too fas
 RECEIVE_SIZE = 1 << 16  # octets; the kernel fills dumps up to 32 KiB
 EVENT_BUFFER = 1 << 20  # octets; some thousand events while the loop is busy
 EVENT_READS = 16  # datagrams per wake-up, so that a storm of events cannot hold the loop
+# classic BPF on one message: its type (in the order of this machine) is at 4, the protocol of a route at 21
+LOAD_HALF, LOAD_OCTET, JUMP_IF_EQUAL, RETURN = 0x28, 0x30, 0x15, 0x06
+NOT_OURS = [
+    struct.pack("HBBI", *operation)
+    for operation in (
+        (LOAD_HALF, 0, 0, 4),
+        (JUMP_IF_EQUAL, 1, 0, socket.htons(Message.NEWROUTE)),
+        (JUMP_IF_EQUAL, 0, 2, socket.htons(Message.DELROUTE)),
+        (LOAD_OCTET, 0, 0, HEADER.size + 5),
+        (JUMP_IF_EQUAL, 1, 0, ROUTE_PROTOCOL),
+        (RETURN, 0, 0, 0xFFFFFFFF),
+        (RETURN, 0, 0, 0),
+    )
+]
 
 
 class NetlinkError(RouterError):
@@ -217,9 +234,9 @@ class Netlink:
 
     # Addresses
 
-    def addresses(self, index: int = 0) -> list[Address]:
-        """IPv6 addresses, of one link or (0) of all."""
-        body = ADDRESS.pack(socket.AF_INET6, 0, 0, 0, index)
+    def addresses(self, index: int = 0, *, family: int = socket.AF_INET6) -> list[Address]:
+        """Addresses of that family, of one link or (0) of all."""
+        body = ADDRESS.pack(family, 0, 0, 0, index)
         found = self._dump(Message.GETADDR, body, decode_address, "list addresses")
         return [each for each in found if index in (0, each.index)]
 
@@ -236,11 +253,11 @@ class Netlink:
 
     # Routes
 
-    def routes(self, *, protocol: int = 0, table: int = 0) -> list[Route]:
-        """IPv6 routes; 0: of every protocol, of every table."""
+    def routes(self, *, protocol: int = 0, table: int = 0, oif: int = 0, family: int = socket.AF_INET6) -> list[Route]:
+        """Routes of that family; 0: of every protocol, of every table, through every link."""
         short_table = table if table < 256 else Table.COMPAT
-        body = ROUTE.pack(socket.AF_INET6, 0, 0, 0, short_table, protocol, 0, 0, 0)
-        body += number(RouteAttribute.TABLE, table)
+        body = ROUTE.pack(family, 0, 0, 0, short_table, protocol, 0, 0, 0)
+        body += number(RouteAttribute.TABLE, table) + number(RouteAttribute.OIF, oif)
         try:
             found = self._dump(Message.GETROUTE, body, decode_route, "list routes")
         except NetlinkError as error:
@@ -248,7 +265,13 @@ class Netlink:
                 return []
             raise
         # an old kernel does not filter; the table may be one
-        return [each for each in found if protocol in (0, each.protocol) and table in (0, each.table)]
+        return [
+            each
+            for each in found
+            if protocol in (0, each.protocol)
+            and table in (0, each.table)
+            and (not oif or oif == each.oif or any(oif == hop.oif for hop in each.others))
+        ]
 
     def add_route(self, route: Route) -> None:
         """Add a route. Raises NetlinkError (EEXIST) if prefix, table and metric are taken."""
@@ -286,9 +309,9 @@ class Netlink:
 
     # Rules
 
-    def rules(self, *, protocol: int = 0) -> list[Rule]:
-        """IPv6 routing rules that name a table; 0: of every protocol."""
-        body = RULE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0)
+    def rules(self, *, protocol: int = 0, family: int = socket.AF_INET6) -> list[Rule]:
+        """Routing rules of that family that name a table; 0: of every protocol."""
+        body = RULE.pack(family, 0, 0, 0, 0, 0, 0)
         found = self._dump(Message.GETRULE, body, decode_rule, "list rules")
         return [each for each in found if protocol in (0, each.protocol)]
 
@@ -329,7 +352,14 @@ class Netlink:
         on_overrun: Callable[[], None],
         groups: Iterable[Group] = DEFAULT_GROUPS,
     ) -> None:
-        """Call on_event for every change, on_overrun when the kernel lost some: then dump and compare."""
+        """Call on_event for every change, on_overrun when the kernel lost some: then dump and compare.
+
+        Of routes only those that others set: nobody is woken by what this program does itself.
+        """
+        octets = create_string_buffer(b"".join(NOT_OURS))
+        self._events.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(NOT_OURS), addressof(octets))
+        )
         with suppress(PermissionError):  # the larger buffer is for the privileged
             self._events.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, EVENT_BUFFER)
         for group in groups:

@@ -1,4 +1,4 @@
-"""rtnetlink messages as objects: links, addresses, routes, rules and neighbours, IPv6 only. No socket here.
+"""rtnetlink messages as objects: links, addresses, routes, rules of IPv6 and IPv4, neighbours of IPv6. No socket here.
 
 A message is a netlink header, a fixed header of its kind, then attributes (length, type, payload, padding):
 
@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 from router.links.rtnetlink_constants import (
@@ -35,9 +35,14 @@ from router.links.rtnetlink_constants import (
 
 ROUTE_PROTOCOL = 143  # ours: in nobody's rt_protos, kept by routes and rules alike
 DEFAULT_METRIC = 1024  # what the kernel takes when an IPv6 route is added without one
-ANY = IPv6Network("::/0")
+ANY, ANY_IPV4 = IPv6Network("::/0"), IPv4Network("0.0.0.0/0")
 NOWHERE = bytes(16)
+SCOPE_UNIVERSE, SCOPE_LINK = 0, 253  # of an IPv4 route: through a gateway, or to what is on the link itself
 NO_FLAGS = AddressFlag(0)
+
+AnyAddress = IPv6Address | IPv4Address
+Prefix = IPv6Network | IPv4Network
+EVERYWHERE: dict[int, Prefix] = {socket.AF_INET6: ANY, socket.AF_INET: ANY_IPV4}
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port: struct nlmsghdr
 ATTRIBUTE = struct.Struct("=HH")  # length, type: struct nlattr
@@ -72,7 +77,7 @@ class Address:
     """An address of an interface."""
 
     index: int
-    address: IPv6Address
+    address: AnyAddress
     prefixlen: int = 64
     flags: AddressFlag = NO_FLAGS
 
@@ -80,19 +85,28 @@ class Address:
         return f"{self.address}/{self.prefixlen}"
 
 
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """One of several ways of a route."""
+
+    oif: int
+    gateway: AnyAddress | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A route; with a source prefix one for packets from there only."""
+    """A route; with a source prefix (IPv6 alone has that) one for packets from there only."""
 
-    destination: IPv6Network
+    destination: Prefix
     source: IPv6Network = ANY
     oif: int = 0  # index; 0: none (or the kernel finds it by the gateway)
-    gateway: IPv6Address | None = None
-    prefsrc: IPv6Address | None = None
+    gateway: AnyAddress | None = None
+    prefsrc: AnyAddress | None = None
     metric: int = DEFAULT_METRIC
     table: int = Table.MAIN
     protocol: int = ROUTE_PROTOCOL
     kind: RouteKind | int = RouteKind.UNICAST
+    others: tuple[NextHop, ...] = ()  # beside the first; only read
 
     def __str__(self) -> str:
         origin = "" if self.source == ANY else f" from {self.source}"
@@ -102,12 +116,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A routing rule: packets from this prefix and interface look into that table."""
+    """A routing rule: packets from this prefix and interface look into that table. source tells the IP version."""
 
     table: int
     priority: int
-    source: IPv6Network = ANY
-    destination: IPv6Network = ANY
+    source: Prefix = ANY
+    destination: Prefix = ANY  # of an IPv4 rule: IPv4 as well
     iif: str = ""
     protocol: int = ROUTE_PROTOCOL
 
@@ -142,7 +156,7 @@ class AddressChanged:
     """An address came, changed its flags or went."""
 
     index: int
-    address: IPv6Address
+    address: AnyAddress
     prefixlen: int
     gone: bool
     flags: AddressFlag
@@ -161,7 +175,7 @@ class NeighborChanged:
 
 @dataclass(frozen=True, slots=True)
 class RouteChanged:
-    """A route came or went; only for those who watch Group.IPV6_ROUTE."""
+    """A route came or went; only for those who watch Group.IPV6_ROUTE or IPV4_ROUTE."""
 
     route: Route
     gone: bool
@@ -215,13 +229,13 @@ def text(kind: int, value: str) -> bytes:
     return attribute(kind, value.encode() + b"\0") if value else b""
 
 
-def address(kind: int, value: IPv6Address | None) -> bytes:
+def address(kind: int, value: AnyAddress | None) -> bytes:
     """An attribute with an address; none at all for None."""
     return b"" if value is None else attribute(kind, value.packed)
 
 
-def prefix(kind: int, value: IPv6Network) -> bytes:
-    """An attribute with the address of a prefix; none at all for ::/0."""
+def prefix(kind: int, value: Prefix) -> bytes:
+    """An attribute with the address of a prefix; none at all for one of length 0."""
     return attribute(kind, value.network_address.packed) if value.prefixlen else b""
 
 
@@ -259,15 +273,31 @@ def read_text(found: dict[int, bytes], kind: int) -> str:
     return found.get(kind, b"").rstrip(b"\0").decode(errors="replace")
 
 
-def read_address(found: dict[int, bytes], kind: int) -> IPv6Address | None:
-    """An IPv6 address, or None."""
+def read_address(found: dict[int, bytes], kind: int) -> AnyAddress | None:
+    """An address, its length tells which; or None."""
     octets = found.get(kind, b"")
+    if len(octets) == 4:
+        return IPv4Address(octets)
     return IPv6Address(octets) if len(octets) == 16 else None
 
 
-def read_prefix(found: dict[int, bytes], kind: int, length: int) -> IPv6Network:
+def read_prefix(found: dict[int, bytes], kind: int, length: int, family: int) -> Prefix:
     """A prefix of that length; an absent attribute is all zeroes."""
+    if not length:
+        return EVERYWHERE[family]
+    if family == socket.AF_INET:
+        return IPv4Network((found.get(kind, bytes(4)), length), strict=False)
+    return IPv6Network((found.get(kind, bytes(16)), length), strict=False)
+
+
+def read_source(found: dict[int, bytes], kind: int, length: int) -> IPv6Network:
+    """The source prefix of a route; IPv4 routes have none."""
     return IPv6Network((found.get(kind, bytes(16)), length), strict=False) if length else ANY
+
+
+def family_of(value: AnyAddress | Prefix) -> int:
+    """AF_INET6 or AF_INET."""
+    return socket.AF_INET6 if value.version == 6 else socket.AF_INET
 
 
 def decode_link(body: bytes) -> Link | None:
@@ -292,53 +322,65 @@ def decode_link(body: bytes) -> Link | None:
 
 
 def decode_address(body: bytes) -> Address | None:
-    """An IPv6 address of a link, or None."""
+    """An address of a link, or None."""
     family, prefixlen, flags, _, index = ADDRESS.unpack_from(body)
     found = attributes(body, ADDRESS.size)
     # on a point-to-point link ADDRESS is the peer's and LOCAL is ours
     own = read_address(found, AddressAttribute.LOCAL) or read_address(found, AddressAttribute.ADDRESS)
-    if family != socket.AF_INET6 or own is None:
+    if family not in EVERYWHERE or own is None:
         return None
     flags = AddressFlag(read_u32(found, AddressAttribute.FLAGS, flags))
     return Address(index=index, address=own, prefixlen=prefixlen, flags=flags)
 
 
 def decode_route(body: bytes) -> Route | None:
-    """An IPv6 route, or None; of several next hops the first."""
+    """A route of IPv6 or IPv4, or None."""
     family, to, origin, _, table, protocol, _, kind, flags = ROUTE.unpack_from(body)
-    if family != socket.AF_INET6 or flags & RTM_F_CLONED:
+    if family not in EVERYWHERE or flags & RTM_F_CLONED:
         return None
     found = attributes(body, ROUTE.size)
-    if found.get(RouteAttribute.SRC) == NOWHERE:  # the answer to "which way?" repeats that we named no source
-        origin = 0
-    hops = found.get(RouteAttribute.MULTIPATH, b"")
-    if len(hops) >= NEXT_HOP.size:
-        length, _, _, index = NEXT_HOP.unpack_from(hops)
-        found |= {RouteAttribute.OIF: S32.pack(index)} | attributes(hops[:length], NEXT_HOP.size)
+    if family == socket.AF_INET or found.get(RouteAttribute.SRC) == NOWHERE:
+        origin = 0  # the answer to "which way?" repeats that we named no source
+    hops = read_hops(found.get(RouteAttribute.MULTIPATH, b""))
+    first = NextHop(read_u32(found, RouteAttribute.OIF), read_address(found, RouteAttribute.GATEWAY))
+    first, *others = hops or [first]
     return Route(
-        destination=read_prefix(found, RouteAttribute.DST, to),
-        source=read_prefix(found, RouteAttribute.SRC, origin),
-        oif=read_u32(found, RouteAttribute.OIF),
-        gateway=read_address(found, RouteAttribute.GATEWAY),
+        destination=read_prefix(found, RouteAttribute.DST, to, family),
+        source=read_source(found, RouteAttribute.SRC, origin),
+        oif=first.oif,
+        gateway=first.gateway,
         prefsrc=read_address(found, RouteAttribute.PREFSRC),
         metric=read_u32(found, RouteAttribute.PRIORITY),
         table=read_u32(found, RouteAttribute.TABLE, table),
         protocol=protocol,
         kind=RouteKind(kind) if kind in RouteKind._value2member_map_ else kind,
+        others=tuple(others),
     )
 
 
+def read_hops(octets: bytes) -> list[NextHop]:
+    """The ways of a route that has several."""
+    hops = []
+    while len(octets) >= NEXT_HOP.size:
+        length, _, _, index = NEXT_HOP.unpack_from(octets)
+        if length < NEXT_HOP.size:
+            break
+        hops.append(NextHop(index, read_address(attributes(octets[:length], NEXT_HOP.size), RouteAttribute.GATEWAY)))
+        octets = octets[(length + 3) & ~3 :]
+    return hops
+
+
 def decode_rule(body: bytes) -> Rule | None:
-    """An IPv6 rule that names a table, or None."""
+    """A rule of IPv6 or IPv4 that names a table, or None."""
     family, to, origin, _, table, action, _ = RULE.unpack_from(body)
-    if family != socket.AF_INET6 or action != FR_ACT_TO_TBL:
+    if family not in EVERYWHERE or action != FR_ACT_TO_TBL:
         return None
     found = attributes(body, RULE.size)
     return Rule(
         table=read_u32(found, RuleAttribute.TABLE, table),
         priority=read_u32(found, RuleAttribute.PRIORITY),
-        source=read_prefix(found, RuleAttribute.SRC, origin),
-        destination=read_prefix(found, RuleAttribute.DST, to),
+        source=read_prefix(found, RuleAttribute.SRC, origin, family),
+        destination=read_prefix(found, RuleAttribute.DST, to, family),
         iif=read_text(found, RuleAttribute.IIFNAME),
         protocol=found.get(RuleAttribute.PROTOCOL, b"\0")[0],
     )
@@ -349,7 +391,7 @@ def decode_neighbor(body: bytes) -> Neighbor | None:
     family, index, state, _, _ = NEIGHBOR.unpack_from(body)
     found = attributes(body, NEIGHBOR.size)
     theirs = read_address(found, NeighborAttribute.DST)
-    if family != socket.AF_INET6 or theirs is None:
+    if family != socket.AF_INET6 or not isinstance(theirs, IPv6Address):
         return None
     link_layer = found.get(NeighborAttribute.LLADDR, b"")
     return Neighbor(index=index, address=theirs, link_layer=link_layer, state=NeighborState(state))
@@ -358,14 +400,16 @@ def decode_neighbor(body: bytes) -> Neighbor | None:
 def encode_route(route: Route) -> bytes:
     """Body of a route request."""
     short_table = route.table if route.table < 256 else Table.COMPAT
+    family = family_of(route.destination)
+    on_link = family == socket.AF_INET and route.kind == RouteKind.UNICAST and route.gateway is None
     header = ROUTE.pack(
-        socket.AF_INET6,
+        family,
         route.destination.prefixlen,
         route.source.prefixlen,
         0,
         short_table,
         route.protocol,
-        0,
+        SCOPE_LINK if on_link else SCOPE_UNIVERSE,
         route.kind,
         0,
     )
@@ -389,7 +433,7 @@ def encode_rule(rule: Rule) -> bytes:
     to, origin = rule.destination.prefixlen, rule.source.prefixlen
     return b"".join(
         (
-            RULE.pack(socket.AF_INET6, to, origin, 0, short_table, FR_ACT_TO_TBL, 0),
+            RULE.pack(family_of(rule.source), to, origin, 0, short_table, FR_ACT_TO_TBL, 0),
             prefix(RuleAttribute.DST, rule.destination),
             prefix(RuleAttribute.SRC, rule.source),
             text(RuleAttribute.IIFNAME, rule.iif),
@@ -402,7 +446,7 @@ def encode_rule(rule: Rule) -> bytes:
 
 def encode_address(wanted: Address) -> bytes:
     """Body of an address request."""
-    header = ADDRESS.pack(socket.AF_INET6, wanted.prefixlen, wanted.flags & 0xFF, 0, wanted.index)
+    header = ADDRESS.pack(family_of(wanted.address), wanted.prefixlen, wanted.flags & 0xFF, 0, wanted.index)
     flags = number(AddressAttribute.FLAGS, wanted.flags)
     return header + address(AddressAttribute.LOCAL, wanted.address) + flags
 
@@ -425,7 +469,7 @@ def neighbor_changed(near: Neighbor, gone: bool) -> NeighborChanged:
 
 
 def decode_event(reply: Reply) -> Event | None:
-    """What a message of the event socket says, or None if it is not about IPv6."""
+    """What a message of the event socket says, or None if it is none of ours."""
     match reply.kind:
         case Message.NEWLINK | Message.DELLINK:
             link = decode_link(reply.body)

@@ -20,6 +20,8 @@ class Group(IntEnum):
 
     LINK = 1
     NEIGH = 3
+    IPV4_IFADDR = 5
+    IPV4_ROUTE = 7
     IPV6_IFADDR = 9
     IPV6_ROUTE = 11
 
@@ -98,8 +100,9 @@ class LinkAttribute(IntEnum):
 
 
 class AddressFlag(IntFlag):
-    """IFA_F_* flags of an IPv6 address."""
+    """IFA_F_* flags of an address."""
 
+    TEMPORARY = 0x01  # of IPv6, RFC 8981; of IPv4: not the first of its subnet
     NODAD = 0x02
     DADFAILED = 0x08
     DEPRECATED = 0x20

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from router.errors import RouterError
-from signaling.session import Session, State
+from signaling.dma.session import Session, State
 
 ATTEMPTS = 20  # of compare-and-set, before a record so contended is given up
 

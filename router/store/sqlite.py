@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from router.store import Change, Record, StoreError, needed_until
-from signaling.session import Session, State
+from signaling.dma.session import Session, State
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

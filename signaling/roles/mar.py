@@ -11,8 +11,11 @@ from typing import Any
 
 from signaling.access_link import PROBE_INTERVAL, QUICK_PROBE_INTERVAL, AccessLink, Attachment, Offer
 from signaling.actions import Action, Bind, ExpectNode, FindSessions, Note, SendError, Unbind
-from signaling.anchor import Anchor
 from signaling.deadlines import Deadlines
+from signaling.dma.anchor import Anchor
+from signaling.dma.registrar import Registrar
+from signaling.dma.session import Session, State
+from signaling.dma.update_list import Registration
 from signaling.door import Door, Verdict
 from signaling.errors import MalformedMessage, Reaction
 from signaling.events import (
@@ -36,10 +39,7 @@ from signaling.iana import (
     Status,
 )
 from signaling.rate_limit import RateLimit
-from signaling.registrar import Registrar
-from signaling.session import Session, State
-from signaling.settings import TIMESTAMP_UNITS, Clock, Counters, Settings
-from signaling.update_list import Registration
+from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Settings
 from signaling.update_request import UpdateRequest, acknowledgement, care_of_address, node_of, prefixes_of
 from signaling.wire import ipv6
 from signaling.wire.binding_ack import BindingAck
@@ -69,7 +69,7 @@ class Contest:
     """An anchor says that a node is elsewhere, while it is attached here: the node itself is being asked."""
 
     indication: BindingRevocationIndication
-    source: IPv6Address
+    source: Address
 
 
 class Mar:
@@ -80,7 +80,7 @@ class Mar:
         self.counters = Counters()
         self.clock = Clock()
         self.door = Door(settings, self.counters)
-        self.access = AccessLink(settings, self.counters)
+        self.access = AccessLink(settings, self.counters, who=lambda event: event.node)
         self.anchor = Anchor(settings, self.door, self.clock, self.counters)
         self.registrar = Registrar(
             settings, self.door, self.clock, self.counters, is_present=self.access.heard_since
@@ -88,7 +88,7 @@ class Mar:
         self._find_again: Deadlines[str] = Deadlines()
         self._offered: dict[str, list[Offer]] = {}
         self._contests: dict[str, list[Contest]] = {}
-        self._last_revocation: dict[IPv6Address, int] = {}  # anchor -> timestamp, 1/65536 s
+        self._last_revocation: dict[Address, int] = {}  # anchor -> timestamp, 1/65536 s
         self._answers_to_broken = RateLimit(rate=10.0, burst=20)
         self._words_about_strangers = RateLimit(rate=1.0, burst=10)
 
@@ -277,6 +277,8 @@ class Mar:
         if defect.reaction is Reaction.BINDING_ERROR:
             error = BindingError(status=BindingErrorStatus.UNRECOGNIZED_MH_TYPE, home_address=IPv6Address(0))
             return [self.door.send(error, event.source, care_of=event.source, port=event.port)]
+        if not isinstance(event.source, IPv6Address) or not isinstance(event.destination, IPv6Address):
+            return []  # ICMPv6 cannot answer what came over IPv4
         octets = ipv6.parameter_problem(event.octets, event.source, event.destination, defect)
         return [SendError(octets=octets, destination=event.source)]
 
@@ -357,7 +359,7 @@ class Mar:
             return self.wake(now)
         return self._give_up(contest, concerned, now)
 
-    def _fresh(self, indication: BindingRevocationIndication, source: IPv6Address, now: float) -> bool:
+    def _fresh(self, indication: BindingRevocationIndication, source: Address, now: float) -> bool:
         """A signed indication carries a timestamp, newer than all before: RFC 4285 leaves replay to the message."""
         peer = self.door.peer(source)
         if peer is None or not peer.key:
@@ -371,7 +373,7 @@ class Mar:
         self._last_revocation[source] = timestamp.value
         return True
 
-    def _concerned(self, indication: BindingRevocationIndication, anchor: IPv6Address) -> list[Registration]:
+    def _concerned(self, indication: BindingRevocationIndication, anchor: Address) -> list[Registration]:
         named = prefixes_of(indication)
         return [
             item
@@ -414,7 +416,7 @@ class Mar:
         verdict = self.door.judge(event.octets, ack, event.source, event.source)
         if verdict is not Verdict.TRUSTED:
             return self._distrust(ack, event, verdict, now)
-        return self.anchor.confirm_revocation(ack, event.source)
+        return self.anchor.confirm_revocation(ack, event.source, now)
 
 
 ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}

@@ -146,6 +146,20 @@ def test_copies_leave_by_every_way_with_one_number(any_engine: Engine) -> None:
     assert [stats.packets_out for stats in any_engine.tables.tunnels() if stats.tunnel in NUMBERED] == [2, 2, 2]
 
 
+def test_a_flow_that_keeps_to_one_way_takes_no_number_of_those_that_do_not(any_engine: Engine) -> None:
+    bind(any_engine, paths(7, 9, tunnels=NUMBERED), FlowRule(VIDEO, steer(Spread.BICAST)))
+    answers = any_engine.encapsulate([flow(5004), flow(1), flow(1), flow(5004)])
+    flags = [{out[40:42] for out in copies} for copies in answers if isinstance(copies, tuple)]
+    assert flags == [{b"\x10\0"}, {b"\0\0"}, {b"\0\0"}, {b"\x10\0"}]
+    assert [unlabelled(copy)[44:48] for copy in answers[3]] == [b"\0\0\0\1"] * 2
+
+
+def test_a_lone_tunnel_numbers_every_packet(any_engine: Engine) -> None:
+    any_engine.tables.bind(ANCHORED, NUMBERED[0], side=Side.ANCHOR)
+    answers = any_engine.encapsulate([flow(1), flow(2)])
+    assert [out[44:48] for [out] in answers] == [b"\0\0\0\0", b"\0\0\0\1"]
+
+
 def test_copies_spare_the_ways_that_are_down(any_engine: Engine) -> None:
     bind(any_engine, paths(7, 9, 7), FlowRule(None, steer(Spread.BICAST, labels=(7, 9))))
     assert ways(any_engine, [flow(1)]) == [(0, 1, 2)]

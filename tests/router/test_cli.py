@@ -15,8 +15,9 @@ import pytest
 
 from router import __version__, cli
 from router.cli import SHOWN, VERBS, main
-from router.control.commands import SHOW
+from router.control.commands import VIEWS
 from router.errors import ConfigError, ExitCode, InUse, RouterError
+from router.places import RoleName
 
 PROJECT = Path(__file__).resolve().parents[2]
 ANSWER = {"schema": 1, "what": "nodes", "rows": [{"node": "mn1@b", "attached": 1.5}]}
@@ -56,7 +57,9 @@ def answering(path: Path, lines: list[dict[str, object]], *, count: int = 1) -> 
 # Without a router
 
 
-@pytest.mark.parametrize("verb", [[], ["show"], ["monitor"], ["attach"], ["detach"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["show"], ["monitor"], ["attach"], ["detach"], ["policy"], ["revoke"], ["reload"]]
+)
 def test_help_is_there_for_every_verb(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([*verb, "--help"])
@@ -95,6 +98,13 @@ def test_nothing_to_do_is_a_usage_error_with_the_help(capsys: pytest.CaptureFixt
         ["attach", "eth1"],
         ["detach"],
         ["--mar", "--doctor"],
+        ["--lma", "--mag"],
+        ["policy"],
+        ["policy", "set", "default"],
+        ["policy", "clear"],
+        ["revoke"],
+        ["revoke", "mn1@b", "--all"],
+        ["reload", "now"],
         ["--mar", "--encapsulation", "esp"],
     ],
     ids=" ".join,
@@ -109,7 +119,7 @@ def test_a_command_line_that_makes_no_sense_ends_with_2(
 
 
 def test_what_can_be_shown_is_what_the_router_knows() -> None:
-    assert tuple(SHOW) == SHOWN
+    assert {what for views in VIEWS.values() for what in views} == set(SHOWN)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +154,63 @@ def test_flags_reach_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (config.encapsulation.value, config.transport.value) == ("ip", "udp")
     assert (config.store_url, str(config.state_dir), str(config.socket_path)) == ("sqlite:///s", "/d", "/c")
     assert [(peer.name, peer.key) for peer in config.peers] == [("b", bytes(16)), ("c", b"\x11" * 16)]
+
+
+def test_flags_of_a_gateway_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("router.daemon.run", seen.append)
+    monkeypatch.setattr("uvloop.run", lambda _: ExitCode.DONE)
+    peer = ["--peer", "a=2001:db8::a,hex:" + "11" * 16]
+    uplinks = ["--uplink", "wlan0", "--uplink", "wwan0,label=9,bid=7,weight=3,att=gpp-e-utran"]
+    assert main(["--mag", "--anchor", "a", *peer, *uplinks]) == ExitCode.DONE
+    (config,) = seen
+    assert (config.role, config.name, config.gateway.anchor) == (RoleName.MAG, "mag", "a")
+    assert [(each.interface, each.label, each.binding_id, each.weight) for each in config.uplinks] == [
+        ("wlan0", 0, 1, 1),
+        ("wwan0", 9, 7, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("uplink", "problem"),
+    [
+        ("wlan0,label", "command line: --uplink wlan0,label: expected IF,key=value,...\n"),
+        ("wlan0,lable=1", "command line: uplink.lable: unknown key: did you mean label?\n"),
+        ("wlan0,bid=x", "command line: uplink.bid: expected a whole number from 1 to 254\n"),
+        ("a/b", "command line: uplink.interface: expected an interface name"),
+    ],
+)
+def test_a_bad_uplink_is_told_before_anything_is_opened(
+    uplink: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer = ["--peer", "a=2001:db8::a,hex:" + "11" * 16]
+    assert main(["--mag", "--anchor", "a", *peer, "--uplink", uplink]) == ExitCode.USAGE
+    assert capsys.readouterr().err.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--lma"], "command line: anchor.prefixes: missing: an LMA needs pools"),
+        (["--mag"], "command line: gateway.anchor: missing: a MAG needs the name"),
+        (["--mag", "--anchor", "x"], "command line: gateway.anchor: x is no [[peer]]: expected one of: there is none"),
+    ],
+)
+def test_what_a_role_needs_is_told_before_anything_is_opened(
+    flags: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(flags) == ExitCode.USAGE
+    assert capsys.readouterr().err.startswith(problem)
+
+
+def test_a_configuration_is_checked_for_a_role(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text('[anchor]\nprefixes = ["2001:db8:1::/48"]')
+    for flags, code in (([], ExitCode.DONE), (["--lma"], ExitCode.DONE), (["--mag"], ExitCode.USAGE)):
+        assert main(["--check-config", str(file), *flags]) == code
+    told = capsys.readouterr()
+    assert told.out == f"{file}: good\n" * 2
+    assert told.err.startswith(f"{file}: gateway.anchor: missing")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +296,7 @@ def test_attach_and_detach_say_who(tmp_path: Path, capsys: pytest.CaptureFixture
 # As a process
 
 
-HEAVY = {"engine", "aiohttp", "uvloop", "asyncio", "sqlite3", "signaling", "router.daemon", "router.config"}
+HEAVY = {"engine", "aiohttp", "uvloop", "asyncio", "sqlite3", "signaling", "router.daemon", "router.config", "tomllib"}
 ASK = """
 import json, sys
 from router.cli import main
@@ -238,10 +305,22 @@ print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize("verb", [["show", "nodes"], ["monitor"], ["detach", "a@b"], ["attach", "eth1", "02"]])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["show", "nodes"],
+        ["monitor"],
+        ["detach", "a@b"],
+        ["attach", "eth1", "02"],
+        ["policy", "clear", "a"],
+        ["revoke", "a@b"],
+        ["reload"],
+    ],
+)
 def test_asking_a_router_loads_nothing_of_what_running_one_needs(tmp_path: Path, verb: list[str]) -> None:
-    with answering(tmp_path / "s", [ANSWER | {"node": "a@b", "time": 1, "event": "x"}]):
-        command = [sys.executable, "-c", ASK, *verb, "--socket", str(tmp_path / "s")]
+    answer = ANSWER | {"node": "a@b", "time": 1, "event": "x", "policy": "a", "rules": 0, "revoked": "a@b", "done": ""}
+    with answering(tmp_path / "s", [answer]):
+        command = [sys.executable, "-c", ASK, verb[0], "--socket", str(tmp_path / "s"), *verb[1:]]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=20)
     code, modules = json.loads(done.stderr)
     assert code == ExitCode.DONE

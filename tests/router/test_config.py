@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import Encapsulation, Offloads
-from router.config import LISTS, SCHEMA, Config, key_lines, load
+from router.config import LISTS, SCHEMA, Anchoring, Config, Gateway, Heartbeat, load
 from router.errors import ConfigError, ExitCode
-from signaling.settings import Authentication, Peer, Transport
+from router.toml_text import key_lines
+from signaling.settings import Authentication, NodeProfile, PathCare, Peer, Transport
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEY = "hex:000102030405060708090a0b0c0d0e0f"
@@ -30,6 +31,7 @@ table = 100
 
 [underlay]
 address = "2001:db8::1"
+ipv4_address = "192.0.2.1"
 encapsulation = "ip"
 signaling = "udp"
 
@@ -53,6 +55,38 @@ prefixes = ["2001:db8:a1::/48", "2001:db8:b1:8000::/49"]
 valid_lifetime = 3600
 preferred_lifetime = 900
 guard = 2.5
+ipv4_prefixes = ["10.5.0.0/16"]
+delegated_prefixes = ["2001:db8:d000::/36"]
+delegated_length = 60
+delete_delay = 5
+assign_delay = 0.5
+wait_for_deregistration = false
+revoke_to_find_out = false
+known_nodes_only = true
+multipath = false
+gre_keys = true
+accept_forced_udp = true
+
+[gateway]
+anchor = "mar2"
+services = {{ "mn1@example.net" = "internet" }}
+local_routing = true
+timestamps = false
+gre_keys = true
+force_udp = true
+refresh_before = 20
+bulk_refresh = false
+
+[paths]
+interval = 0.1
+idle_interval = 2
+suspect_after = 3
+down_after = 4
+up_after = 5
+
+[heartbeat]
+interval = 30
+missing = 2
 
 [binding]
 lifetime = 60
@@ -133,6 +167,33 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
         valid_lifetime=3600,
         preferred_lifetime=900,
         guard=2.5,
+        ipv4_address=IPv4Address("192.0.2.1"),
+        anchoring=Anchoring(
+            ipv4_prefixes=(IPv4Network("10.5.0.0/16"),),
+            delegated_prefixes=(IPv6Network("2001:db8:d000::/36"),),
+            delegated_length=60,
+            delete_delay=5,
+            assign_delay=0.5,
+            wait_for_deregistration=False,
+            revoke_to_find_out=False,
+            known_nodes_only=True,
+            multipath=False,
+            gre_keys=True,
+            accept_forced_udp=True,
+        ),
+        gateway=Gateway(
+            anchor="mar2",
+            services={"mn1@example.net": "internet"},
+            local_routing=True,
+            timestamps=False,
+            gre_keys=True,
+            force_udp=True,
+            refresh_before=20,
+            bulk_refresh=False,
+        ),
+        paths=PathCare(interval=0.1, idle_interval=2, suspect_after=3, down_after=4, up_after=5),
+        heartbeat=Heartbeat(interval=30, missing=2),
+        profiles=(NodeProfile(node="mn1@example.net"),),
         binding_lifetime=60,
         authentication=Authentication.REQUIRED,
         timestamp_window=0.5,
@@ -215,7 +276,9 @@ BAD = [
     ("router", "table = 4294967295", "a whole number from 1 to 4294967294"),
     ("router", "table = true", "a whole number"),
     ("router", "table = 1.0", "a whole number"),
-    ("underlay", 'address = "192.0.2.1"', "an IPv6 address"),
+    ("underlay", 'address = "169.254.0.1"', "a unicast IPv4 address"),
+    ("underlay", 'ipv4_address = "2001:db8::1"', "an IPv4 address"),
+    ("underlay", 'ipv4_address = "224.0.0.1"', "a unicast IPv4 address"),
     ("underlay", 'address = "2001:db8::1/64"', "an IPv6 address"),
     ("underlay", "address = 1", "an IPv6 address"),
     ("underlay", 'address = "fe80::1"', "more than link scope"),
@@ -248,6 +311,37 @@ BAD = [
     ("anchor", "valid_lifetime = 59", "a whole number from 60 to 2592000 s"),
     ("anchor", "preferred_lifetime = 2592001", "a whole number from 30 to 2592000 s"),
     ("anchor", "guard = 0.5", "a number from 1 to 3600 s"),
+    ("anchor", 'ipv4_prefixes = ["10.0.0.0/31"]', "a prefix from /8 to /30"),
+    ("anchor", 'ipv4_prefixes = ["10.0.0.1/16"]', "without host bits"),
+    ("anchor", 'ipv4_prefixes = ["2001:db8::/48"]', "an IPv4 prefix"),
+    ("anchor", 'delegated_prefixes = ["2001:db8::/65"]', "a prefix from /16 to /64"),
+    ("anchor", 'delegated_prefixes = "2001:db8::/48"', "a list"),
+    ("anchor", "delegated_length = 65", "a whole number from 32 to 64"),
+    ("anchor", "delete_delay = 0", "a number from 0.1 to 3600 s"),
+    ("anchor", "assign_delay = 61", "a number from 0.1 to 60 s"),
+    ("anchor", "wait_for_deregistration = 1", "true or false"),
+    ("anchor", "revoke_to_find_out = 1", "true or false"),
+    ("anchor", "known_nodes_only = 1", "true or false"),
+    ("anchor", "multipath = 1", "true or false"),
+    ("anchor", "gre_keys = 1", "true or false"),
+    ("anchor", "accept_forced_udp = 1", "true or false"),
+    ("gateway", 'anchor = ""', "a name"),
+    ("gateway", 'services = "internet"', "a table of nodes and services"),
+    ("gateway", 'services = { "mn1" = "internet" }', "an identifier"),
+    ("gateway", 'services = { "mn1@example.net" = "" }', "the name of a service"),
+    ("gateway", "local_routing = 1", "true or false"),
+    ("gateway", "timestamps = 1", "true or false"),
+    ("gateway", "gre_keys = 1", "true or false"),
+    ("gateway", "force_udp = 1", "true or false"),
+    ("gateway", "refresh_before = 0", "a number from 1 to 3600 s"),
+    ("gateway", "bulk_refresh = 1", "true or false"),
+    ("paths", "interval = 0", "a number from 0.01 to 60 s"),
+    ("paths", "idle_interval = 0", "a number from 0.01 to 3600 s"),
+    ("paths", "suspect_after = 0", "a whole number from 1 to 100"),
+    ("paths", "down_after = 0", "a whole number from 1 to 100"),
+    ("paths", "up_after = 1.5", "a whole number from 1 to 100"),
+    ("heartbeat", "interval = 29", "a number from 30 to 3600 s"),
+    ("heartbeat", "missing = 0", "a whole number from 1 to 100"),
     ("binding", "lifetime = 7", "a whole number from 8 to 262140 s"),
     ("security", 'authentication = "maybe"', '"required" or "none"'),
     ("security", "timestamp_window = 0", "a number from 0.01 to 60 s"),
@@ -346,10 +440,10 @@ def test_a_key_and_a_key_file_are_one_too_many(problems: Callable[[str], list[st
         ("[anchor]\nvalid_lifetime = 60\npreferred_lifetime = 61", "3: anchor.preferred_lifetime: preferred 61 s"),
         ("[anchor]\nvalid_lifetime = 60", "2: anchor.valid_lifetime: preferred 1800 s, valid 60 s"),
         ('[access]\ninterfaces = ["eth1", "eth1"]', "2: access.interfaces: eth1 is named twice"),
-        (EVERYTHING.replace('"mar3"', '"mar2"'), '53: peer.name: "mar2" is taken'),
-        (EVERYTHING.replace("db8::3", "db8::2"), "54: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING.replace("db8::3", "db8::1"), "54: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "63: node.link_layer: has an identif"),
+        (EVERYTHING.replace('"mar3"', '"mar2"'), '86: peer.name: "mar2" is taken'),
+        (EVERYTHING.replace("db8::3", "db8::2"), "87: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING.replace("db8::3", "db8::1"), "87: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "96: node.link_layer: has an identif"),
         ('[[peer]]\nname = "a"\nkey = "' + KEY + '"', "1: peer.address: missing: expected in every [[peer]]"),
         ('[[node]]\nlink_layer = "02:00:00:00:00:11"', "1: node.id: missing: expected in every [[node]]"),
     ],

@@ -23,10 +23,11 @@ from router.cli import main
 from router.control import client as client_module
 from router.control import render
 from router.control.client import Client, UnixConnection
-from router.control.commands import SHOW
+from router.control.commands import VIEWS
 from router.control.server import ControlServer
 from router.demo.lab import Host, Lab, available, connect
 from router.errors import ExitCode, InUse, NoRights, NotRunning, RouterError, TimedOut
+from router.places import RoleName
 from tests.eventually import eventually
 
 namespaces = pytest.mark.skipif(available() is not None, reason=str(available()))
@@ -110,7 +111,7 @@ pytestmark = pytest.mark.namespaces
 
 
 @namespaces
-@pytest.mark.parametrize("what", SHOW)
+@pytest.mark.parametrize("what", VIEWS[RoleName.MAR])
 def test_everything_is_shown_as_rows_with_the_same_keys(router: Running, attached: str, what: str) -> None:
     answer = router.client.show(what)
     assert (answer["schema"], answer["what"]) == (1, what)
@@ -133,7 +134,7 @@ def test_an_attached_node_is_shown_with_its_prefix(router: Running, attached: st
 def test_peers_are_shown_without_their_keys(router: Running) -> None:
     (peer,) = router.rows("peers")
     assert (peer["name"], peer["address"], peer["authenticated"]) == ("mar2", "2001:db8::2", True)
-    everything = json.dumps([router.client.show(what) for what in SHOW])
+    everything = json.dumps([router.client.show(what) for what in VIEWS[RoleName.MAR]])
     assert "00010203" not in everything
     assert r"\u0001\u0002" not in everything
 

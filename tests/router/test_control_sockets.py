@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 import uvloop
@@ -19,11 +19,13 @@ from router.control_sockets import (
     UDP_PORT,
     AccessSocket,
     SignalingSocket,
+    SignalingSockets,
     frame_filter,
 )
 from router.demo.lab import Host, Lab, available, connect
 from router.errors import InUse, NoInterface
-from signaling.settings import Transport
+from router.links.rtnetlink import Address as LinkAddress
+from signaling.settings import Address, Transport
 from signaling.wire import ipv6
 from signaling.wire.binding_refresh import BindingRefreshRequest
 from signaling.wire.message import Message
@@ -247,13 +249,13 @@ def test_a_message_arrives_as_it_was_sent(
     peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop, transport: Transport
 ) -> None:
     here, there = (opened(*end, transport) for end in zip(peers, (MAR1, MAR2), strict=True))
-    heard: list[tuple[bytes, IPv6Address, int]] = []
+    heard: list[tuple[object, ...]] = []
     there.serve(loop, lambda *what: heard.append(what))
     octets = encode(BindingRefreshRequest(), MAR1, MAR2)
     assert here.send(octets, MAR2) is None
     run_until(loop, lambda: heard)
     port = UDP_PORT if transport is Transport.UDP else 0
-    assert heard == [(octets, MAR1, port)]
+    assert heard == [(octets, MAR1, port, MAR2)]
     for end in (here, there):
         end.close(loop)
 
@@ -311,3 +313,118 @@ def test_a_port_of_another_program_is_named_with_a_cure(
         stack.callback(opened(peers[0], MAR1, Transport.UDP).close, loop)
         with pytest.raises(InUse, match="UDP port 5436"):
             opened(peers[0], MAR1, Transport.UDP)
+
+
+# Several addresses of ours
+
+OTHER = IPv6Address("2001:db8::12")
+HERE4, THERE4 = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
+Heard = list[tuple[bytes, Address, int, Address]]
+
+
+class Addressed:
+    """mar1 with two IPv6 addresses and one of IPv4, mar2 with one of each: what each hears."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, mar1: Host, mar2: Host, transport: Transport) -> None:
+        self.loop, self.mar1 = loop, mar1
+        mar1.address("eth0", f"{OTHER}/64")
+        for host, address in ((mar1, HERE4), (mar2, THERE4)):
+            index = host.link("eth0").index
+            host.netlink.add_address(LinkAddress(index=index, address=address, prefixlen=24))
+        with mar1.inside():
+            self.here = SignalingSockets([MAR1, OTHER, HERE4], transport)
+        with mar2.inside():
+            self.there = SignalingSockets([MAR2, THERE4], transport)
+        self.heard_here: Heard = []
+        self.heard_there: Heard = []
+        self.here.serve(loop, lambda *what: self.heard_here.append(what))
+        self.there.serve(loop, lambda *what: self.heard_there.append(what))
+
+    def arrives(self, source: Address, destination: Address) -> bool:
+        octets = encode(BindingRefreshRequest(), MAR1, MAR2)  # the kernel makes the checksum of protocol 135
+        assert self.here.send(octets, destination, source=source) is None
+        run_until(self.loop, lambda: self.heard_there)
+        _, from_, _, to = self.heard_there.pop()
+        return (from_, to) == (source, destination)
+
+    def close(self) -> None:
+        self.here.close(self.loop)
+        self.there.close(self.loop)
+
+
+@pytest.fixture(params=Transport)
+def addressed(
+    request: pytest.FixtureRequest, peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop
+) -> Iterator[Addressed]:
+    made = Addressed(loop, *peers, request.param)
+    yield made
+    made.close()
+
+
+def test_a_message_leaves_from_the_address_it_is_told(addressed: Addressed) -> None:
+    assert addressed.arrives(MAR1, MAR2)
+    assert addressed.arrives(OTHER, MAR2)
+    assert addressed.arrives(HERE4, THERE4)
+
+
+def test_without_a_source_the_first_address_of_the_family_is_taken(addressed: Addressed) -> None:
+    for destination, first in ((MAR2, MAR1), (THERE4, HERE4)):
+        assert addressed.here.send(encode(BindingRefreshRequest(), MAR1, MAR2), destination) is None
+        run_until(addressed.loop, lambda: addressed.heard_there)
+        assert addressed.heard_there.pop()[1] == first
+
+
+def test_over_ipv4_there_is_always_a_port(addressed: Addressed) -> None:
+    addressed.there.send(b"over UDP", HERE4)
+    run_until(addressed.loop, lambda: addressed.heard_here)
+    assert addressed.heard_here == [(b"over UDP", THERE4, UDP_PORT, HERE4)]
+
+
+def test_an_address_that_is_ours_no_more_sends_and_hears_nothing(addressed: Addressed) -> None:
+    addressed.here.remove(OTHER)
+    addressed.here.remove(OTHER)
+    assert addressed.here.addresses == (MAR1, HERE4)
+    assert addressed.here.send(b"x" * 8, MAR2, source=OTHER) == "2001:db8::12 is no address of ours"
+
+
+def test_an_address_that_comes_later_is_heard(addressed: Addressed) -> None:
+    late = IPv6Address("2001:db8::13")
+    addressed.mar1.address("eth0", f"{late}/64")
+    with addressed.mar1.inside():
+        addressed.here.add(late)
+        addressed.here.add(late)
+    assert addressed.arrives(late, MAR2)
+    addressed.there.send(encode(BindingRefreshRequest(), MAR1, MAR2), late)
+    run_until(addressed.loop, lambda: addressed.heard_here)
+    assert addressed.heard_here[0][3] == late
+
+
+def test_of_several_addresses_all_are_opened_or_none(peers: tuple[Host, Host]) -> None:
+    with peers[0].inside():
+        with pytest.raises(NoInterface):
+            SignalingSockets([MAR1, MAR2], Transport.UDP)
+        SignalingSockets([MAR1], Transport.UDP).close(None)
+
+
+def test_a_family_we_have_no_address_of_is_told(peers: tuple[Host, Host]) -> None:
+    with peers[0].inside():
+        sockets = SignalingSockets([MAR1], Transport.UDP)
+    assert sockets.send(b"x", THERE4) == "no address of ours has IPv4"
+    sockets.close(None)
+
+
+def test_sources_that_are_remembered_have_a_bound(
+    peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.control_sockets.MOST_SOURCES", 1)
+    here, there = opened(peers[0], MAR1, Transport.UDP), opened(peers[1], MAR2, Transport.UDP)
+    heard: Heard = []
+    here.serve(loop, lambda *what: heard.append(what))
+    there.send(b"one", MAR1)
+    with peers[0].inside(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as local:
+        local.sendto(b"two", (str(MAR1), UDP_PORT))
+    there.send(b"three", MAR1)
+    run_until(loop, lambda: len(heard) == 3)
+    assert len(here._sources) == 1
+    for end in (here, there):
+        end.close(loop)

@@ -15,8 +15,10 @@ from router.driver import PERFORM, Driver, Line
 from router.errors import RouterError
 from signaling import actions
 from signaling.actions import Action
+from signaling.dma.session import Session, State
 from signaling.events import ClockStepped, Event, LinkLost
-from signaling.session import Session, State
+from signaling.pmip.saved_binding import SavedBinding
+from signaling.settings import Wants, WayState
 from signaling.wire.heartbeat import Heartbeat
 from signaling.wire.neighbor import NeighborSolicitation, RouterAdvertisement
 
@@ -42,6 +44,23 @@ SEND_TOO = actions.Send(octets=b"second", message=HEARTBEAT, destination=PEER)
 BIND = actions.Bind(prefix=PREFIX, path=actions.Held(), node=NODE)
 UNBIND = actions.Unbind(prefix=PREFIX, node=NODE)
 SAVE = actions.SaveSession(session=SESSION)
+SAVED = SavedBinding(
+    number=7,
+    node=NODE,
+    gateway="mag1",
+    link_layer=b"",
+    technology=4,
+    service="",
+    link_local=b"",
+    prefixes=(PREFIX,),
+    ipv4_home=None,
+    delegated=(),
+    gre_keys=None,
+    care_ofs=(),
+    flows=b"",
+)
+SAVE_BINDING = actions.SaveBinding(binding=SAVED)
+FORGET_BINDING = actions.ForgetBinding(number=7)
 
 
 class FakeRole:
@@ -82,14 +101,45 @@ class Recorder:
         return called
 
 
+class FakeBindings:
+    """A store of bindings that writes when it is told to, or is always done already."""
+
+    def __init__(self, done: list[tuple[object, ...]]) -> None:
+        self.done = done
+        self.waits = True
+        self.futures: list[asyncio.Future[None]] = []
+
+    def save(self, binding: SavedBinding) -> asyncio.Future[None] | None:
+        self.done.append(("save-binding", binding))
+        return self._future()
+
+    def forget(self, number: int) -> asyncio.Future[None] | None:
+        self.done.append(("forget-binding", number))
+        return self._future()
+
+    def _future(self) -> asyncio.Future[None] | None:
+        if not self.waits:
+            return None
+        self.futures.append(asyncio.get_running_loop().create_future())
+        return self.futures[-1]
+
+
 class Bench:
     def __init__(self) -> None:
         self.done: list[tuple[object, ...]] = []
         self.role = FakeRole()
         self.recorder = Recorder(self.done)
         double: Any = self.recorder
+        self.bindings = FakeBindings(self.done)
+        self.given: list[actions.GiveAddress] = []
         self.driver = Driver(
-            self.role, network=double, sockets=double, links={"eth1": double}, sessions=lambda driver: double
+            self.role,
+            network=double,
+            sockets=double,
+            links={"eth1": double},
+            sessions=lambda driver: double,
+            bindings=self.bindings,
+            on_address=self.given.append,
         )
         self.lines: list[Line] = []
         self.driver.journalist.listeners.add(self.lines.append)
@@ -144,6 +194,58 @@ async def test_a_message_waits_for_a_session_that_is_forgotten() -> None:
     bench = Bench()
     bench.feed(actions.ForgetSession(node=NODE, prefix=PREFIX), SEND)
     assert bench.names() == ["forget"]
+
+
+@pytest.mark.parametrize("action", [SAVE_BINDING, FORGET_BINDING])
+@sync
+async def test_a_message_waits_for_the_binding_before_it(action: Action) -> None:
+    bench = Bench()
+    bench.feed(action, BIND, SEND)
+    assert bench.names()[1:] == ["bind"]
+    bench.bindings.futures[0].set_result(None)
+    await until(lambda: "send" in bench.names())
+
+
+@sync
+async def test_a_binding_that_is_durable_already_keeps_no_message_waiting() -> None:
+    bench = Bench()
+    bench.bindings.waits = False
+    bench.feed(SAVE_BINDING, SEND)
+    assert bench.names() == ["save-binding", "send"]
+
+
+@sync
+async def test_a_message_waits_for_the_last_that_is_not_durable() -> None:
+    bench = Bench()
+    bench.feed(SAVE, SAVE_BINDING)
+    bench.feed(SAVE_BINDING, SEND)
+    bench.bindings.waits = False
+    assert "send" not in bench.names()
+
+
+@sync
+async def test_a_message_leaves_from_the_address_the_role_says() -> None:
+    bench = Bench()
+    bench.feed(actions.Send(octets=b"x", message=HEARTBEAT, destination=PEER, port=5, source=PREFIX[1]))
+    assert bench.done == [("send", b"x", PEER, 5, PREFIX[1])]
+    assert bench.lines[-1].fields["from"] == PREFIX[1]
+
+
+@sync
+async def test_policies_and_ways_reach_the_network() -> None:
+    bench = Bench()
+    policy = actions.SetPolicy(name="video", rules=())
+    way = actions.SetWay(tunnel=actions.TunnelEnd(remote=PEER), state=WayState.DOWN)
+    bench.feed(policy, way)
+    assert bench.done == [("set_policy", policy), ("set_way", way)]
+
+
+@sync
+async def test_an_address_is_given_to_whoever_leases_it() -> None:
+    bench = Bench()
+    given = actions.GiveAddress(node=NODE, interface="eth1", link_layer=b"", wants=Wants.IPV4, prefix=None)
+    bench.feed(given)
+    assert bench.given == [given]
 
 
 @sync
@@ -314,10 +416,20 @@ async def test_a_stepped_wall_clock_is_told_before_the_next_event(step: float, m
 @sync
 async def test_what_is_done_is_told_with_what_matters() -> None:
     bench = Bench()
-    care_of = actions.Bind(prefix=PREFIX, path=actions.TowardVisited(care_of=PEER), node=NODE)
+    care_of = actions.Bind(prefix=PREFIX, path=actions.TowardVisited.at(PEER), node=NODE)
     bench.feed(care_of, SEND, actions.Note("attached", {"node": NODE}))
     assert [line.event for line in bench.lines] == ["tunnel-to-visited", "heartbeat-sent", "attached"]
     assert bench.lines[0].fields == {"node": NODE, "prefix": PREFIX, "peer": PEER}
+
+
+@sync
+async def test_of_several_ways_all_are_told() -> None:
+    bench = Bench()
+    ends = (actions.TunnelEnd(remote=PEER), actions.TunnelEnd(remote=PREFIX[1], binding_id=2))
+    path = actions.TowardAnchor(tunnels=ends, interface="eth1", policy="video")
+    bench.feed(actions.Bind(prefix=PREFIX, path=path, node=NODE))
+    told = {"node": NODE, "prefix": PREFIX, "peer": PEER, "ways": (1, 2), "policy": "video"}
+    assert bench.lines[0].fields == told
 
 
 @sync

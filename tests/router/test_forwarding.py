@@ -1,26 +1,51 @@
 """What a path means to the kernel and the engine, for every way from one path to another."""
 
-from ipaddress import IPv6Address, IPv6Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from engine import Side
-from router.forwarding import Device, Edits, Table, WantedBinding, WantedRoute, edits, wanted
-from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited
+import engine
+from engine import BadRule, Encapsulation, Side
+from router import forwarding
+from router.errors import RouterError
+from router.forwarding import (
+    Device,
+    Edits,
+    Table,
+    WantedBinding,
+    WantedRoute,
+    edits,
+    engine_rule,
+    wanted,
+    wants_ipv4_uplink,
+)
+from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.flow_rules import FlowRule, Spread
+from signaling.iana import TrafficSelectorFormat
+from signaling.settings import Prefix
+from signaling.wire.traffic_selector import Range, TrafficSelector
 
 PREFIX = IPv6Network("2001:db8:a1:1::/64")
 EVERYWHERE = IPv6Network("::/0")
 PEER, OTHER = IPv6Address("2001:db8::2"), IPv6Address("2001:db8::3")
+GATEWAY = IPv6Address("fe80::9")
+TWO = (TunnelEnd(remote=PEER, binding_id=1, label=9), TunnelEnd(remote=OTHER, binding_id=2, label=11, weight=3))
+HOST = IPv4Network("10.1.0.9/32")
 PATHS: list[Path | None] = [
     None,
     Held(),
     LocalLink(interface="eth1"),
     LocalLink(interface="eth2"),
-    TowardVisited(care_of=PEER),
-    TowardVisited(care_of=OTHER),
-    TowardAnchor(anchor=PEER, interface="eth1"),
-    TowardAnchor(anchor=OTHER, interface="eth1"),
-    TowardAnchor(anchor=PEER, interface="eth2"),
+    TowardVisited.at(PEER),
+    TowardVisited.at(OTHER),
+    TowardAnchor.through(PEER, "eth1"),
+    TowardAnchor.through(OTHER, "eth1"),
+    TowardAnchor.through(PEER, "eth2"),
+    TowardVisited(tunnels=TWO, policy="video"),
+    TowardAnchor(tunnels=TWO, interface="eth1", policy="video"),
+    TowardAnchor(tunnels=TWO, interface="eth1", gateway=GATEWAY),
+    TowardAnchor(tunnels=TWO, interface=""),
 ]
 PAIRS = [(before, after) for before in PATHS for after in PATHS]
 
@@ -31,6 +56,7 @@ class World:
     def __init__(self) -> None:
         self.routes: dict[object, WantedRoute] = {}
         self.binding: WantedBinding | None = None
+        self.rule = False
 
     def apply(self, todo: Edits) -> None:
         """In the order of the fields, as `network.py` does."""
@@ -39,6 +65,12 @@ class World:
         for route in todo.set_routes:
             self.routes[route.key] = route
             self.check()
+        if todo.set_rule is not None:
+            assert not self.rule
+            self.rule = True
+        if todo.delete_rule is not None:
+            assert self.rule
+            self.rule = False
         for route in todo.delete_routes:
             assert self.routes.pop(route.key) == route
             self.check()
@@ -61,6 +93,7 @@ def test_edits_lead_from_any_path_to_any_other(before: Path | None, after: Path 
     world.apply(edits(PREFIX, before, after))
     assert set(world.routes.values()) == set(wanted(PREFIX, after).routes)
     assert world.binding == wanted(PREFIX, after).binding
+    assert world.rule == wanted(PREFIX, after).rule
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
@@ -79,7 +112,9 @@ def test_the_same_path_again_means_no_edits(path: Path | None) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [pair for pair in PAIRS if None not in pair])
 def test_a_prefix_that_is_bound_is_never_without_a_route(before: Path, after: Path) -> None:
-    assert not any(route.destination == PREFIX for route in edits(PREFIX, before, after).delete_routes)
+    main = [route for route in edits(PREFIX, before, after).delete_routes if route.table is Table.MAIN]
+    is_site = isinstance(after, TowardAnchor) and not after.interface
+    assert is_site or not any(route.destination == PREFIX for route in main)
 
 
 def test_a_node_at_home_needs_one_route_and_no_binding() -> None:
@@ -88,14 +123,14 @@ def test_a_node_at_home_needs_one_route_and_no_binding() -> None:
 
 
 def test_a_node_away_is_tunnelled_by_destination() -> None:
-    todo = edits(PREFIX, None, TowardVisited(care_of=PEER))
-    assert todo.bind == WantedBinding(prefix=PREFIX, remote=PEER, side=Side.ANCHOR)
+    todo = edits(PREFIX, None, TowardVisited.at(PEER))
+    assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=(TunnelEnd(remote=PEER),), side=Side.ANCHOR)
     assert todo.set_routes == (WantedRoute(destination=PREFIX, device=Device.TUN),)
 
 
 def test_a_visiting_node_is_delivered_on_the_link_and_tunnelled_by_source() -> None:
-    todo = edits(PREFIX, None, TowardAnchor(anchor=PEER, interface="eth1"))
-    assert todo.bind == WantedBinding(prefix=PREFIX, remote=PEER, side=Side.ACCESS)
+    todo = edits(PREFIX, None, TowardAnchor.through(PEER, "eth1"))
+    assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=(TunnelEnd(remote=PEER),), side=Side.ACCESS)
     assert todo.set_routes == (
         WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1"),
         WantedRoute(destination=EVERYWHERE, source=PREFIX, device=Device.TUN, table=Table.UPLINK),
@@ -104,23 +139,125 @@ def test_a_visiting_node_is_delivered_on_the_link_and_tunnelled_by_source() -> N
 
 def test_a_node_between_routers_is_held_in_the_engine() -> None:
     todo = edits(PREFIX, LocalLink(interface="eth1"), Held())
-    assert todo.bind == WantedBinding(prefix=PREFIX, remote=None, side=Side.ANCHOR)
+    assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=(), side=Side.ANCHOR)
     assert todo.set_routes == (WantedRoute(destination=PREFIX, device=Device.TUN),)
     assert todo.delete_routes == ()
 
 
 def test_coming_home_forgets_the_binding_after_the_route_has_turned() -> None:
-    todo = edits(PREFIX, TowardVisited(care_of=PEER), LocalLink(interface="eth1"))
+    todo = edits(PREFIX, TowardVisited.at(PEER), LocalLink(interface="eth1"))
     assert todo == Edits(
         set_routes=(WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1"),), unbind=PREFIX
     )
 
 
 def test_another_visited_router_is_one_edit_of_the_engine() -> None:
-    todo = edits(PREFIX, TowardVisited(care_of=PEER), TowardVisited(care_of=OTHER))
-    assert todo == Edits(bind=WantedBinding(prefix=PREFIX, remote=OTHER, side=Side.ANCHOR))
+    todo = edits(PREFIX, TowardVisited.at(PEER), TowardVisited.at(OTHER))
+    assert todo == Edits(bind=WantedBinding(prefix=PREFIX, tunnels=(TunnelEnd(remote=OTHER),), side=Side.ANCHOR))
 
 
 def test_another_access_link_is_one_edit_of_the_kernel() -> None:
-    todo = edits(PREFIX, TowardAnchor(anchor=PEER, interface="eth1"), TowardAnchor(anchor=PEER, interface="eth2"))
+    todo = edits(PREFIX, TowardAnchor.through(PEER, "eth1"), TowardAnchor.through(PEER, "eth2"))
     assert todo == Edits(set_routes=(WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth2"),))
+
+
+# An anchor of a whole pool
+
+
+@pytest.mark.parametrize("path", [TowardVisited.at(PEER), Held()])
+def test_a_prefix_of_a_pool_that_leads_to_the_tun_needs_no_route_of_its_own(path: Path) -> None:
+    assert wanted(PREFIX, path, aggregated=True) == replace(wanted(PREFIX, path), routes=())
+
+
+def test_an_anchor_of_a_pool_edits_nothing_but_the_engine() -> None:
+    todo = edits(PREFIX, Held(), TowardVisited.at(PEER), aggregated=True)
+    assert todo == Edits(bind=wanted(PREFIX, TowardVisited.at(PEER)).binding)
+
+
+# IPv4, delegated prefixes, sites
+
+
+def test_an_ipv4_node_has_a_host_route_and_shares_the_default_route_of_all() -> None:
+    path = TowardAnchor.through(PEER, "eth1")
+    assert wanted(HOST, path).routes == (WantedRoute(destination=HOST, device=Device.ACCESS, interface="eth1"),)
+    assert wants_ipv4_uplink(HOST, path)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        (PREFIX, TowardAnchor.through(PEER, "eth1")),
+        (HOST, TowardVisited.at(PEER)),
+        (HOST, LocalLink(interface="eth1")),
+        (HOST, Held()),
+        (HOST, None),
+    ],
+)
+def test_nothing_else_sends_ipv4_of_the_access_links_to_the_tun(prefix: Prefix, path: Path | None) -> None:
+    assert not wants_ipv4_uplink(prefix, path)
+
+
+def test_a_delegated_prefix_is_behind_its_router() -> None:
+    down, up = wanted(PREFIX, TowardAnchor(tunnels=TWO, interface="eth1", gateway=GATEWAY)).routes
+    assert (down.interface, down.gateway, down.device) == ("eth1", GATEWAY, Device.ACCESS)
+    assert (up.source, up.device) == (PREFIX, Device.TUN)
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, HOST])
+def test_a_site_asks_the_table_by_a_rule_of_its_own_and_keeps_to_itself_what_is_inside(prefix: Prefix) -> None:
+    site = wanted(prefix, TowardAnchor(tunnels=TWO, interface=""))
+    assert site.rule
+    assert WantedRoute(destination=prefix, device=Device.NEXT_TABLE, table=Table.UPLINK) in site.routes
+    assert not [route for route in site.routes if route.table is Table.MAIN]
+
+
+# Tunnels
+
+
+def test_a_tunnel_end_is_a_tunnel_with_the_encapsulation_of_this_router() -> None:
+    made = forwarding.tunnel(TunnelEnd(remote=PEER, key_in=1, key_out=2), OTHER, Encapsulation.GRE)
+    assert made == engine.Tunnel(local=OTHER, remote=PEER, encapsulation=Encapsulation.GRE, key_in=1, key_out=2)
+
+
+def test_a_peer_behind_a_nat_has_udp_whatever_the_others_have() -> None:
+    here, there = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
+    made = forwarding.tunnel(TunnelEnd(remote=there, port=40001), here, Encapsulation.GRE)
+    assert (made.encapsulation, made.port) == (Encapsulation.UDP, 40001)
+
+
+def test_a_key_that_the_encapsulation_cannot_carry_is_refused_with_a_cure() -> None:
+    with pytest.raises(RouterError, match='encapsulation = "gre"'):
+        forwarding.tunnel(TunnelEnd(remote=PEER, key_in=1), OTHER, Encapsulation.UDP)
+
+
+def test_a_way_keeps_what_rules_choose_it_by() -> None:
+    through = forwarding.tunnel(TWO[1], IPv6Address("2001:db8::1"), Encapsulation.UDP)
+    assert forwarding.path(TWO[1], through) == engine.Path(through, bid=2, label=11, weight=3)
+
+
+# Flow rules
+
+
+def test_a_flow_rule_means_the_same_in_the_engine() -> None:
+    selector = TrafficSelector(
+        format=TrafficSelectorFormat.IPV6_BINARY,
+        source=Range(PEER, OTHER),
+        destination_port=Range(5004),
+        protocol=Range(17),
+    )
+    rule = engine_rule(FlowRule(name="video", selector=selector, labels=(9, 11), spread=Spread.BICAST))
+    assert rule == engine.FlowRule(
+        engine.TrafficSelector(family=6, source=(PEER, OTHER), destination_port=(5004, 5004), protocol=(17, 17)),
+        engine.Steer(spread=engine.Spread.BICAST, labels=(9, 11)),
+    )
+
+
+def test_every_packet_and_discarding_have_their_words_too() -> None:
+    assert engine_rule(FlowRule(selector=None, binding_ids=(1, 2))) == engine.FlowRule(None, engine.Steer(bids=(1, 2)))
+    assert engine_rule(FlowRule(selector=None, spread=Spread.DROP)) == engine.FlowRule(None, engine.Discard())
+
+
+def test_a_selector_without_sense_is_refused() -> None:
+    upside_down = TrafficSelector(format=TrafficSelectorFormat.IPV4_BINARY, source_port=Range(9, 5))
+    with pytest.raises(BadRule):
+        engine_rule(FlowRule(selector=upside_down))

@@ -8,7 +8,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 import uvloop
@@ -36,7 +36,8 @@ from router.links.netlink import (
     RouteKind,
     Rule,
 )
-from router.links.rtnetlink_constants import Message, MessageFlag
+from router.links.rtnetlink import ANY_IPV4, NextHop
+from router.links.rtnetlink_constants import Message, MessageFlag, RouteProtocol
 
 pytestmark = [
     pytest.mark.namespaces,
@@ -241,11 +242,12 @@ def test_we_read_the_route_pyroute2_sets(bench: Bench) -> None:
     assert bench.ours.routes(protocol=4) == [expected]
 
 
-def test_of_a_route_with_two_next_hops_we_read_the_first(bench: Bench) -> None:
+def test_of_a_route_with_two_next_hops_we_read_the_first_and_the_other(bench: Bench) -> None:
     hops = [{"gateway": str(GATEWAY)}, {"gateway": "2001:db8::3"}]
     bench.oracle.route("add", dst=str(PREFIX), multipath=hops)
     (route,) = (each for each in bench.ours.routes() if each.destination == PREFIX)
     assert (route.gateway, route.oif) == (GATEWAY, bench.eth0)
+    assert route.others == (NextHop(bench.eth0, IPv6Address("2001:db8::3")),)
 
 
 @pytest.mark.parametrize("kind", [RouteKind.BLACKHOLE, RouteKind.UNREACHABLE])
@@ -343,6 +345,63 @@ def test_a_deleted_rule_is_gone_and_cannot_be_deleted_again(bench: Bench) -> Non
         bench.ours.delete_rule(rule)
 
 
+# IPv4
+
+
+OURS4, GATEWAY4, PREFIX4 = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"), IPv4Network("10.1.0.0/24")
+
+
+@pytest.fixture
+def with_ipv4(bench: Bench) -> Bench:
+    bench.ours.add_address(Address(index=bench.eth0, address=OURS4, prefixlen=24))
+    return bench
+
+
+def test_an_ipv4_address_reads_back_as_it_was_set(with_ipv4: Bench) -> None:
+    (found,) = with_ipv4.ours.addresses(with_ipv4.eth0, family=socket.AF_INET)
+    assert (found.address, found.prefixlen) == (OURS4, 24)
+    assert OURS4 not in [each.address for each in with_ipv4.ours.addresses()]
+
+
+@pytest.mark.parametrize("gateway", [None, GATEWAY4])
+def test_an_ipv4_route_reads_back_as_it_was_set_and_can_be_deleted(with_ipv4: Bench, gateway: IPv4Address) -> None:
+    route = Route(destination=PREFIX4, oif=with_ipv4.eth0, gateway=gateway)
+    with_ipv4.ours.replace_route(route)
+    assert with_ipv4.ours.routes(protocol=ROUTE_PROTOCOL, family=socket.AF_INET) == [route]
+    with_ipv4.ours.delete_route(route)
+    assert with_ipv4.ours.routes(protocol=ROUTE_PROTOCOL, family=socket.AF_INET) == []
+
+
+def test_an_ipv4_route_that_asks_the_next_table_reads_back(with_ipv4: Bench) -> None:
+    route = Route(destination=PREFIX4, kind=RouteKind.THROW, table=5436)
+    with_ipv4.ours.add_route(route)
+    assert with_ipv4.ours.routes(table=5436, family=socket.AF_INET) == [route]
+
+
+def test_an_ipv4_rule_reads_back_as_it_was_set(with_ipv4: Bench) -> None:
+    rule = Rule(table=100_000, priority=500, source=PREFIX4, destination=ANY_IPV4, iif="eth0")
+    with_ipv4.ours.add_rule(rule)
+    assert with_ipv4.ours.rules(protocol=ROUTE_PROTOCOL, family=socket.AF_INET) == [rule]
+    assert with_ipv4.ours.rules(protocol=ROUTE_PROTOCOL) == []
+    with_ipv4.ours.delete_rule(rule)
+
+
+def test_routes_through_one_link_can_be_asked_for(with_ipv4: Bench) -> None:
+    with_ipv4.ours.add_route(Route(destination=PREFIX4, oif=with_ipv4.eth0))
+    lo = with_ipv4.ours.link("lo").index
+    through = with_ipv4.ours.routes(oif=with_ipv4.eth0, protocol=ROUTE_PROTOCOL, family=socket.AF_INET)
+    assert [route.destination for route in through] == [PREFIX4]
+    assert with_ipv4.ours.routes(oif=lo, protocol=ROUTE_PROTOCOL, family=socket.AF_INET) == []
+
+
+def test_ipv4_is_heard_by_those_who_ask(with_ipv4: Bench, loop: asyncio.AbstractEventLoop) -> None:
+    ear = Ear(loop, with_ipv4.ours, Group.IPV4_IFADDR, Group.IPV4_ROUTE)
+    with_ipv4.oracle.addr("add", index=with_ipv4.eth0, address="198.51.100.1", prefixlen=24)
+    assert ear.heard(AddressChanged, address=IPv4Address("198.51.100.1"), prefixlen=24, gone=False)
+    with_ipv4.oracle.route("add", dst=str(PREFIX4), gateway=str(GATEWAY4))
+    assert ear.hears(lambda: any(isinstance(e, RouteChanged) and e.route.destination == PREFIX4 for e in ear.events))
+
+
 # Neighbours
 
 
@@ -421,11 +480,20 @@ def test_neighbours_are_heard_coming_and_going(bench: Bench, loop: asyncio.Abstr
 
 def test_routes_are_heard_by_those_who_ask(bench: Bench, loop: asyncio.AbstractEventLoop) -> None:
     ear = Ear(loop, bench.ours, Group.IPV6_ROUTE)
-    route = Route(destination=PREFIX, oif=bench.eth0)
+    route = Route(destination=PREFIX, oif=bench.eth0, protocol=RouteProtocol.STATIC)
     bench.ours.add_route(route)
     assert ear.heard(RouteChanged, route=route, gone=False)
     bench.ours.delete_route(route)
     assert ear.heard(RouteChanged, route=route, gone=True)
+
+
+def test_what_we_set_ourselves_wakes_nobody(bench: Bench, loop: asyncio.AbstractEventLoop) -> None:
+    ear = Ear(loop, bench.ours, Group.IPV6_ROUTE)
+    theirs = Route(destination=ELSEWHERE, oif=bench.eth0, protocol=RouteProtocol.STATIC)
+    bench.ours.add_route(Route(destination=PREFIX, oif=bench.eth0))
+    bench.ours.add_route(theirs)
+    assert ear.heard(RouteChanged, route=theirs, gone=False)
+    assert len(ear.events) == 1
 
 
 def test_lost_events_are_told_and_later_ones_still_arrive(bench: Bench, loop: asyncio.AbstractEventLoop) -> None:

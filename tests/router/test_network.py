@@ -8,21 +8,25 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyroute2 import IPRoute
 
-from engine import Binding, Encapsulation, Side, Tables, Tunnel, open_tun
+from engine import BadRule, Binding, Encapsulation, Side, Tables, Tunnel, TunnelState, open_tun
 from router.demo.lab import Lab, available, connect
-from router.errors import NoRights
+from router.errors import NoRights, RouterError
 from router.links.netlink import ROUTE_PROTOCOL, Netlink, NetlinkError
-from router.network import RULE_PRIORITY, SYSCTL, Change, Journal, Network
+from router.network import RULE_PRIORITY, SYSCTL, SYSCTL_IPV4, Change, Journal, Network
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
-from signaling.actions import ExpectNode, Held, LocalLink, TowardAnchor, TowardVisited
+from signaling.actions import ExpectNode, Held, LocalLink, SetPolicy, SetWay, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.actions import Path as Way
+from signaling.flow_rules import FlowRule, Spread
+from signaling.iana import TrafficSelectorFormat
+from signaling.settings import WayState
+from signaling.wire.traffic_selector import Range, TrafficSelector
 from tests.eventually import eventually
 
 pytestmark = [
@@ -59,7 +63,7 @@ class Bench:
         eventually(lambda: all(self.local_addresses(address) for address in own))  # the kernel takes its time
         self.network = self.another()
 
-    def another(self) -> Network:
+    def another(self, encapsulation: Encapsulation = Encapsulation.UDP, *, aggregated: bool = False) -> Network:
         """The network of the next run of the router."""
         netlink = self.stack.enter_context(Netlink())
         self.tables = Tables()
@@ -67,9 +71,10 @@ class Bench:
             netlink,
             self.tables,
             address=OURS,
-            encapsulation=Encapsulation.UDP,
+            encapsulation=encapsulation,
             table=TABLE,
             journal=self.journal,
+            aggregated=aggregated,
         )
 
     def index(self, name: str) -> int:
@@ -84,14 +89,17 @@ class Bench:
         for name in ("eth1", "eth2"):
             self.network.add_access(name, fixed_link_layer=True)
 
-    def routes(self, table: int = 254, *, ours: bool = True) -> set[tuple[str, str, str]]:
+    def routes(
+        self, table: int = 254, *, ours: bool = True, family: int = socket.AF_INET6
+    ) -> set[tuple[str, str, str]]:
         """(source, destination, device) of routes, ours or all."""
         found = set()
-        for item in self.oracle.get_routes(family=socket.AF_INET6):
+        nowhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
+        for item in self.oracle.get_routes(family=family):
             named = dict(item["attrs"])
             if named["RTA_TABLE"] == table and (not ours or item["proto"] == ROUTE_PROTOCOL):
-                source = f"{named.get('RTA_SRC', '::')}/{item['src_len']}"
-                destination = f"{named.get('RTA_DST', '::')}/{item['dst_len']}"
+                source = f"{named.get('RTA_SRC', nowhere)}/{item['src_len']}"
+                destination = f"{named.get('RTA_DST', nowhere)}/{item['dst_len']}"
                 found.add((source, destination, self.name(named.get("RTA_OIF", 0))))
         return found
 
@@ -118,14 +126,21 @@ class Bench:
             f"{name}/{setting}": (SYSCTL / "conf" / name / setting).read_text()
             for name in ("all", "default", *names)
             for setting in ("forwarding", "accept_ra", "addr_gen_mode", "router_solicitations", "disable_ipv6")
+        } | {
+            f"{name}/{setting}": (SYSCTL_IPV4 / "conf" / name / setting).read_text()
+            for name in ("all", "default", *names)
+            for setting in ("forwarding", "proxy_arp", "rp_filter")
         }
+        families = (socket.AF_INET6, socket.AF_INET)
         routes = [
             (item["proto"], item["type"], sorted((k, v) for k, v in item["attrs"] if k not in VOLATILE))
-            for item in self.oracle.get_routes(family=socket.AF_INET6)
+            for family in families
+            for item in self.oracle.get_routes(family=family)
         ]
         rules = [
             (item["src_len"], sorted((named[0], str(named[1])) for named in item["attrs"]))
-            for item in self.oracle.get_rules(socket.AF_INET6)
+            for family in families
+            for item in self.oracle.get_rules(family)
         ]
         addresses = [(item.index, str(item.address), item.prefixlen) for item in self.host.netlink.addresses()]
         links = [(item.name, item.link_layer, item.up, item.mtu) for item in self.host.netlink.links()]
@@ -167,25 +182,25 @@ PATHS: list[tuple[Way, set[tuple[str, str, str]], set[tuple[str, str, str]], lis
     (LocalLink(interface="eth1"), {("::/0", P, "eth1")}, set(), []),
     (LocalLink(interface="eth2"), {("::/0", P, "eth2")}, set(), []),
     (
-        TowardVisited(care_of=PEER),
+        TowardVisited.at(PEER),
         {("::/0", P, "mob0")},
         set(),
         [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ANCHOR)],
     ),
     (
-        TowardVisited(care_of=OTHER),
+        TowardVisited.at(OTHER),
         {("::/0", P, "mob0")},
         set(),
         [Binding(prefix=PREFIX, tunnel=tunnel(OTHER), side=Side.ANCHOR)],
     ),
     (
-        TowardAnchor(anchor=PEER, interface="eth1"),
+        TowardAnchor.through(PEER, "eth1"),
         {("::/0", P, "eth1")},
         {(P, "::/0", "mob0")},
         [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ACCESS)],
     ),
     (
-        TowardAnchor(anchor=PEER, interface="eth2"),
+        TowardAnchor.through(PEER, "eth2"),
         {("::/0", P, "eth2")},
         {(P, "::/0", "mob0")},
         [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ACCESS)],
@@ -220,7 +235,7 @@ def test_unbinding_what_nobody_knows_is_no_error(begun: Bench) -> None:
 
 def test_prefixes_do_not_disturb_each_other(begun: Bench) -> None:
     begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
-    begun.network.bind(VISITING, TowardAnchor(anchor=PEER, interface="eth1"), NODE)
+    begun.network.bind(VISITING, TowardAnchor.through(PEER, "eth1"), NODE)
     begun.network.unbind(PREFIX)
     assert begun.routes() == {TO_POOL, ("::/0", str(VISITING), "eth1")}
     assert begun.routes(TABLE) == {(str(VISITING), "::/0", "mob0")}
@@ -234,7 +249,7 @@ def lookup(bench: Bench, source: str, iif: str) -> str:
 
 def test_only_uplink_of_a_visiting_prefix_from_an_access_link_goes_into_the_tunnel(begun: Bench) -> None:
     begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
-    begun.network.bind(VISITING, TowardAnchor(anchor=PEER, interface="eth1"), NODE)
+    begun.network.bind(VISITING, TowardAnchor.through(PEER, "eth1"), NODE)
     assert lookup(begun, "2001:db8:a2:1::11", "eth1") == "mob0"
     assert lookup(begun, "2001:db8:a1:1::11", "eth1") == "wan"
     assert lookup(begun, "2001:db8:a2:1::11", "wan") == "wan"
@@ -243,6 +258,181 @@ def test_only_uplink_of_a_visiting_prefix_from_an_access_link_goes_into_the_tunn
 def test_a_prefix_nobody_has_is_unreachable(begun: Bench) -> None:
     with pytest.raises(NetlinkError, match=r"unreachable|No route"):
         begun.host.netlink.route_to(IPv6Address("2001:db8:a1:ffff::1"))
+
+
+# An anchor of pools
+
+
+def test_pools_lead_to_the_tun_and_prefixes_of_them_have_no_routes(bench: Bench) -> None:
+    bench.network = bench.another(aggregated=True)
+    bench.tun = open_tun("mob0", mtu=1452)
+    bench.network.use_tun("mob0", 1452)
+    bench.network.claim_tun([POOL, IPv4Network("10.1.0.0/16")])
+    for path in (TowardVisited.at(PEER), Held(), TowardVisited.at(OTHER)):
+        bench.network.bind(PREFIX, path, NODE)
+        assert bench.routes() == {("::/0", str(POOL), "mob0")}
+    assert bench.routes(family=socket.AF_INET) == {("0.0.0.0/0", "10.1.0.0/16", "mob0")}
+    assert [binding.tunnel for binding in bench.tables.bindings()] == [tunnel(OTHER)]
+    bench.host.link_down("mob0")
+    bench.host.link_up("mob0")
+    bench.network.refresh_tun()
+    assert bench.routes() == {("::/0", str(POOL), "mob0")}
+    bench.network.close()
+    assert bench.routes() == bench.routes(family=socket.AF_INET) == set()
+    bench.tun.close()
+
+
+# IPv4, delegated prefixes, sites
+
+
+HOST = IPv4Network("10.1.0.9/32")
+ARRIVED = TowardAnchor.through(PEER, "eth1")
+
+
+def lookup4(bench: Bench, source: str, iif: str, to: str = "198.51.100.1") -> str:
+    (route,) = bench.oracle.route("get", dst=to, src=source, iif=bench.index(iif), family=socket.AF_INET)
+    return bench.name(dict(route["attrs"])["RTA_OIF"])
+
+
+def setting(name: str) -> str:
+    return (SYSCTL_IPV4 / name).read_text().strip()
+
+
+def test_ipv4_of_a_node_goes_to_its_link_and_comes_back_through_the_tunnel(begun: Bench) -> None:
+    begun.network.bind(HOST, ARRIVED, NODE)
+    assert begun.routes(family=socket.AF_INET) == {("0.0.0.0/0", str(HOST), "eth1")}
+    assert lookup4(begun, "10.1.0.9", "eth1") == "mob0"
+    assert lookup4(begun, "198.51.100.1", "mob0", to="10.1.0.9") == "eth1"
+    assert setting("conf/eth1/proxy_arp") == setting("conf/eth2/proxy_arp") == "1"
+    assert begun.tables.bindings() == [Binding(prefix=HOST, tunnel=tunnel(PEER), side=Side.ACCESS)]
+
+
+def test_with_the_last_ipv4_node_all_that_ipv4_needed_goes(begun: Bench) -> None:
+    other = IPv4Network("10.1.0.10/32")
+    begun.network.bind(HOST, ARRIVED, NODE)
+    begun.network.bind(other, ARRIVED, "mn2")
+    begun.network.unbind(HOST)
+    assert lookup4(begun, "10.1.0.10", "eth1") == "mob0"
+    begun.network.unbind(other)
+    assert begun.routes(family=socket.AF_INET) == begun.routes(TABLE, family=socket.AF_INET) == set()
+    assert begun.host.netlink.rules(protocol=ROUTE_PROTOCOL, family=socket.AF_INET) == []
+    assert setting("conf/eth1/proxy_arp") == "0"
+    assert setting("neigh/eth1/proxy_delay") != "0"
+
+
+def test_an_access_link_that_comes_later_has_ipv4_too(begun: Bench) -> None:
+    begun.network.remove_access("eth2")
+    begun.network.bind(HOST, ARRIVED, NODE)
+    assert setting("conf/eth2/proxy_arp") == "0"
+    begun.network.add_access("eth2", fixed_link_layer=True)
+    assert setting("conf/eth2/proxy_arp") == "1"
+    assert lookup4(begun, "10.1.0.9", "eth2") == "mob0"
+
+
+def test_a_delegated_prefix_is_routed_to_its_router(begun: Bench) -> None:
+    gateway = IPv6Address("fe80::11")
+    begun.network.bind(PREFIX, TowardAnchor(tunnels=ARRIVED.tunnels, interface="eth1", gateway=gateway), NODE)
+    (route,) = (each for each in begun.host.netlink.routes(protocol=ROUTE_PROTOCOL) if each.destination == PREFIX)
+    assert (begun.name(route.oif), route.gateway) == ("eth1", gateway)
+    assert begun.routes(TABLE) == {(P, "::/0", "mob0")}
+
+
+SITE = TowardAnchor(tunnels=ARRIVED.tunnels, interface="")
+
+
+def test_a_site_is_sent_into_the_tunnel_wherever_it_comes_from(begun: Bench) -> None:
+    begun.network.bind(PREFIX, SITE, NODE)
+    begun.network.bind(HOST, SITE, NODE)
+    assert lookup(begun, str(PREFIX[9]), "wan") == lookup(begun, str(PREFIX[9]), "eth2") == "mob0"
+    assert lookup(begun, "2001:db8:a2:1::11", "wan") == "wan"
+    assert lookup4(begun, "10.1.0.9", "eth2") == "mob0"
+
+
+def test_what_stays_within_a_site_is_not_for_its_anchor(begun: Bench) -> None:
+    begun.network.bind(PREFIX, SITE, NODE)
+    begun.host.route(str(PREFIX), dev="eth2")  # the site's own link
+    assert begun.host.netlink.route_to(PREFIX[1], PREFIX[9]).oif == begun.index("eth2")
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, HOST])
+def test_a_site_that_is_gone_leaves_nothing(begun: Bench, prefix: IPv6Network | IPv4Network) -> None:
+    family = socket.AF_INET6 if prefix.version == 6 else socket.AF_INET
+    before = begun.host.netlink.rules(protocol=ROUTE_PROTOCOL, family=family)
+    begun.network.bind(prefix, SITE, NODE)
+    begun.network.unbind(prefix)
+    assert begun.host.netlink.rules(protocol=ROUTE_PROTOCOL, family=family) == before
+    assert begun.routes(TABLE, family=family) == set()
+
+
+# Several ways, policies, states
+
+
+FIRST, SECOND = TunnelEnd(remote=PEER, binding_id=1, label=9), TunnelEnd(remote=OTHER, binding_id=2, label=11)
+BOTH = TowardVisited(tunnels=(FIRST, SECOND), policy="video")
+TO_PORT = TrafficSelector(format=TrafficSelectorFormat.IPV6_BINARY, destination_port=Range(5004), protocol=Range(17))
+VIDEO = SetPolicy(name="video", rules=(FlowRule(selector=TO_PORT, labels=(11,)),))
+TWICE = SetPolicy(name="video", rules=(FlowRule(selector=TO_PORT, spread=Spread.BICAST),))
+
+
+def test_prefixes_with_the_same_ways_share_a_bundle(begun: Bench) -> None:
+    begun.network.set_policy(VIDEO)
+    begun.network.bind(PREFIX, BOTH, NODE)
+    begun.network.bind(VISITING, TowardVisited(tunnels=BOTH.tunnels), "mn2")
+    one, other = begun.tables.bindings()
+    assert one.bundle is other.bundle is not None
+    assert [(path.bid, path.label, path.tunnel.remote) for path in one.bundle.paths] == [(1, 9, PEER), (2, 11, OTHER)]
+    assert (one.policy is not None, other.policy) == (True, None)
+
+
+def test_at_the_access_side_a_policy_is_seen_in_the_mirror(begun: Bench) -> None:
+    begun.network.set_policy(VIDEO)
+    begun.network.bind(PREFIX, TowardAnchor(tunnels=(FIRST, SECOND), interface="eth1", policy="video"), NODE)
+    (binding,) = begun.tables.bindings()
+    assert binding.policy is not None
+    (rule,) = binding.policy.rules
+    assert rule.selector is not None
+    assert (rule.selector.source_port, rule.selector.destination_port) == ((5004, 5004), None)
+
+
+def test_what_is_known_of_a_way_is_known_of_its_tunnel_whenever_it_comes(begun: Bench) -> None:
+    begun.network.set_way(SetWay(tunnel=SECOND, state=WayState.DOWN))
+    begun.network.bind(PREFIX, BOTH, NODE)
+    assert begun.tables.state(tunnel(OTHER)) is TunnelState.DOWN
+    begun.network.set_way(SetWay(tunnel=SECOND, state=WayState.UP))
+    assert begun.tables.state(tunnel(OTHER)) is TunnelState.UP
+
+
+def test_a_rule_that_makes_no_sense_is_refused(begun: Bench) -> None:
+    selector = TrafficSelector(format=TrafficSelectorFormat.IPV6_BINARY, protocol=Range(9, 5))
+    with pytest.raises(BadRule):
+        begun.network.set_policy(SetPolicy(name="video", rules=(FlowRule(selector=selector),)))
+
+
+def test_numbers_over_udp_are_refused_with_a_cure(begun: Bench) -> None:
+    with pytest.raises(RouterError, match=r'policy video.*encapsulation = "gre"'):
+        begun.network.set_policy(TWICE)
+
+
+def test_with_gre_a_lone_tunnel_is_ready_for_numbers_when_they_begin(bench: Bench) -> None:
+    bench.network = bench.another(Encapsulation.GRE)
+    bench.network.bind(VISITING, TowardVisited.at(PEER), "mn2")
+    bench.network.bind(PREFIX, BOTH, NODE)
+    bench.network.set_policy(TWICE)
+    tunnels = [path.tunnel for binding in bench.tables.bindings() if binding.bundle for path in binding.bundle.paths]
+    assert len(tunnels) == 3
+    assert all(each.sequence for each in tunnels)
+
+
+def test_an_ipv4_tunnel_without_an_address_to_begin_at_is_refused(begun: Bench) -> None:
+    with pytest.raises(RouterError, match="no IPv4 address"):
+        begun.network.bind(PREFIX, TowardVisited.at(IPv4Address("192.0.2.9")), NODE)
+    assert PREFIX not in begun.network.paths
+
+
+def test_traffic_of_a_tunnel_nobody_uses_is_not_known(begun: Bench) -> None:
+    assert begun.network.traffic(FIRST) == -1
+    begun.network.bind(PREFIX, TowardVisited.at(PEER), NODE)
+    assert eventually(lambda: begun.network.traffic(FIRST) == 0)
 
 
 # Access links
@@ -294,7 +484,7 @@ def test_an_interface_that_is_not_there_is_an_error(bench: Bench) -> None:
 
 def test_routes_come_back_with_an_interface_that_was_switched_off(begun: Bench) -> None:
     begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
-    begun.network.bind(VISITING, TowardAnchor(anchor=PEER, interface="eth1"), NODE)
+    begun.network.bind(VISITING, TowardAnchor.through(PEER, "eth1"), NODE)
     begun.host.link_down("eth1")
     begun.host.link_up("eth1")
     begun.network.add_access("eth1", fixed_link_layer=True)
@@ -306,7 +496,7 @@ def test_routes_come_back_with_an_interface_that_was_switched_off(begun: Bench) 
 def test_everything_comes_back_with_an_interface_that_vanished(begun: Bench) -> None:
     begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
     begun.host.netlink.delete_link(begun.index("eth1"))
-    begun.network.bind(VISITING, TowardAnchor(anchor=PEER, interface="eth1"), NODE)  # nobody has told us yet
+    begun.network.bind(VISITING, TowardAnchor.through(PEER, "eth1"), NODE)  # nobody has told us yet
     connect(begun.host, "eth1", begun.nodes, "eth1")
     theirs = begun.host.link("eth1").link_layer
     begun.network.add_access("eth1", fixed_link_layer=True)
@@ -361,6 +551,8 @@ def busy(bench: Bench) -> None:
     bench.begin()
     for number, (path, *_) in enumerate(PATHS, 1):
         bench.network.bind(IPv6Network((f"2001:db8:a1:{number:x}::", 64)), path, NODE)
+    bench.network.bind(HOST, ARRIVED, NODE)
+    bench.network.bind(VISITING, TowardAnchor(tunnels=ARRIVED.tunnels, interface=""), NODE)
     bench.network.expect(expected("eth1"))
 
 

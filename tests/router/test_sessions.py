@@ -15,7 +15,7 @@ import pytest
 from router import sessions as module
 from router.sessions import Sessions
 from router.store import Change, Record, StoreError
-from signaling.session import Session, State
+from signaling.dma.session import Session, State
 
 ANCHOR = IPv6Address("2001:db8::1")
 SESSION = Session(

@@ -19,7 +19,7 @@ import pytest
 
 from router import store
 from router.store import Change, Record, SessionStore, StoreError, open_store, sqlite
-from signaling.session import Session, State
+from signaling.dma.session import Session, State
 
 PROJECT = Path(__file__).resolve().parents[2]
 MAR1, MAR2 = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")

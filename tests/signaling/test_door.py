@@ -1,14 +1,14 @@
 """Who is believed: keys, indices, strangers; and what leaves is signed."""
 
 from collections import Counter
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from signaling.door import Door, Verdict
+from signaling.door import PLACES_OF_A_PEER, Door, Verdict
 from signaling.errors import MalformedMessage
 from signaling.iana import BindingAckFlag, Status
-from signaling.settings import Authentication, Peer, Settings, Transport
+from signaling.settings import Address, Authentication, LmaSettings, MagSettings, Peer, Settings, Transport
 from signaling.wire import mobility_header
 from signaling.wire.authentication import sign
 from signaling.wire.binding_ack import BindingAck
@@ -133,3 +133,134 @@ def test_the_checksum_is_not_looked_at_inside_udp() -> None:
 def test_the_key_is_not_shown() -> None:
     assert "000102" not in repr(Peer(name="there", address=THERE, key=KEY))
     assert "\\x01" not in repr(Peer(name="there", address=THERE, key=KEY))
+
+
+# --- several addresses, none, and IPv4 ---
+
+MORE = IPv6Address("2001:db8:a3::1")
+V4_HERE, V4_THERE, V4_NAT = (IPv4Address(text) for text in ("192.0.2.1", "198.51.100.2", "203.0.113.3"))
+
+
+def several() -> Door:
+    peer = Peer(name="there", address=THERE, addresses=(MORE, V4_THERE), key=KEY)
+    return Door(LmaSettings(address=HERE, tunnel_mtu=1400, peers=(peer,)), Counter())
+
+
+def roaming(*, counters: Counter[str] | None = None) -> Door:
+    peers = (
+        Peer(name="mag1", address=None, key=KEY, spi=1001),
+        Peer(name="mag2", address=None, key=bytes(16), spi=1002),
+    )
+    settings = LmaSettings(address=HERE, tunnel_mtu=1400, peers=peers, transport=Transport.UDP)
+    return Door(settings, counters if counters is not None else Counter())
+
+
+def gateway(address: Address, *, spi: int = 1001, key: bytes = KEY) -> Door:
+    """A MAG that knows its LMA at both addresses."""
+    peer = Peer(name="lma", address=HERE, addresses=(V4_HERE,), key=key, spi=spi)
+    return Door(MagSettings(address=address, tunnel_mtu=1400, peers=(peer,), transport=Transport.UDP), Counter())
+
+
+def heard(lma: Door, octets: bytes, source: Address, *, port: int = 0) -> tuple[Verdict, str | None]:
+    message = lma.decode(octets, source, HERE)
+    verdict, peer = lma.who(octets, message, source, source, port=port)
+    return verdict, peer.name if peer else None
+
+
+def test_a_peer_is_known_by_each_of_its_addresses_and_by_its_name() -> None:
+    here = several()
+    assert {here.peer(address) for address in (THERE, MORE, V4_THERE)} == {here.named("there")}
+    assert here.named("nobody") is None
+
+
+def test_a_message_from_any_address_of_a_peer_is_trusted() -> None:
+    octets = sign(ACK, KEY, 256, care_of=MORE, source=MORE, destination=HERE)
+    assert heard(several(), octets, MORE) == (Verdict.TRUSTED, "there")
+
+
+def test_a_roaming_peer_is_known_by_its_index_from_wherever_it_comes() -> None:
+    for address in (THERE, MORE, STRANGER):
+        octets = gateway(address).send(ACK, HERE, care_of=address).octets
+        assert heard(roaming(), octets, address) == (Verdict.TRUSTED, "mag1")
+
+
+def test_a_roaming_peer_is_answered_with_its_key_where_it_was_heard() -> None:
+    lma, mag = roaming(), gateway(THERE)
+    heard(lma, mag.send(ACK, HERE, care_of=THERE).octets, THERE)
+    answer = lma.send(ACK, THERE, care_of=THERE)
+    assert mag.judge(answer.octets, mag.decode(answer.octets, HERE, THERE), HERE, THERE) is Verdict.TRUSTED
+
+
+def test_an_address_is_learned_from_what_is_genuine_only() -> None:
+    lma = roaming()
+    forged = gateway(THERE, key=bytes(range(1, 17))).send(ACK, HERE, care_of=THERE).octets
+    assert heard(lma, forged, THERE) == (Verdict.FORGED, None)
+    assert lma.peer(THERE) is None
+
+
+def test_an_index_that_no_roaming_peer_has_is_that_of_a_stranger() -> None:
+    counters: Counter[str] = Counter()
+    octets = gateway(THERE, spi=999).send(ACK, HERE, care_of=THERE).octets
+    assert heard(roaming(counters=counters), octets, THERE) == (Verdict.STRANGER, None)
+    assert counters["door.unknown-peer"] == 1
+
+
+def test_behind_a_nat_the_two_ends_need_not_agree_on_the_address() -> None:
+    lma, mag = roaming(), gateway(V4_THERE)
+    octets = mag.send(ACK, V4_HERE, care_of=V4_THERE).octets
+    assert heard(lma, octets, V4_NAT, port=40000) == (Verdict.TRUSTED, "mag1")
+    answer = lma.send(ACK, V4_NAT, care_of=V4_NAT, port=40000)
+    message = mag.decode(answer.octets, V4_HERE, V4_THERE)
+    assert mag.judge(answer.octets, message, V4_HERE, V4_THERE) is Verdict.TRUSTED
+
+
+def test_two_peers_behind_one_nat_are_told_apart_by_their_ports() -> None:
+    lma = roaming()
+    for spi, key, port in ((1001, KEY, 40001), (1002, bytes(16), 40002)):
+        octets = gateway(V4_THERE, spi=spi, key=key).send(ACK, V4_HERE, care_of=V4_THERE).octets
+        assert heard(lma, octets, V4_NAT, port=port)[0] is Verdict.TRUSTED
+    answer = lma.send(ACK, V4_NAT, care_of=V4_NAT, port=40001)
+    mag = gateway(V4_THERE)
+    assert mag.judge(answer.octets, mag.decode(answer.octets, V4_HERE, V4_THERE), V4_HERE, V4_THERE) is Verdict.TRUSTED
+
+
+def test_over_ipv6_the_address_is_covered_for_roaming_peers_too() -> None:
+    octets = gateway(THERE).send(ACK, HERE, care_of=THERE).octets
+    assert heard(roaming(), octets, MORE) == (Verdict.FORGED, None)
+
+
+def test_the_addresses_remembered_of_one_peer_are_bounded_and_the_oldest_goes() -> None:
+    lma, first = roaming(), IPv6Address("2001:db8:c::1")
+    for number in range(PLACES_OF_A_PEER + 1):
+        address = first + number
+        heard(lma, gateway(address).send(ACK, HERE, care_of=address).octets, address)
+    assert lma.peer(first) is None
+    assert all(lma.peer(first + number) is not None for number in range(1, PLACES_OF_A_PEER + 1))
+
+
+def test_an_address_in_use_is_not_the_oldest() -> None:
+    lma, first = roaming(), IPv6Address("2001:db8:c::1")
+    for number in range(2 * PLACES_OF_A_PEER):
+        for address in (first + number, first):
+            heard(lma, gateway(address).send(ACK, HERE, care_of=address).octets, address)
+    assert lma.peer(first) is not None
+
+
+def test_a_message_leaves_from_the_address_it_is_told_to() -> None:
+    action = several().send(ACK, MORE, care_of=MORE, source=STRANGER)
+    assert action.source == STRANGER
+    assert mobility_header.decode(action.octets, STRANGER, MORE) is not None  # the checksum covers it
+
+
+def test_over_ipv4_the_checksum_is_not_used() -> None:
+    here = several()
+    assert here.send(ACK, V4_THERE, care_of=V4_THERE).octets[4:6] == bytes(2)
+    octets = bytearray(here.send(ACK, V4_THERE, care_of=V4_THERE).octets)
+    octets[4] ^= 1
+    assert isinstance(here.decode(bytes(octets), V4_THERE, V4_HERE), BindingAck)
+
+
+def test_the_care_of_address_of_a_path_is_the_end_that_is_the_gateway() -> None:
+    assert roaming().path_care_of(HERE, THERE) == THERE
+    assert gateway(THERE).path_care_of(MORE, HERE) == MORE
+    assert gateway(THERE).path_care_of(None, HERE) == THERE

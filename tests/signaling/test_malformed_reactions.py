@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from signaling.actions import Action, Bind, ForgetSession, SaveSession, Send, SendError, Unbind
+from signaling.dma.session import Session, State
 from signaling.events import (
     ClockStepped,
     DatagramReceived,
@@ -23,7 +24,6 @@ from signaling.events import (
 )
 from signaling.iana import BindingErrorStatus, ProtocolNumber, RevocationStatus, Status
 from signaling.roles.mar import Mar
-from signaling.session import Session, State
 from signaling.settings import TIMESTAMP_UNITS, Authentication, Peer, Settings
 from signaling.wire import ipv6, mobility_header, neighbor
 from signaling.wire.binding_ack import BindingAck

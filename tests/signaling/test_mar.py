@@ -17,8 +17,8 @@ from signaling.actions import (
     TowardAnchor,
     TowardVisited,
 )
+from signaling.dma.session import State
 from signaling.events import SessionsFound
-from signaling.session import State
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.heartbeat import Heartbeat
@@ -100,8 +100,8 @@ def test_a_node_that_shows_itself_again_changes_nothing(world: World) -> None:
 def test_after_a_move_the_old_prefix_comes_through_a_tunnel() -> None:
     world = journey("mar1", "mar2")
     prefix = world.prefix("mn1", "mar1")
-    assert world.path("mar1", prefix) == TowardVisited(care_of=world.address["mar2"])
-    assert world.path("mar2", prefix) == TowardAnchor(anchor=world.address["mar1"], interface=INTERFACE)
+    assert world.path("mar1", prefix) == TowardVisited.at(world.address["mar2"])
+    assert world.path("mar2", prefix) == TowardAnchor.through(world.address["mar1"], INTERFACE)
 
 
 def test_after_a_move_the_new_prefix_needs_no_tunnel() -> None:
@@ -154,8 +154,8 @@ def test_after_two_moves_both_old_prefixes_go_straight_to_where_the_node_is() ->
     world = journey("mar1", "mar2", "mar3")
     for mar in ("mar1", "mar2"):
         prefix = world.prefix("mn1", mar)
-        assert world.path(mar, prefix) == TowardVisited(care_of=world.address["mar3"])
-        assert world.path("mar3", prefix) == TowardAnchor(anchor=world.address[mar], interface=INTERFACE)
+        assert world.path(mar, prefix) == TowardVisited.at(world.address["mar3"])
+        assert world.path("mar3", prefix) == TowardAnchor.through(world.address[mar], INTERFACE)
 
 
 def test_no_tunnel_is_chained_through_a_router_that_was_left() -> None:
@@ -219,7 +219,7 @@ def test_back_at_its_anchor_a_node_gets_no_second_prefix() -> None:
 def test_the_other_prefixes_come_to_the_router_the_node_is_back_at() -> None:
     world = journey("mar1", "mar2", "mar3", "mar1")
     for mar in ("mar2", "mar3"):
-        assert world.path(mar, world.prefix("mn1", mar)) == TowardVisited(care_of=world.address["mar1"])
+        assert world.path(mar, world.prefix("mn1", mar)) == TowardVisited.at(world.address["mar1"])
 
 
 def test_a_late_update_does_not_take_the_prefix_from_a_node_that_is_back(world: World) -> None:
@@ -340,9 +340,7 @@ def test_the_old_prefixes_follow_when_the_store_is_back() -> None:
     world.run(9.0)
     world.store_returns()
     world.run(5.0)
-    assert world.path("mar2", world.prefix("mn1", "mar1")) == TowardAnchor(
-        anchor=world.address["mar1"], interface=INTERFACE
-    )
+    assert world.path("mar2", world.prefix("mn1", "mar1")) == TowardAnchor.through(world.address["mar1"], INTERFACE)
 
 
 def test_the_store_is_asked_again_every_two_seconds_while_it_is_away() -> None:
@@ -504,7 +502,7 @@ def test_a_node_that_comes_to_another_interface_of_its_router_keeps_all_prefixes
     world.attach("mn1", "mar2", interface="lan1")
     world.run(5.0)
     assert world.path("mar2", world.prefix("mn1", "mar2")) == LocalLink(interface="lan1")
-    expected = TowardAnchor(anchor=world.address["mar1"], interface="lan1")
+    expected = TowardAnchor.through(world.address["mar1"], "lan1")
     assert world.path("mar2", world.prefix("mn1", "mar1")) == expected
 
 

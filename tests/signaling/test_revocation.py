@@ -1,11 +1,15 @@
 """A binding is taken back by its anchor (RFC 5846): asked of the node if it is here, answered, repeated."""
 
+from collections import Counter
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
 
 from signaling.actions import Action, Note, Send
+from signaling.dma.update_list import Progress
+from signaling.door import Door
 from signaling.events import LinkAttached
 from signaling.iana import (
     MobileNodeIdentifierSubtype,
@@ -13,14 +17,17 @@ from signaling.iana import (
     RevocationStatus,
     RevocationTrigger,
 )
-from signaling.update_list import Progress
+from signaling.revoker import Outcome, Recipient, Revoker
+from signaling.settings import Clock, LmaSettings, Peer
+from signaling.update_request import node_of, prefixes_of
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.neighbor import NeighborSolicitation
 from signaling.wire.options.identity import MobileNodeIdentifier
+from signaling.wire.options.ipv4 import Ipv4HomeAddressRequest
 from signaling.wire.options.prefix import HomeNetworkPrefix
 from signaling.wire.options.time import Timestamp
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
-from tests.world import INTERFACE, World
+from tests.world import INTERFACE, WALL, World
 
 
 class Scene:
@@ -300,3 +307,159 @@ def test_an_acknowledgement_of_a_router_that_was_not_asked_is_dropped(scene: Sce
     scene.world.say(ack, "mar3", "mar1")
     scene.world.run(1.1)
     assert len(scene.world["mar1"].sent(BindingRevocationIndication)) == 2
+
+
+# --- the sending side of an anchor ------------------------------------------------------------------------------
+
+GATEWAY = IPv6Address("2001:db8:b::1")
+PREFIXES = (IPv6Network("2001:db8:1:1::/64"), IPv6Network("2001:db8:1:2::/64"))
+UNKNOWN = RevocationTrigger.INTER_MAG_HANDOVER_UNKNOWN
+
+
+class Anchor:
+    """An LMA with bindings at one MAG; it revokes, the test answers."""
+
+    def __init__(self, *, key: bytes = bytes(16)) -> None:
+        self.now = 100.0
+        self.counters: Counter[str] = Counter()
+        peers = (Peer(name="mag", address=GATEWAY, key=key),)
+        settings = LmaSettings(address=IPv6Address("2001:db8:a::1"), tunnel_mtu=1400, peers=peers)
+        clock = Clock()
+        clock.step(WALL)
+        self.revoker = Revoker(Door(settings, self.counters), clock, self.counters)
+        self.to = Recipient(address=GATEWAY, port=5436)
+        self.sent: list[tuple[float, Send]] = []
+        self.outcomes: list[tuple[float, Outcome]] = []
+
+    def perform(self, todo: list[Action]) -> BindingRevocationIndication:
+        self.sent += [(self.now, action) for action in todo if isinstance(action, Send)]
+        return self.indication()
+
+    def indication(self) -> BindingRevocationIndication:
+        message = self.sent[-1][1].message
+        assert isinstance(message, BindingRevocationIndication)
+        return message
+
+    def revoke(self, trigger: RevocationTrigger = UNKNOWN) -> BindingRevocationIndication:
+        return self.perform(
+            self.revoker.revoke_session("mn1", PREFIXES, trigger, self.to, self.now, on_done=self.done)
+        )
+
+    def done(self, outcome: Outcome, now: float) -> list[Action]:
+        self.outcomes.append((now, outcome))
+        return [Note("done", {})]
+
+    def answer(self, status: int) -> list[Action]:
+        ack = BindingRevocationAck(
+            status=status, sequence_number=self.indication().sequence_number, flags=RevocationFlag.PROXY_BINDING
+        )
+        return self.revoker.confirm(ack, GATEWAY, self.now)
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while (due := self.revoker.deadlines.next) is not None and due <= end:
+            self.now = due
+            todo = self.revoker.wake(due)
+            self.sent += [(self.now, action) for action in todo if isinstance(action, Send)]
+        self.now = end
+
+
+def told(indication: BindingRevocationIndication) -> tuple[int, str, tuple[IPv6Network, ...]]:
+    return int(indication.flags), node_of(indication), prefixes_of(indication)
+
+
+@pytest.mark.parametrize("trigger", [trigger for trigger in RevocationTrigger if trigger < 128])
+def test_a_session_is_revoked_for_any_reason_with_its_node_and_prefixes(trigger: RevocationTrigger) -> None:
+    indication = Anchor().revoke(trigger)
+    assert indication.trigger is trigger
+    assert told(indication) == (0x8000, "mn1", PREFIXES)
+
+
+def test_all_bindings_of_a_node_are_revoked_without_a_prefix() -> None:
+    anchor = Anchor()
+    actions = anchor.revoker.revoke_session("mn1", (), RevocationTrigger.ADMINISTRATIVE_REASON, anchor.to, anchor.now)
+    assert told(anchor.perform(actions)) == (0x8000, "mn1", ())
+
+
+def test_an_ipv4_address_is_revoked_without_the_prefixes() -> None:
+    anchor = Anchor()
+    address = IPv4Address("192.0.2.9")
+    trigger = RevocationTrigger.ADMINISTRATIVE_REASON
+    indication = anchor.perform(anchor.revoker.revoke_ipv4("mn1", address, trigger, anchor.to, anchor.now))
+    assert told(indication) == (0xC000, "mn1", ())
+    option = indication.option(Ipv4HomeAddressRequest)
+    assert option is not None
+    assert option.address == address
+
+
+@pytest.mark.parametrize("key", [b"", bytes(16)], ids=["unsigned", "signed"])
+def test_all_bindings_of_a_peer_are_revoked_without_any_option_but_those_of_the_signature(key: bytes) -> None:
+    anchor = Anchor(key=key)
+    indication = anchor.perform(anchor.revoker.revoke_peer(anchor.to, anchor.now))
+    assert indication.trigger is RevocationTrigger.PER_PEER_POLICY
+    assert told(indication) == (0xA000, "", ())
+    assert [type(option) for option in indication.options] == ([Timestamp] if key else [])
+
+
+def test_a_realm_is_revoked_by_its_name_behind_an_at_sign() -> None:
+    anchor = Anchor()
+    indication = anchor.perform(anchor.revoker.revoke_realm("example.org", anchor.to, anchor.now))
+    assert indication.trigger is RevocationTrigger.REVOKING_MOBILITY_NODE_LOCAL_POLICY
+    assert told(indication) == (0xA000, "@example.org", ())
+
+
+def test_the_indication_goes_to_the_port_that_the_peer_speaks_from() -> None:
+    anchor = Anchor()
+    anchor.revoke()
+    assert (anchor.sent[0][1].destination, anchor.sent[0][1].port) == (GATEWAY, 5436)
+
+
+def test_an_unanswered_revocation_is_given_up_two_seconds_after_its_repetition() -> None:
+    anchor = Anchor()
+    anchor.revoke()
+    anchor.run(60.0)
+    assert [at - 100.0 for at, _ in anchor.sent] == [0.0, 1.0]
+    ((at, outcome),) = anchor.outcomes
+    assert (at - 100.0, outcome.ack, outcome.gone, outcome.still_attached) == (3.0, None, False, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "gone", "still_attached"),
+    [(0, True, False), (1, True, False), (128, True, False), (132, False, True), (133, False, False)],
+)
+def test_who_revokes_hears_how_it_ended(status: int, gone: bool, still_attached: bool) -> None:
+    anchor = Anchor()
+    indication = anchor.revoke()
+    anchor.answer(status)
+    ((_, outcome),) = anchor.outcomes
+    assert (outcome.gone, outcome.still_attached) == (gone, still_attached)
+    assert outcome.indication.sequence_number == indication.sequence_number
+
+
+def test_what_follows_from_the_end_of_a_revocation_is_done() -> None:
+    anchor = Anchor()
+    anchor.revoke()
+    assert anchor.answer(0) == [Note("done", {})]
+
+
+def test_the_end_of_a_revocation_is_told_once() -> None:
+    anchor = Anchor()
+    anchor.revoke()
+    anchor.answer(0)
+    anchor.answer(0)
+    anchor.run(60.0)
+    assert len(anchor.outcomes) == 1
+
+
+def test_a_peer_that_knows_no_revocation_is_not_asked_again() -> None:
+    anchor = Anchor()
+    anchor.revoke()
+    anchor.revoker.not_understood(GATEWAY, anchor.now)
+    anchor.run(60.0)
+    assert (len(anchor.sent), len(anchor.outcomes)) == (1, 1)
+
+
+def test_no_number_is_used_twice_while_it_waits() -> None:
+    anchor = Anchor()
+    numbers = [anchor.revoke().sequence_number for _ in range(1000)]
+    assert len(set(numbers)) == 1000

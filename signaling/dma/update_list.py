@@ -11,8 +11,10 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 from math import inf
+
+from signaling.settings import Address
 
 
 class Progress(Enum):
@@ -75,7 +77,7 @@ class Registration:
 
     node: str
     prefix: IPv6Network
-    anchor: IPv6Address
+    anchor: Address
     interface: str
     link_layer: bytes
     handoff: int

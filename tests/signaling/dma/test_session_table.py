@@ -5,10 +5,10 @@ from itertools import product
 
 import pytest
 
-from signaling import session, update_list
-from signaling.binding_cache import BindingCache, Entry
-from signaling.session import Happening, State
-from signaling.update_list import Progress, Registration, Step
+from signaling.dma import session, update_list
+from signaling.dma.binding_cache import BindingCache, Entry
+from signaling.dma.session import Happening, State
+from signaling.dma.update_list import Progress, Registration, Step
 
 PREFIX = IPv6Network("2001:db8:100::/64")
 ANCHOR = IPv6Address("2001:db8:a1::1")

@@ -13,7 +13,9 @@ The table is the one of Dynamic Mobility Anchoring at the anchor (H-MAR), per no
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
+
+from signaling.settings import Address
 
 
 class State(Enum):
@@ -65,9 +67,9 @@ class Session:
 
     node: str  # MN-Identifier (NAI)
     prefix: IPv6Network
-    anchor: IPv6Address  # signalling and tunnel address of the H-MAR
+    anchor: Address  # signalling and tunnel address of the H-MAR
     state: State
-    care_of: IPv6Address  # where the prefix is delivered now: the anchor itself, or the V-MAR
+    care_of: Address  # where the prefix is delivered now: the anchor itself, or the V-MAR
     link_layer: bytes  # of the node's interface, b"" when unknown
     technology: int  # access technology type, RFC 5213 8.5
     timestamp: int  # of the last accepted update or attachment, 1/65536 s since 1970

@@ -20,6 +20,7 @@ from signaling.actions import (
     TowardVisited,
     Unbind,
 )
+from signaling.dma.session import Session, State
 from signaling.events import SessionsRestored
 from signaling.iana import (
     BindingAckFlag,
@@ -27,7 +28,6 @@ from signaling.iana import (
     MobileNodeIdentifierSubtype,
     Status,
 )
-from signaling.session import Session, State
 from signaling.wire import mobility_header
 from signaling.wire.authentication import spi_of
 from signaling.wire.binding_ack import BindingAck
@@ -428,7 +428,7 @@ def test_the_answer_goes_where_the_update_came_from_even_with_an_alternate_addre
 
 def test_an_alternate_address_is_the_end_of_the_tunnel(scene: Scene) -> None:
     scene.say(alternate=AlternateCareOfAddress(address=scene.world.address["mar3"]))
-    assert scene.world.path("mar1", scene.prefix) == TowardVisited(care_of=scene.world.address["mar3"])
+    assert scene.world.path("mar1", scene.prefix) == TowardVisited.at(scene.world.address["mar3"])
 
 
 def test_no_more_lifetime_is_granted_than_is_allowed(scene: Scene) -> None:
@@ -453,7 +453,7 @@ def test_the_tunnel_stands_and_the_session_is_saved_before_the_acknowledgement_l
 
 def test_an_accepted_update_turns_the_prefix_to_the_visited_router(scene: Scene) -> None:
     scene.say()
-    assert scene.world.path("mar1", scene.prefix) == TowardVisited(care_of=scene.world.address["mar2"])
+    assert scene.world.path("mar1", scene.prefix) == TowardVisited.at(scene.world.address["mar2"])
 
 
 def test_another_router_of_the_same_node_is_told_that_it_lost_the_prefix(scene: Scene) -> None:
@@ -623,7 +623,7 @@ def test_no_more_prefixes_are_lent_than_the_cache_may_hold() -> None:
 def test_after_a_restart_a_registered_prefix_still_goes_to_its_router(scene: Scene) -> None:
     scene.say()
     scene.world.restart("mar1")
-    assert scene.world.path("mar1", scene.prefix) == TowardVisited(care_of=scene.world.address["mar2"])
+    assert scene.world.path("mar1", scene.prefix) == TowardVisited.at(scene.world.address["mar2"])
 
 
 def test_after_a_restart_the_router_that_has_the_registration_gets_a_full_period_to_refresh_it(scene: Scene) -> None:

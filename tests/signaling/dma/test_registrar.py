@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from signaling.actions import Bind, Held, Send, TowardAnchor
+from signaling.dma.session import State
+from signaling.dma.update_list import Progress, Registration
 from signaling.events import SessionsFound
 from signaling.iana import HandoffIndicator, Status
-from signaling.session import State
-from signaling.update_list import Progress, Registration
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.neighbor import NeighborSolicitation
@@ -139,7 +139,7 @@ def test_the_tunnel_end_stands_before_the_update_leaves() -> None:
 def test_an_accepted_prefix_is_delivered_here_and_sends_through_the_tunnel() -> None:
     scene = Scene()
     scene.world.run(0.1)
-    expected = TowardAnchor(anchor=scene.world.address["mar1"], interface=INTERFACE)
+    expected = TowardAnchor.through(scene.world.address["mar1"], INTERFACE)
     assert scene.world.path("mar2", scene.prefix) == expected
 
 
@@ -525,5 +525,5 @@ def test_a_node_that_comes_to_another_interface_is_delivered_there_although_its_
     scene.world.store_goes()
     scene.world.carrier("mar2", "lan1")
     scene.world.attach("mn1", "mar2", interface="lan1")
-    expected = TowardAnchor(anchor=scene.world.address["mar1"], interface="lan1")
+    expected = TowardAnchor.through(scene.world.address["mar1"], "lan1")
     assert scene.world.path("mar2", scene.prefix) == expected

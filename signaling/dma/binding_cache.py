@@ -6,10 +6,11 @@ only changes along `session.NEXT`.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 from math import inf
 
-from signaling.session import NEXT, Happening, Session, State
+from signaling.dma.session import NEXT, Happening, Session, State
+from signaling.settings import Address
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,7 +20,7 @@ class Entry:
     node: str
     prefix: IPv6Network
     state: State = State.FREE
-    care_of: IPv6Address
+    care_of: Address
     link_layer: bytes = b""
     technology: int = 0
     timestamp: int = 0  # of the last accepted update or attachment, 1/65536 s since 1970
@@ -37,7 +38,7 @@ class Entry:
         self.state = state
         return True
 
-    def session(self, anchor: IPv6Address, wall_minus_monotonic: float) -> Session:
+    def session(self, anchor: Address, wall_minus_monotonic: float) -> Session:
         """The entry as other routers, and we after a restart, will read it."""
         return Session(
             node=self.node,

@@ -6,18 +6,18 @@ checks in its order. One prefix is one mobility session, so that prefixes move i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 from math import inf
 
 from signaling.actions import Action, Bind, ForgetSession, Held, LocalLink, Note, SaveSession, TowardVisited, Unbind
-from signaling.binding_cache import BindingCache, Entry
 from signaling.deadlines import Deadlines
+from signaling.dma.binding_cache import BindingCache, Entry
+from signaling.dma.session import Happening, Session, State
 from signaling.door import Door
 from signaling.iana import HandoffIndicator, Status
 from signaling.prefix_pool import PrefixPool
 from signaling.revoker import Revoker
-from signaling.session import Happening, Session, State
-from signaling.settings import TIMESTAMP_UNITS, Clock, Counters, Settings
+from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Settings
 from signaling.update_request import UpdateRequest, acknowledgement
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
@@ -110,13 +110,13 @@ class Anchor:
             self.cache.add(entry)
             self._expire_at(entry, entry.expires)
             remote = entry.state is State.REMOTE
-            path = TowardVisited(care_of=entry.care_of) if remote else Held()
+            path = TowardVisited.at(entry.care_of) if remote else Held()
             actions.append(Bind(prefix=entry.prefix, path=path, node=entry.node))
         return actions
 
     # --- updates of other routers ---
 
-    def answer(self, update: BindingUpdate, source: IPv6Address, port: int, now: float) -> Answer:
+    def answer(self, update: BindingUpdate, source: Address, port: int, now: float) -> Answer:
         """Check an authenticated Proxy Binding Update and do what it asks (RFC 5213 5.3)."""
         request = UpdateRequest.of(update, source, port)
         for check in CHECKS:
@@ -146,7 +146,7 @@ class Anchor:
             actions += [self._save(entry)] if entry.expires + lifetime > entry.saved_until else []
         else:
             # bind before acknowledging: the first packet may overtake the acknowledgement
-            path = TowardVisited(care_of=request.care_of)
+            path = TowardVisited.at(request.care_of)
             actions += [Bind(prefix=entry.prefix, path=path, node=entry.node), self._save(entry)]
         actions.append(self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, lifetime, now, (entry.prefix,)))
         if before is State.REMOTE and not refreshed:

@@ -5,15 +5,15 @@ repeated with a fresh timestamp until it is answered, refreshed while the node i
 """
 
 from collections.abc import Callable
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 
 from signaling.actions import Action, Bind, Held, Note, TowardAnchor, Unbind
 from signaling.deadlines import Deadlines
+from signaling.dma.session import Session
+from signaling.dma.update_list import Progress, Registration, Step
 from signaling.door import Door
 from signaling.iana import BindingUpdateFlag, HandoffIndicator, Status
-from signaling.session import Session
-from signaling.settings import TIMESTAMP_UNITS, Clock, Counters, Settings
-from signaling.update_list import Progress, Registration, Step
+from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Settings
 from signaling.update_request import identifier_of, node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_update import BindingUpdate
@@ -139,7 +139,7 @@ class Registrar:
 
     # --- what the anchor says ---
 
-    def confirm(self, ack: BindingAck, source: IPv6Address, now: float) -> list[Action]:
+    def confirm(self, ack: BindingAck, source: Address, now: float) -> list[Action]:
         """An authenticated acknowledgement came in (RFC 5213 6.9.1.2)."""
         item = self._waiting.get(ack.sequence_number)
         # a refusal for a number out of window carries the anchor's last one, not ours
@@ -281,7 +281,7 @@ class Registrar:
 
     def _ask(self, item: Registration, now: float) -> list[Action]:
         # bind before asking: the first packet through the tunnel may overtake the acknowledgement
-        path = TowardAnchor(anchor=item.anchor, interface=item.interface)
+        path = TowardAnchor.through(item.anchor, item.interface)
         bind = Bind(prefix=item.prefix, path=path, node=item.node)
         return [bind, *self._send_update(item, item.handoff, INITIAL_BINDACK_TIMEOUT, now)]
 

@@ -1,0 +1,239 @@
+"""What of a configuration can only be seen from several values at once: what overlaps, is taken, is named nowhere.
+
+`check` adds a problem for each. A value that is wrong by itself is None here and was told already.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from typing import Any
+
+from router.flow_policies import Labels
+from router.places import RoleName
+from router.toml_text import Problems
+from signaling.flow_rules import FlowRule
+from signaling.settings import Address, Authentication, PathCare
+
+VALID_LIFETIME = 7200  # s
+PREFERRED_LIFETIME = 1800  # s, RFC 8273 5
+DELEGATED_LENGTH = 56
+
+Found = Mapping[str, Any]
+
+
+def check(
+    found: Found,
+    labels: Labels,
+    policies: Mapping[str, Sequence[FlowRule]],
+    problems: Problems,
+    role: RoleName | None,
+) -> None:
+    """All of it. found: values by their field of Config; role: None where it is not known."""
+    _check_pools(found, problems)
+    _check_lifetimes(found, problems)
+    _check_each_once(found.get("interfaces") or (), ("access", "interfaces"), problems)
+    _check_peers(found, problems)
+    _check_nodes(found, policies, problems)
+    _check_uplinks(found, labels, problems)
+    _check_sites(found, problems)
+    if role is not None:
+        NEEDS[role](found, problems)
+
+
+# --- prefixes and times ---
+
+
+def _check_pools(found: Found, problems: Problems) -> None:
+    seen: list[IPv6Network | IPv4Network] = []
+    for key, field in (
+        ("prefixes", "prefixes"),
+        ("delegated_prefixes", "anchoring.delegated_prefixes"),
+        ("ipv4_prefixes", "anchoring.ipv4_prefixes"),
+    ):
+        for one in found.get(field) or ():
+            for other in seen:
+                if one.version == other.version and one.overlaps(other):
+                    expected = f"{one} overlaps {other}: expected disjoint pools"
+                    problems.add(("anchor", key), expected)
+            seen.append(one)
+    length = found.get("anchoring.delegated_length", DELEGATED_LENGTH)
+    for one in found.get("anchoring.delegated_prefixes") or ():
+        if length and one.prefixlen > length:
+            expected = f"{one} holds no prefix of /{length}: expected a shorter one, or another delegated_length"
+            problems.add(("anchor", "delegated_prefixes"), expected)
+
+
+def _check_lifetimes(found: Found, problems: Problems) -> None:
+    valid = found.get("valid_lifetime", VALID_LIFETIME)
+    preferred = found.get("preferred_lifetime", PREFERRED_LIFETIME)
+    if valid and preferred and preferred > valid:
+        key = "preferred_lifetime" if "preferred_lifetime" in found else "valid_lifetime"
+        expected = f"preferred {preferred} s, valid {valid} s: expected preferred not to be longer"
+        problems.add(("anchor", key), expected)
+    suspect = found.get("paths.suspect_after", PathCare().suspect_after)
+    down = found.get("paths.down_after", PathCare().down_after)
+    if suspect and down and suspect > down:
+        key = "down_after" if "paths.down_after" in found else "suspect_after"
+        expected = f"suspect after {suspect}, down after {down}: expected suspect not to be later"
+        problems.add(("paths", key), expected)
+
+
+def _check_each_once(names: Sequence[str], where: tuple[str, str], problems: Problems) -> None:
+    for twice in sorted({item for item in names if names.count(item) > 1}):
+        problems.add(where, f"{twice} is named twice: expected each once")
+
+
+# --- peers ---
+
+
+def _check_peers(found: Found, problems: Problems) -> None:
+    required = found.get("authentication", Authentication.REQUIRED) is Authentication.REQUIRED
+    names: set[str] = set()
+    addresses: set[Address] = {item for key in ("address", "ipv4_address") if (item := found.get(key))}
+    roaming: set[int] = set()
+    for at, item in enumerate(found.get("peers", ())):
+        if item["name"] and item["name"] in names:
+            problems.add(("peer", at, "name"), f'"{item["name"]}" is taken: expected another name')
+        for key, own in _addresses(item):
+            if own in addresses:
+                expected = "belongs to this router or a peer above: expected an address of its own"
+                problems.add(("peer", at, key), expected)
+            addresses.add(own)
+        if not {"address", "addresses"} & item.keys():
+            _check_roaming(at, item, roaming, problems)
+        if required and "key" not in item:
+            cure = 'missing: expected key or key_file, or [security] authentication = "none"'
+            problems.add(("peer", at, "key"), cure)
+        names.add(item["name"])
+
+
+def _addresses(peer: Found) -> Iterator[tuple[str, Address]]:
+    if peer.get("address"):
+        yield "address", peer["address"]
+    for address in peer.get("addresses") or ():
+        if address != peer.get("address"):
+            yield "addresses", address
+
+
+def _check_roaming(at: int, item: Found, roaming: set[int], problems: Problems) -> None:
+    """A peer that comes from any address is known by its spi alone."""
+    if "spi" not in item:
+        expected = "missing: expected in every [[peer]] but those known by their spi, which come from any address"
+        problems.add(("peer", at, "address"), expected)
+    elif item["spi"] in roaming:
+        expected = f"{item['spi']} is of a peer above that has no address either: expected another number"
+        problems.add(("peer", at, "spi"), expected)
+    roaming.add(item.get("spi") or 0)
+
+
+def _peer_names(found: Found) -> list[str]:
+    return [item["name"] for item in found.get("peers", ()) if item["name"]]
+
+
+# --- nodes ---
+
+
+def _check_nodes(found: Found, policies: Mapping[str, Sequence[FlowRule]], problems: Problems) -> None:
+    seen: set[bytes] = set()
+    told: dict[str, set[str]] = {}  # node -> what is laid down about it
+    for at, item in enumerate(found.get("nodes", ())):
+        link_layer, node = item.get("link_layer"), item["node"]
+        if link_layer and link_layer in seen:
+            expected = "has an identifier already: expected an address no node above has"
+            problems.add(("node", at, "link_layer"), expected)
+        if link_layer and node == "":
+            problems.add(("node", at, "link_layer"), "expected none: the profile is of every node")
+        seen.add(link_layer or b"")
+        _check_profile(at, item, told.setdefault(node, set()), problems)
+        for gateway in item.get("gateways") or ():
+            if gateway not in _peer_names(found):
+                problems.add(("node", at, "gateways"), f"{gateway} is no [[peer]]: expected names of them")
+        if item.get("policy") and item["policy"] not in policies:
+            known = ", ".join(policies) or "there is none"
+            expected = f'no [[flow]] has policy = "{item["policy"]}": expected one of: {known}'
+            problems.add(("node", at, "policy"), expected)
+
+
+def _check_profile(at: int, item: Found, told: set[str], problems: Problems) -> None:
+    """A node with several interfaces has a table for each; what is laid down about it stands in one of them."""
+    own = item.keys() - {"node", "link_layer"}
+    for key in sorted(own & told):
+        problems.add(("node", at, key), "is told of this node above: expected it once")
+    told |= own
+    if "link_layer" not in item:
+        if "a table" in told and not own:
+            problems.add(("node", at, "id"), "is told above: expected each node once")
+        told.add("a table")
+
+
+# --- what only a MAG has ---
+
+
+def _check_uplinks(found: Found, labels: Labels, problems: Problems) -> None:
+    seen: dict[str, set[Any]] = {"interface": set(), "binding_id": set()}
+    for at, item in enumerate(found.get("uplinks", ())):
+        item = {"binding_id": at + 1} | item
+        for field, key in (("interface", "interface"), ("binding_id", "bid")):
+            if item[field] and item[field] in seen[field]:
+                problems.add(("uplink", at, key), f"{item[field]} is of an uplink above: expected another")
+            seen[field].add(item[field])
+        if item["interface"] and item["interface"] in (found.get("interfaces") or ()):
+            expected = f"{item['interface']} is an access link: expected an interface that leads to the anchor"
+            problems.add(("uplink", at, "interface"), expected)
+        if item.get("label") is not None:
+            try:
+                labels.number(item["label"])
+            except ValueError as expected:
+                problems.add(("uplink", at, "label"), str(expected))
+
+
+def _check_sites(found: Found, problems: Problems) -> None:
+    links = found.get("interfaces") or ()
+    seen: set[str] = set()
+    for at, item in enumerate(found.get("sites", ())):
+        if item["node"] and item["node"] in seen:
+            problems.add(("site", at, "node"), f"{item['node']} is of a site above: expected another")
+        seen.add(item["node"])
+        for key in ("interface", "delegated_interface"):
+            if item.get(key) and item[key] not in links:
+                expected = f"{item[key]} is no access link: expected one of [access] interfaces"
+                problems.add(("site", at, key), expected)
+
+
+# --- what a role cannot do without ---
+
+
+def _check_mar(found: Found, problems: Problems) -> None:
+    if found.get("address") and not isinstance(found["address"], IPv6Address):
+        problems.add(("underlay", "address"), "expected an IPv6 address: a MAR has no other underlay")
+    for at, item in enumerate(found.get("peers", ())):
+        if "address" not in item and "spi" in item:
+            problems.add(("peer", at, "address"), "missing: expected one: the peers of a MAR do not roam")
+        elif item.get("address") and not isinstance(item["address"], IPv6Address):
+            problems.add(("peer", at, "address"), "expected an IPv6 address: a MAR has no other underlay")
+    for at, item in enumerate(found.get("nodes", ())):
+        if "link_layer" not in item:
+            expected = "missing: expected in every [[node]] of a MAR, which knows nodes by it"
+            problems.add(("node", at, "link_layer"), expected)
+
+
+def _check_lma(found: Found, problems: Problems) -> None:
+    if "prefixes" not in found or found["prefixes"] == ():
+        expected = 'missing: an LMA needs pools of home network prefixes, such as ["2001:db8:1000::/48"]'
+        problems.add(("anchor", "prefixes"), expected)
+
+
+def _check_mag(found: Found, problems: Problems) -> None:
+    anchor = found.get("gateway.anchor", "")
+    peers = found.get("peers", ())
+    here = ", ".join(_peer_names(found)) or "there is none"
+    if anchor == "":
+        expected = f"missing: a MAG needs the name of the [[peer]] that is its LMA: one of: {here}"
+        problems.add(("gateway", "anchor"), expected)
+    elif anchor and anchor not in _peer_names(found):
+        problems.add(("gateway", "anchor"), f"{anchor} is no [[peer]]: expected one of: {here}")
+    for at, item in enumerate(peers):
+        if item["name"] == anchor and not any(True for _ in _addresses(item)) and "spi" in item:
+            problems.add(("peer", at, "address"), "missing: expected the address of the LMA")
+
+
+NEEDS = {RoleName.MAR: _check_mar, RoleName.LMA: _check_lma, RoleName.MAG: _check_mag}

@@ -1,0 +1,127 @@
+"""[[flow]] tables as flow rules, and rules as text for people. Written as the anchor sends: source = correspondent.
+
+    [[flow]]                                  FlowRule(selector=IPv6, UDP 5004-5010 ..., labels=(1, 2))
+    protocol = "udp"                    ->    FlowRule(selector=IPv4, UDP 5004-5010 ..., labels=(1, 2))
+    destination_port = "5004-5010"
+    labels = ["lte", "wlan"]
+
+A selector is of one IP version (RFC 6088), so a table that says nothing of it is two rules. One that selects nothing at
+all is a single rule for every packet.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from typing import Any
+
+from router.toml_text import Problems
+from router.values import PROTOCOLS
+from signaling.flow_rules import FlowRule, Spread
+from signaling.iana import TrafficSelectorFormat
+from signaling.wire.traffic_selector import Range, TrafficSelector
+
+DEFAULT_POLICY = "default"
+FAMILIES = {"ipv6": TrafficSelectorFormat.IPV6_BINARY, "ipv4": TrafficSelectorFormat.IPV4_BINARY}
+SELECTING = (
+    "source",
+    "destination",
+    "source_port",
+    "destination_port",
+    "protocol",
+    "traffic_class",
+    "flow_label",
+    "spi",
+)
+NAMES_OF_PROTOCOLS = {number: name for name, number in PROTOCOLS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Names of labels, both ways."""
+
+    numbers: Mapping[str, int]
+
+    def number(self, label: int | str) -> int:
+        """Of a name or a number. Raises ValueError(what was expected)."""
+        if isinstance(label, int):
+            return label
+        if label not in self.numbers:
+            known = ", ".join(self.numbers) or "it names none"
+            raise ValueError(f'"{label}" is no label: expected a number, or a name of [labels]: {known}')
+        return self.numbers[label]
+
+    def name(self, number: int) -> str:
+        """What people call it."""
+        return next((name for name, known in self.numbers.items() if known == number), str(number))
+
+
+def policies(items: Iterable[Mapping[str, Any]], labels: Labels, problems: Problems) -> dict[str, tuple[FlowRule, ...]]:
+    """Rules by the name of their policy, in the order of the file. A value that is wrong by itself is None."""
+    found: dict[str, tuple[FlowRule, ...]] = {}
+    for at, item in enumerate(items):
+        policy = item.get("policy") or DEFAULT_POLICY
+        try:
+            found[policy] = (*found.get(policy, ()), *_rules(item, labels))
+        except _WrongKeyError as wrong:
+            problems.add(("flow", at, wrong.key), wrong.expected)
+    return found
+
+
+class _WrongKeyError(Exception):
+    def __init__(self, key: str, expected: str) -> None:
+        self.key, self.expected = key, expected
+
+
+def _rules(item: Mapping[str, Any], labels: Labels) -> list[FlowRule]:
+    """The rules of one table. Raises _WrongKeyError."""
+    try:
+        numbers = tuple(labels.number(label) for label in item.get("labels") or ())
+    except ValueError as error:
+        raise _WrongKeyError("labels", str(error)) from None
+    spread = item.get("spread") or Spread.PER_FLOW
+    if spread is Spread.DROP and numbers:
+        raise _WrongKeyError("labels", 'expected none with spread = "drop"')
+    rule = FlowRule(name=item.get("name") or "", selector=None, labels=numbers, spread=spread)
+    fields = {key: item[key] for key in SELECTING if item.get(key) is not None}
+    families = _families(item, fields)
+    if not fields and len(families) == len(FAMILIES):
+        return [rule]
+    return [replace(rule, selector=TrafficSelector(format=family, **fields)) for family in families]
+
+
+def _families(item: Mapping[str, Any], fields: Mapping[str, Any]) -> list[TrafficSelectorFormat]:
+    """The IP versions that the rule is about. Raises _WrongKeyError where its keys contradict each other."""
+    family = item.get("family")
+    wanted = {family} if family else set(FAMILIES)
+    for key in ("source", "destination"):
+        if key in fields:
+            of_it = "ipv4" if isinstance(fields[key].start, IPv4Address) else "ipv6"
+            if of_it not in wanted:
+                raise _WrongKeyError(key, f"an {of_it} address: expected one of the same family as the other keys")
+            wanted = {of_it}
+    if "flow_label" in fields:
+        if "ipv6" not in wanted:
+            raise _WrongKeyError("flow_label", "IPv4 packets have none: expected a rule of IPv6")
+        wanted = {"ipv6"}
+    return [number for name, number in FAMILIES.items() if name in wanted]
+
+
+# --- as text ---
+
+
+def selector_text(selector: Any) -> str:
+    """What a rule selects, as `show` prints it: "ipv6 protocol=udp destination_port=5004-5010"."""
+    if selector is None:
+        return "all"
+    parts = [next((name for name, number in FAMILIES.items() if number == selector.format), str(selector.format))]
+    for key in SELECTING:
+        found = getattr(selector, key, None)
+        if found is not None:
+            parts.append(f"{key}={_range_text(key, found)}")
+    return " ".join(parts)
+
+
+def _range_text(key: str, found: Range[Any]) -> str:
+    if found.end is not None and found.end != found.start:
+        return f"{found.start}-{found.end}"
+    return NAMES_OF_PROTOCOLS.get(found.start, str(found.start)) if key == "protocol" else str(found.start)

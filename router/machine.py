@@ -1,0 +1,201 @@
+"""What a router holds of its machine, whatever its role: locks, netlink, sockets, ports, the kernel's network.
+
+`look_around` finds out and changes nothing; `open` opens everything. Each thing that was opened says how it is closed,
+so `close` takes back exactly what there is, in the reverse order, wherever opening stopped.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from pathlib import Path
+
+from engine import EngineError, PortDown, Tables
+from router.config import Config
+from router.control_sockets import SignalingSockets
+from router.errors import AlreadyRunning, InUse, NoInterface, NoRights, RouterError
+from router.links.netlink import Netlink
+from router.network import Network
+from router.packets import OVERHEAD, Packets
+from router.places import RoleName
+
+log = logging.getLogger("openmar")
+
+LEAST_MTU = 1280  # octets, RFC 8200 5
+LOCALHOST, NOWHERE = IPv6Address("::1"), IPv6Address(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Underlay:
+    """Where tunnels and signalling of this router begin."""
+
+    address: IPv6Address | IPv4Address
+    interface: str | None  # the one that leads to the others
+    mtu: int  # octets
+    why: str  # for the first lines a user reads
+    ipv4_address: IPv4Address | None = None  # beside an IPv6 one
+
+    @property
+    def addresses(self) -> tuple[IPv6Address | IPv4Address, ...]:
+        """All of them."""
+        return tuple(dict.fromkeys(filter(None, (self.address, self.ipv4_address))))
+
+
+class Machine:
+    """Everything below the role. Raises RouterError or EngineError where it cannot be had."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.tables = Tables()
+        self.packets = Packets(config, self.tables)
+        self.netlink: Netlink
+        self.underlay: Underlay
+        self.network: Network
+        self.signaling: SignalingSockets
+        self._closing = ExitStack()
+
+    @property
+    def tunnel_mtu(self) -> int:
+        """Octets of the largest inner packet."""
+        return max(LEAST_MTU, self.underlay.mtu - OVERHEAD[self.config.encapsulation])
+
+    def look_around(self) -> None:
+        """Be the only router here, and find the underlay."""
+        self._lock()
+        self.netlink = Netlink()
+        self._closing.callback(self.netlink.close)
+        self.underlay = find_underlay(self.config, self.netlink)
+
+    def open(self) -> None:
+        """Sockets, ports and the TUN; what an earlier run left behind is removed."""
+        config, loop = self.config, asyncio.get_running_loop()
+        self.signaling = SignalingSockets(self.underlay.addresses, config.transport)
+        self._closing.callback(self.signaling.close, loop)
+        self._closing.callback(self.packets.close, loop)
+        self._open_ports()
+        self.network = Network(
+            self.netlink,
+            self.tables,
+            address=next((each for each in self.underlay.addresses if isinstance(each, IPv6Address)), NOWHERE),
+            ipv4_address=next((each for each in self.underlay.addresses if isinstance(each, IPv4Address)), None),
+            encapsulation=config.encapsulation,
+            table=config.table,
+            journal=config.state_dir / "undo.json",
+            aggregated=config.role is RoleName.LMA,
+        )
+        self._closing.callback(self.network.close)
+        for found in self.network.clean():
+            log.warning("removed what an earlier run left behind: %s", found)
+        self.network.use_tun(config.tun, self.tunnel_mtu)
+
+    def serve(self, on_down: Callable[[PortDown], None]) -> None:
+        """Packets move from now on."""
+        self.packets.serve(asyncio.get_running_loop(), on_down)
+
+    def add_local(self, address: IPv6Address | IPv4Address) -> None:
+        """Tunnels and signalling may begin at this address too. Raises RouterError."""
+        try:
+            self.packets.add_local(address)
+        except EngineError as error:
+            raise RouterError(str(error)) from None
+        self.signaling.add(address)
+
+    def remove_local(self, address: IPv6Address | IPv4Address) -> None:
+        """None begins there any more; the address of this router stays."""
+        if address not in self.underlay.addresses:
+            self.signaling.remove(address)
+            self.packets.remove_local(address)
+
+    def close(self) -> None:
+        """Take back what was opened."""
+        self._closing.close()
+
+    def _open_ports(self) -> None:
+        name = self.config.tun
+        if any(link.name == name for link in self.netlink.links()):
+            raise InUse(f"TUN {name}: a device of this name exists: remove it, or choose another: [router] tun")
+        self.packets.open(self.underlay.addresses, mtu=self.tunnel_mtu)
+
+    def _lock(self) -> None:
+        """One router for each state directory, and one for each network namespace."""
+        directory = self.config.state_dir
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = (directory / "lock").open("a+b", buffering=0)  # nothing waits to be written when it is closed
+        except OSError as error:
+            cure = "choose another with --state-dir"
+            raise NoRights(f"state directory {directory}: {error.strerror}: {cure}") from None
+        self._closing.callback(lock.close)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            pid = lock.read().decode().strip() or "unknown"
+            raise AlreadyRunning(
+                f"state directory {directory}: another router (pid {pid}) uses it: stop that, or choose another "
+                "with --state-dir"
+            ) from None
+        try:
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
+        except OSError as error:
+            raise NoRights(f"state directory {directory}: {error.strerror}: make room, or choose another") from None
+        namespace = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._closing.callback(namespace.close)
+        try:
+            namespace.bind("\0openmar")  # abstract: bound to the network namespace, gone with the process
+        except OSError:
+            raise AlreadyRunning(
+                "another router runs in this network namespace: stop it first (one kernel has one set of routes)"
+            ) from None
+
+
+def find_underlay(config: Config, netlink: Netlink) -> Underlay:
+    """The address tunnels begin at: as configured, else the one the default route prefers. Raises NoInterface."""
+    route = netlink.default_route()
+    address, why = config.address or config.ipv4_address, "as configured"
+    if address is None and route and isinstance(route.prefsrc, IPv6Address):
+        address, why = route.prefsrc, "of the default route"
+    if address is None:
+        address, why = LOCALHOST, "there is no IPv6 default route: only this machine can be reached; see --underlay"
+    there = netlink.addresses() if address.version == 6 else netlink.addresses(family=socket.AF_INET)
+    holder = next((item for item in there if item.address == address), None)
+    if holder is None:
+        here = ", ".join(str(item.address) for item in there if not item.address.is_link_local)
+        raise NoInterface(f"underlay address {address}: not an address of this machine: choose one of: {here}")
+    link = netlink.link(holder.index)
+    if link.name == "lo" and route and route.oif:  # an address of the whole machine: the default route leads out
+        link = netlink.link(route.oif)
+    mtu = min(link.mtu, 65535)
+    return Underlay(address=address, interface=link.name, mtu=mtu, why=why, ipv4_address=config.ipv4_address)
+
+
+def own_pool(state_dir: Path) -> IPv6Network:
+    """A unique local /48 of this router (RFC 4193), made once and kept. Raises RouterError."""
+    file = state_dir / "pool.json"
+    try:
+        return IPv6Network(json.loads(file.read_text())["prefix"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError) as error:
+        raise RouterError(f"{file}: not a pool ({error}): remove it, or give --prefixes") from None
+    except OSError as error:
+        raise NoRights(f"{file}: {error.strerror}: make it readable, or give --prefixes") from None
+    seed = secrets.token_bytes(16) + Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    global_id = hashlib.sha256(seed).digest()[:5]  # RFC 4193 3.2.2: 40 pseudo-random bits
+    pool = IPv6Network((b"\xfd" + global_id + bytes(10), 48))
+    temporary = file.with_suffix(".new")
+    try:
+        temporary.write_text(json.dumps({"prefix": str(pool)}))
+        temporary.replace(file)
+    except OSError as error:
+        raise NoRights(f"{file}: {error.strerror}: make it writable, or give --prefixes") from None
+    return pool

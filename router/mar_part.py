@@ -1,0 +1,148 @@
+"""A MAR at work: access links, pools of its own, and the sessions it shares with the other routers of the domain."""
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from ipaddress import IPv6Address
+
+from router.access_links import AccessLinks
+from router.config import Config
+from router.driver import Driver
+from router.links.rtnetlink import Event as KernelEvent
+from router.machine import Machine, own_pool
+from router.rehearsal import rehearse
+from router.role_settings import mar_settings
+from router.sessions import Sessions
+from router.store import SessionStore, StoreError, open_store
+from signaling.events import Event, LinkAttached, SessionsFound, SessionsRestored
+from signaling.roles.mar import Mar
+
+log = logging.getLogger("openmar")
+
+FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
+EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
+
+
+class MarPart:
+    """Of one router."""
+
+    def __init__(self, config: Config, machine: Machine) -> None:
+        self.access = AccessLinks(config, self._on_event)
+        self.role: Mar
+        self._config = config
+        self._machine = machine
+        self._store: SessionStore | None = None
+        self._driver: Driver | None = None
+        self._expirer: asyncio.Task[None] | None = None
+
+    @property
+    def sessions(self) -> Sessions:
+        """Its reads and writes of the store."""
+        assert self._driver is not None
+        return self._driver.sessions
+
+    def prepare(self, config: Config) -> Config:
+        """Without a pool it makes one."""
+        machine = self._machine
+        self.access.check(machine.netlink, machine.underlay.interface)
+        self._config = replace(config, prefixes=config.prefixes or (own_pool(config.state_dir),))
+        self.role = Mar(mar_settings(self._config, machine.underlay.address, machine.tunnel_mtu))
+        return self._config
+
+    def open(self) -> Driver:
+        """Claim the pools, open the store."""
+        config, network = self._config, self._machine.network
+        network.claim(config.prefixes)
+        if config.interfaces:
+            network.forward(self._machine.underlay.interface)
+        self._store = open_store(config.store_url)
+        self._driver = Driver(
+            self.role,
+            network=network,
+            sockets=self._machine.signaling,
+            links=self.access.interfaces,
+            sessions=self._sessions,
+        )
+        rehearse()
+        return self._driver
+
+    def _sessions(self, driver: Driver) -> Sessions:
+        assert self._store is not None
+        return Sessions(
+            self._store,
+            on_found=lambda node, sessions: driver.feed(SessionsFound(node=node, sessions=sessions)),
+            on_health=lambda reachable: driver.journalist.tell("store", {"reachable": reachable}),
+        )
+
+    async def restore(self) -> None:
+        """Take up what was lent before; without knowing that, a prefix could be lent twice."""
+        assert self._driver is not None
+        assert self._store is not None
+        address = self.role.settings.address
+        assert isinstance(address, IPv6Address)  # `coherence` asks for it
+        sessions = await self._store.anchored(address)
+        self._driver.feed(SessionsRestored(sessions=tuple(sessions)))
+
+    def serve(self) -> None:
+        """Open the access links, and watch the store."""
+        self.access.open(self._machine.network)
+        self.sessions.watch(self.role.access.attached)
+        self._expirer = asyncio.get_running_loop().create_task(self._expire())
+
+    def kernel_changed(self, event: KernelEvent) -> None:
+        """Access links follow."""
+        self.access.kernel_changed(event)
+
+    def resync(self) -> None:
+        """Access links are looked at."""
+        self.access.resync(self._machine.netlink)
+
+    def vitals(self) -> dict[str, object]:
+        """Of the store."""
+        return {
+            "store": self._config.store_url,
+            "store_reachable": self.sessions.reachable,
+            "store.unsaved": self.sessions.unsaved,
+        }
+
+    def greeting(self) -> list[str]:
+        """Pools, links, store."""
+        config = self._config
+        links = ", ".join(config.interfaces)
+        return [
+            f"prefixes  {', '.join(map(str, config.prefixes))}: a /64 for each node that comes",
+            f"access    {links or 'none yet: give it the link of your nodes with --access IF'}",
+            f"peers     {', '.join(peer.name for peer in config.peers) or 'none yet: --peer NAME=ADDRESS,KEY'}",
+            f"store     {config.store_url}: the same for all routers of a domain",
+        ]
+
+    async def farewell(self) -> None:
+        """Sessions are written."""
+        await self.sessions.close(FAREWELL_WITHIN)
+
+    async def close(self) -> None:
+        """Links and store."""
+        if self._expirer is not None:
+            self._expirer.cancel()
+        if self._driver is not None:
+            await self._driver.sessions.close(0.0)
+        self.access.close()
+        store, self._store = self._store, None
+        if store is not None:
+            await store.close()
+
+    def _on_event(self, event: Event) -> None:
+        assert self._driver is not None
+        if isinstance(event, LinkAttached) and event.node not in self.role.access.attached:
+            event = replace(event, sessions=self.sessions.peek(event.node))
+        self._driver.feed(event)
+
+    async def _expire(self) -> None:
+        while True:
+            try:
+                if self._store is not None:
+                    await self._store.expire(time.time())
+            except StoreError as error:
+                log.warning("%s", error)
+            await asyncio.sleep(EXPIRE_EVERY)

@@ -1,0 +1,1 @@
+"""Proxy Mobile IPv6: one anchor (LMA) for a domain, and gateways (MAG) that register nodes over several paths."""

@@ -1,0 +1,174 @@
+"""What sessions mean to the data path: which tunnels their prefixes take, by which policy.
+
+    one session, one path        TowardVisited((tunnel,))                        shared by all sessions of that MAG
+    one session, paths 1 and 2   TowardVisited((BID 1, BID 2), policy)           RFC 8278
+    two sessions, one prefix     TowardVisited((1: MAG1, 2: MAG2), policy)       draft-devarapalli-netlmm-multihoming
+
+Where several MAGs stand behind one prefix their BIDs may be equal, so the ways are numbered here; the rules follow.
+What a MAG says about flows comes first, then the policy of the node's profile.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from signaling.actions import Action, Bind, Held, Path, SetPolicy, TowardVisited, Unbind
+from signaling.flow_rules import FlowRule
+from signaling.pmip.flow_bindings import rules_of
+from signaling.pmip.mobility_session import UNNUMBERED, CareOf, MobilitySession
+from signaling.pmip.profiles import Profiles
+from signaling.pmip.session_cache import SessionCache
+from signaling.settings import Address, Prefix, Sharing
+
+MOST_PLAIN_PATHS = 65536  # kept for sessions to share; as many as there are MAG addresses, usually
+HELD = Held()
+LAST_WAY = 254  # BIDs of a path, RFC 8278 4.1
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A care-of address of one of the sessions that have a prefix in common, and what the data path calls it."""
+
+    session: MobilitySession
+    care_of: CareOf
+    number: int
+
+
+class DataPath:
+    """Sessions to Bind, SetPolicy and Unbind."""
+
+    def __init__(self, cache: SessionCache, profiles: Profiles, policies: Mapping[str, tuple[FlowRule, ...]]) -> None:
+        self.profiles = profiles
+        self.policies = dict(policies)
+        self._cache = cache
+        self._told: set[str] = set()  # policies of the configuration that the data path knows
+        self._plain: dict[tuple[Address, Address | None, str], TowardVisited] = {}
+
+    def bind(self, session: MobilitySession) -> list[Action]:
+        """All that belongs to the session takes the way it goes now."""
+        bound = session.bound
+        if not bound:
+            return []
+        groups: dict[tuple[MobilitySession, ...], list[Prefix]] = {}
+        for prefix in bound:
+            groups.setdefault(self._cache.sharing(session, prefix), []).append(prefix)
+        actions: list[Action] = []
+        for sharers, prefixes in groups.items():
+            path = self._path(session, sharers, actions)
+            actions += [Bind(prefix=prefix, path=path, node=session.node) for prefix in prefixes]
+        return actions
+
+    def unbind(self, session: MobilitySession, prefixes: tuple[Prefix, ...]) -> list[Action]:
+        """These do not belong to it any more; what another session shares goes the way that one goes."""
+        actions: list[Action] = []
+        for prefix in prefixes:
+            others = tuple(it for it in self._cache.sharing(session, prefix) if it is not session)
+            if others:
+                path = self._path(others[0], others, actions)
+                actions.append(Bind(prefix=prefix, path=path, node=session.node))
+            else:
+                actions.append(Unbind(prefix=prefix, node=session.node))
+        return actions
+
+    def forget(self, session: MobilitySession) -> list[Action]:
+        """The session is over, and its policy with it."""
+        name = _own_policy(session)
+        return [SetPolicy(name=name, rules=())] if session.policy == name else []
+
+    def set_policy(self, name: str, rules: tuple[FlowRule, ...]) -> list[Action]:
+        """A policy of the configuration changes while it is used."""
+        self.policies[name] = rules
+        self._told.add(name)
+        return [SetPolicy(name=name, rules=rules)]
+
+    def depends_on(self, session: MobilitySession, name: str) -> bool:
+        """Whether the policy of a session is made of this one."""
+        return self.profiles.of(session.node).policy == name
+
+    # --- one path ---
+
+    def _path(self, session: MobilitySession, sharers: tuple[MobilitySession, ...], actions: list[Action]) -> Path:
+        if len(sharers) == 1 and len(session.care_ofs) == 1 and not session.flows:
+            if session.leaving:
+                return HELD
+            return self._plain_path(session, self._policy(session, (), sharers, actions))
+        ways = _ways(sharers)
+        if not ways:
+            return HELD
+        policy = self._policy(session, ways, sharers, actions)
+        return TowardVisited(
+            tunnels=tuple([way.care_of.tunnel(way.session.uplink_key, way.number) for way in ways]), policy=policy
+        )
+
+    def _plain_path(self, session: MobilitySession, policy: str) -> TowardVisited:
+        """One tunnel: with thousands of nodes at a MAG they all take the same."""
+        care_of = session.care_ofs[0]
+        if session.gre_keys or care_of.binding_id != UNNUMBERED or care_of.data_port:
+            return TowardVisited(tunnels=(care_of.tunnel(session.uplink_key),), policy=policy)
+        key = care_of.address, care_of.local, policy
+        path = self._plain.get(key)
+        if path is None:
+            if len(self._plain) >= MOST_PLAIN_PATHS:
+                self._plain.clear()
+            path = self._plain[key] = TowardVisited(tunnels=(care_of.tunnel(None),), policy=policy)
+        return path
+
+    # --- policies ---
+
+    def _policy(
+        self,
+        session: MobilitySession,
+        ways: tuple[Way, ...],
+        sharers: tuple[MobilitySession, ...],
+        actions: list[Action],
+    ) -> str:
+        """Name of the policy of a path; the data path is told of it first."""
+        profile = self.profiles.of(session.node)
+        alone, owner = len(sharers) == 1, sharers[0]
+        if alone and not owner.flows and not owner.policy and not profile.policy:
+            return ""  # the usual case
+        rules = tuple(rule for sharer in sharers for rule in _flow_rules(sharer, ways, by_label=alone))
+        rules += _host_rules(sharers, ways) if profile.sharing is Sharing.SHARED_PREFIX else ()
+        if rules:
+            owner.policy = _own_policy(owner)
+            actions.append(SetPolicy(name=owner.policy, rules=rules + self.policies.get(profile.policy, ())))
+            return owner.policy
+        actions += self.forget(owner)
+        owner.policy = profile.policy if profile.policy in self.policies else ""
+        if owner.policy and owner.policy not in self._told:
+            actions += self.set_policy(owner.policy, self.policies[owner.policy])
+        return owner.policy
+
+
+def _own_policy(session: MobilitySession) -> str:
+    return f"session {session.number}"
+
+
+def _ways(sharers: tuple[MobilitySession, ...]) -> tuple[Way, ...]:
+    """The live ways of sessions, each with a number of its own; its BID if no other has it."""
+    ways: list[Way] = []
+    taken: set[int] = set()
+    for session in sharers:
+        for care_of in () if session.leaving else session.care_ofs:
+            number = care_of.way_id
+            if number in taken:
+                number = next((free for free in range(1, LAST_WAY + 1) if free not in taken), 0)
+            if number:
+                taken.add(number)
+                ways.append(Way(session, care_of, number))
+    return tuple(ways)
+
+
+def _flow_rules(session: MobilitySession, ways: tuple[Way, ...], *, by_label: bool) -> tuple[FlowRule, ...]:
+    if not session.flows:
+        return ()
+    numbers = {way.care_of.way_id: way.number for way in ways if way.session is session}
+    return rules_of(session.flows, numbers.get, by_label=by_label)
+
+
+def _host_rules(sharers: tuple[MobilitySession, ...], ways: tuple[Way, ...]) -> tuple[FlowRule, ...]:
+    """An address that no rule mentions is that of the oldest interface, and never another's by chance."""
+    first = next((way.session for way in ways), None)
+    if first is None or len(sharers) == 1:
+        return ()
+    numbers = tuple(way.number for way in ways if way.session is first)
+    return (FlowRule(name="other addresses", selector=None, binding_ids=numbers),)

@@ -1,0 +1,39 @@
+"""A mobility session as an LMA keeps it over a restart: what it had acknowledged, and until when."""
+
+from dataclasses import dataclass
+
+from signaling.settings import Address, Prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedCareOf:
+    """One Proxy-CoA of a session."""
+
+    binding_id: int  # BID; 0: the session has one path and no MMB
+    care_of: Address
+    port: int  # UDP source port of signalling from behind a NAT, 0: none
+    data_port: int  # UDP source port of data from behind a NAT, 0: the well-known one
+    label: int
+    technology: int  # If-ATT
+    timestamp: int  # of the last accepted update, 1/65536 s since 1970
+    downlink_key: int | None = None  # GRE key of this path (RFC 5845 3.1: keys belong to one binding); None: no key
+    local: Address | None = None  # our end of it; None: the address of this router
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedBinding:
+    """All of a session but its refreshes: those never touch what is durable, so a restart grants a full period."""
+
+    number: int  # of the session, unique in this LMA for ever
+    node: str  # MN-Identifier (NAI)
+    gateway: str  # name of the peer whose MAG it is
+    link_layer: bytes
+    technology: int  # ATT
+    service: str  # Service Selection, "" for the default one
+    link_local: bytes  # of the MAG, on the access link; b"": none
+    prefixes: tuple[Prefix, ...]  # home network prefixes
+    ipv4_home: Prefix | None  # IPv4 home address, with the length of its subnet
+    delegated: tuple[Prefix, ...]  # delegated mobile network prefixes (RFC 7148)
+    gre_keys: tuple[int, int] | None  # downlink, uplink (RFC 5845)
+    care_ofs: tuple[SavedCareOf, ...]
+    flows: bytes  # flow identification options as they came (RFC 6089), encoded one after the other

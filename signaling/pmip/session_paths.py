@@ -1,0 +1,51 @@
+"""What the data path has to do for a session: its prefixes, and the ways they take, as the registrations stand.
+
+Nothing here decides anything: after whatever happened to a session, what was bound is compared with what should be.
+"""
+
+from ipaddress import IPv4Network
+
+from signaling.actions import Action, Bind, Held, Path, TowardAnchor, Unbind
+from signaling.pmip.binding_update_list import Session, Stage
+from signaling.pmip.update_sender import tunnel_of
+from signaling.settings import Prefix
+
+
+def changes(session: Session) -> list[Action]:
+    """Bind what takes another path now, unbind what is no more."""
+    wanted = paths(session)
+    actions: list[Action] = [
+        Bind(prefix=prefix, path=path, node=session.node)
+        for prefix, path in wanted.items()
+        if session.bound.get(prefix) != path
+    ]
+    actions += [Unbind(prefix=prefix, node=session.node) for prefix in session.bound if prefix not in wanted]
+    session.bound = wanted
+    return actions
+
+
+def paths(session: Session) -> dict[Prefix, Path]:
+    """The path of every prefix of a session: by all that is registered, held while that may come back, or none."""
+    tunnels = tuple(tunnel_of(item) for item in session.of(Stage.REGISTERED))
+    if session.present and tunnels:
+        home = TowardAnchor(tunnels=tunnels, interface=session.interface, policy=session.policy)
+        site = TowardAnchor(
+            tunnels=tunnels,
+            interface=session.delegated_interface or ("" if session.lasting else session.interface),
+            gateway=session.gateway,
+            policy=session.policy,
+        )
+        found: dict[Prefix, Path] = {option.prefix: home for option in session.home_prefixes}
+        if session.ipv4 is not None:
+            found[IPv4Network(session.ipv4.ip)] = home
+        return found | dict.fromkeys(session.delegated, site)
+    if _may_come_back(session):
+        return dict.fromkeys(session.bound, Held())
+    return {}
+
+
+def _may_come_back(session: Session) -> bool:
+    if not session.present:
+        return bool(session.of(Stage.LEAVING, Stage.DEREGISTERING))
+    waiting = session.of(Stage.PENDING, Stage.STRANDED)
+    return any(item.expires > 0 for item in waiting)

@@ -1,0 +1,623 @@
+"""Mobile Access Gateway: registers the nodes on its links, and the sites behind it, at their anchor (RFC 5213 6).
+
+The access links say who is here (`AccessLink`), the gateway keeps the sessions and their paths (`Gateway`), paths are
+probed (`PathMonitor`) and the anchor is asked whether it lives (`Heartbeats`). This file says what each event means to
+them, and answers the anchor where it speaks first: revocations (RFC 5846 9.1) and notifications (RFC 7077 5.3).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+
+from signaling.access_link import QUICK_PROBE_INTERVAL, AccessLink, Offer
+from signaling.actions import Action, Bind, ExpectNode, Note, SendError, TunnelEnd, Unbind
+from signaling.door import Door, Verdict
+from signaling.errors import MalformedMessage, Reaction
+from signaling.events import (
+    AddressAsked,
+    AddressReleased,
+    ClockStepped,
+    DatagramReceived,
+    Event,
+    LinkAttached,
+    LinkDetached,
+    LinkLost,
+    LinkUp,
+    NodeDoubted,
+    SiteAttached,
+    UplinkDown,
+    UplinkUp,
+)
+from signaling.flow_rules import FlowRule
+from signaling.freshness import Freshness
+from signaling.iana import (
+    AccessTechnologyType,
+    BindingErrorStatus,
+    OptionType,
+    RevocationStatus,
+    UpdateNotificationFlag,
+    UpdateNotificationReason,
+    UpdateNotificationStatus,
+)
+from signaling.pmip.binding_update_list import NodeInterface, Service, Session
+from signaling.pmip.gateway import Arrival, Gateway
+from signaling.pmip.heartbeats import Heartbeats, PeerEvent, PeerNews
+from signaling.pmip.path_monitor import PathMonitor
+from signaling.pmip.revocation_request import HANDOVER_TRIGGERS, Taken, taken_by, unsupported
+from signaling.pmip.watched_paths import WatchedPaths
+from signaling.rate_limit import RateLimit
+from signaling.settings import Clock, Counters, MagSettings, Peer, Site, Uplink
+from signaling.update_request import node_of, prefixes_of
+from signaling.wire import ipv6
+from signaling.wire.binding_ack import BindingAck
+from signaling.wire.binding_error import BindingError
+from signaling.wire.heartbeat import Heartbeat
+from signaling.wire.message import Message
+from signaling.wire.notification import UpdateNotification, UpdateNotificationAck
+from signaling.wire.options.identity import MobileNodeGroupIdentifier
+from signaling.wire.options.option import Option
+from signaling.wire.options.prefix import HomeNetworkPrefix
+from signaling.wire.options.vendor import VendorSpecific
+from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
+
+SUBNET_LENGTH = 64  # of what is advertised on a link (RFC 4862 5.5.3)
+HINTS = {
+    Verdict.STRANGER: "it is no peer of this router",
+    Verdict.UNSIGNED: "it is not signed, and there is a key",
+    Verdict.UNKNOWN_SPI: "it is signed with a key of another number (spi)",
+    Verdict.FORGED: "the key does not fit: is it the same on both routers?",
+}
+ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}
+
+
+@dataclass(slots=True, kw_only=True)
+class Contest:
+    """The anchor says that a node is elsewhere, while it is attached here: the node itself is being asked."""
+
+    indication: BindingRevocationIndication
+    event: DatagramReceived
+    asked: set[NodeInterface]  # who has not answered yet
+
+
+def _no_counters(tunnel: TunnelEnd) -> int:
+    return -1
+
+
+class Mag:
+    """One gateway: `handle`, `wake`, `next_wake`, and `drain` before the end."""
+
+    def __init__(self, settings: MagSettings, *, traffic: Callable[[TunnelEnd], int] = _no_counters) -> None:
+        """traffic(tunnel): packets either way so far; -1 where that is not known."""
+        self.settings = settings
+        self.counters = Counters()
+        self.clock = Clock()
+        self.door = Door(settings, self.counters)
+        self.access: AccessLink[NodeInterface] = AccessLink(settings, self.counters, who=_interface_of)
+        self.monitor = PathMonitor(settings, self.door, self.clock, self.counters, traffic=traffic)
+        self.heartbeats = Heartbeats(settings, self.door, self.clock, self.counters)
+        self.gateway = Gateway(
+            settings,
+            self.door,
+            self.clock,
+            self.counters,
+            watched=WatchedPaths(settings.anchor, self.monitor, self.heartbeats),
+            heard_since=self.access.heard_since,
+        )
+        self._here: dict[str, dict[NodeInterface, None]] = {}  # node -> its interfaces on our links
+        self._sites = {site.node: site for site in settings.sites}
+        self._offered: dict[NodeInterface, list[Offer]] = {}
+        self._announced: dict[str, list[Offer]] = {}  # by interface: to all on the link
+        self._contests: list[Contest] = []
+        self._freshness = Freshness(self.clock)
+        self._answers_to_broken = RateLimit(rate=10.0, burst=20)
+        self._words_about_strangers = RateLimit(rate=1.0, burst=10)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What to do about an event. now: monotonic s."""
+        handler = HANDLERS.get(type(event))
+        return self._told(handler(self, event, now), now) if handler else []
+
+    def wake(self, now: float) -> list[Action]:
+        """What to do because of the time."""
+        findings = self.access.wake(now)
+        actions = findings.actions
+        for who in findings.gone:
+            actions += self._leave(who, "silent", now)
+        actions += self.gateway.wake(now)
+        actions += self.monitor.wake(now)
+        beats, news = self.heartbeats.wake(now)
+        actions += beats
+        for item in news:
+            actions += self._news(item, now)
+        for who in findings.advertise:
+            actions += self.access.advertise(who, self._offered.get(who, ()), now, changed=False)
+        for interface in findings.announce:
+            actions += self.access.announce(interface, self._announced.get(interface, ()), now)
+        return self._told(actions, now)
+
+    @property
+    def next_wake(self) -> float | None:
+        """When wake() is due next, monotonic s; None: never, unless something happens."""
+        parts = (self.access, self.gateway, self.monitor, self.heartbeats)
+        return min((part.next_wake for part in parts if part.next_wake is not None), default=None)
+
+    def drain(self, now: float) -> list[Action]:
+        """We are going: nodes are told to look for another router, registrations are taken back.
+
+        Prefixes stay as they are: the node keeps them at its next gateway.
+        """
+        actions: list[Action] = []
+        for who in list(self.access.attached):
+            actions += self.access.farewell(who, self._offered.get(who, ()))
+            self._gone(who)
+        return actions + self.gateway.drain(now)
+
+    # --- what an operator does ---
+
+    def set_policy(self, name: str, rules: tuple[FlowRule, ...], now: float) -> list[Action]:
+        """Other flow rules, at this end at once, and at the anchor as soon as it has them."""
+        return self._told(self.gateway.set_policy(name, rules, now), now)
+
+    def set_uplinks(self, uplinks: tuple[Uplink, ...], now: float) -> list[Action]:
+        """Other uplinks."""
+        return self._told(self.gateway.set_uplinks(uplinks, now), now)
+
+    def sessions(self) -> list[dict[str, object]]:
+        """One row for each session and path."""
+        return [
+            {
+                "node": session.node,
+                "link_layer": session.who.link_layer.hex(":"),
+                "interface": session.interface,
+                "prefixes": [str(prefix) for prefix in session.bound],
+                "bid": item.path.binding_id,
+                "label": item.path.label,
+                "local": str(item.path.care_of),
+                "anchor": str(item.path.anchor),
+                "stage": item.stage.value,
+                "expires": item.expires,
+                "multipath": session.multipath.value,
+                "policy": session.policy,
+            }
+            for session in self.gateway.entries
+            for item in session.registrations.values()
+        ]
+
+    # --- the access links ---
+
+    def _link_up(self, event: LinkUp, now: float) -> list[Action]:
+        actions: list[Action] = [Note("link-up", {"interface": event.interface}), *self.access.link_up(event, now)]
+        offers = self._announced.get(event.interface)
+        return actions + (self.access.announce(event.interface, offers, now) if offers else [])
+
+    def _link_lost(self, event: LinkLost, now: float) -> list[Action]:
+        actions: list[Action] = [Note("link-lost", {"interface": event.interface})]
+        for who in self.access.link_lost(event.interface):
+            actions += self._leave(who, "link lost", now)
+        return actions
+
+    def _attached(self, event: LinkAttached, now: float) -> list[Action]:
+        if self._is_site_link(event.interface):
+            offers = self._announced.get(event.interface)  # a host of a site: the session is the site's
+            return self.access.announce(event.interface, offers, now) if offers and event.trigger == "rs" else []
+        who = _interface_of(event)
+        fresh = self.access.attach(event, now)
+        self._here.setdefault(event.node, {})[who] = None
+        actions = self._heard(who, now)
+        if fresh:
+            self._offered.pop(who, None)
+            fields: dict[str, object] = {"node": event.node, "interface": event.interface, "trigger": event.trigger}
+            registered = self.gateway.arrive(self._arrival(event), now)
+            return [Note("attached", fields), *actions, *registered, self.access.expect(self.access.attached[who])]
+        if event.trigger in ("rs", "command"):
+            actions += self._solicited(event, who, now)
+        return actions
+
+    def _arrival(self, event: LinkAttached) -> Arrival:
+        return Arrival(
+            who=_interface_of(event),
+            interface=event.interface,
+            technology=self.settings.technology,
+            link_local=event.link_local,
+            handoff=event.handoff,
+            prefixes=event.prefixes,
+            pardoned=event.trigger == "command",
+        )
+
+    def _solicited(self, event: LinkAttached, who: NodeInterface, now: float) -> list[Action]:
+        """It asks for a router although it is attached: for us or for the anchor something is not as it was."""
+        again = self.access.advertise(who, self._offered[who], now, changed=False) if who in self._offered else []
+        if self.gateway.entries.get(who) is None or event.trigger == "command":
+            return again + self.gateway.arrive(self._arrival(event), now)
+        return again + self.gateway.solicited(who, now)
+
+    def _detached(self, event: LinkDetached, now: float) -> list[Action]:
+        return [
+            action
+            for who in self._interfaces(event.node, event.link_layer)
+            for action in self._leave(who, event.reason, now)
+        ]
+
+    def _interfaces(self, node: str, link_layer: bytes | None) -> list[NodeInterface]:
+        return [who for who in self._here.get(node, ()) if link_layer in (None, who.link_layer)]
+
+    def _leave(self, who: NodeInterface, reason: str, now: float) -> list[Action]:
+        gone = self.access.attached.get(who)
+        if gone is None:
+            return []
+        self._gone(who)
+        fields: dict[str, object] = {"node": who.node, "interface": gone.interface, "reason": reason}
+        forget = ExpectNode(node=who.node, interface=None, link_layer=gone.link_layer, link_local=gone.link_local)
+        actions: list[Action] = [Note("detached", fields), forget, *self.gateway.leave(who, now)]
+        return actions + self._silent(who, now)
+
+    def _gone(self, who: NodeInterface) -> None:
+        self.access.detach(who)
+        self._offered.pop(who, None)
+        here = self._here.get(who.node, {})
+        here.pop(who, None)
+        if not here:
+            self._here.pop(who.node, None)
+
+    def _doubted(self, event: NodeDoubted, now: float) -> list[Action]:
+        for who in self._interfaces(event.node, event.link_layer):
+            self.access.doubt(who, now, QUICK_PROBE_INTERVAL)
+        return self.wake(now)
+
+    def _asked(self, event: AddressAsked, now: float) -> list[Action]:
+        return self.gateway.wants(event, now)
+
+    def _released(self, event: AddressReleased, now: float) -> list[Action]:
+        return self.gateway.released(event, now)
+
+    # --- sites: nodes that are always here (RFC 8278 3.1) ---
+
+    def _is_site_link(self, interface: str) -> bool:
+        return any(interface in (site.interface, site.delegated_interface) for site in self._sites.values())
+
+    def _site_attached(self, event: SiteAttached, now: float) -> list[Action]:
+        site = self._sites.get(event.node)
+        if site is None:
+            return [Note("no-such-site", {"node": event.node})]
+        arrival = Arrival(
+            who=NodeInterface(site.node, _identifier_of_site(site.node)),
+            interface=site.interface,
+            technology=AccessTechnologyType.VIRTUAL,
+            services=Service.IPV6 | (Service.DELEGATION if site.delegated else Service.NONE),
+            delegated_interface=site.delegated_interface,
+            lasting=True,
+            pardoned=True,  # whoever configures it wants it asked for
+        )
+        return self.gateway.arrive(arrival, now)
+
+    def _site_offers(self, site: Site) -> dict[str, list[Offer]]:
+        """What is advertised on the links of a site: its home prefixes, and a /64 of each delegated prefix."""
+        session = next(iter(self.gateway.entries.of(site.node)), None)
+        found: dict[str, list[Offer]] = {site.interface: [], site.delegated_interface: []}
+        for option in session.prefixes if session else ():
+            if session and option.prefix in session.bound:
+                found[site.interface].append(self._offer(option.prefix))
+        for prefix in session.delegated if session else ():
+            if session and isinstance(prefix, IPv6Network) and prefix in session.bound:
+                found[site.delegated_interface].append(self._offer(next(prefix.subnets(new_prefix=SUBNET_LENGTH))))
+        return {interface: offers for interface, offers in found.items() if interface}
+
+    # --- what nodes are told ---
+
+    def _offer(self, prefix: IPv6Network) -> Offer:
+        return Offer(prefix, self.settings.valid_lifetime, self.settings.preferred_lifetime)
+
+    def _offers(self, who: NodeInterface) -> list[Offer]:
+        """The home network prefixes of a session that stands; not those that are routed here only (RFC 7864 4.1)."""
+        session = self.gateway.entries.get(who)
+        if session is None or not session.present:
+            return []
+        given = (option for option in session.home_prefixes if not option.off_link and option.prefix in session.bound)
+        return [self._offer(option.prefix) for option in given]
+
+    def _told(self, actions: list[Action], now: float) -> list[Action]:
+        """Nodes hear of what changed: advertisements follow the paths, in the same turn."""
+        touched = dict.fromkeys(action.node for action in actions if isinstance(action, Bind | Unbind))
+        for node in touched:
+            for who in self._interfaces(node, None):
+                actions += self._advertise_changes(who, now)
+            if node in self._sites:
+                actions += self._announce_changes(self._sites[node], now)
+        return actions
+
+    def _advertise_changes(self, who: NodeInterface, now: float) -> list[Action]:
+        before = self._offered.get(who)
+        offers = _with_withdrawn(self._offers(who), before or ())
+        if offers == (before or []):
+            return []
+        self._offered[who] = offers
+        return self.access.advertise(who, offers, now)
+
+    def _announce_changes(self, site: Site, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for interface, now_offered in self._site_offers(site).items():
+            before = self._announced.get(interface, [])
+            offers = _with_withdrawn(now_offered, before)
+            if offers != before:
+                self._announced[interface] = offers
+                actions += self.access.announce(interface, offers, now)
+        return actions
+
+    # --- uplinks ---
+
+    def _uplink_up(self, event: UplinkUp, now: float) -> list[Action]:
+        fields: dict[str, object] = {"interface": event.interface, "address": event.address}
+        self.gateway.uplinks.up(event.interface, event.address)
+        return [Note("uplink-up", fields), *self.gateway.uplinks_changed(now)]
+
+    def _uplink_down(self, event: UplinkDown, now: float) -> list[Action]:
+        actions: list[Action] = [Note("uplink-down", {"interface": event.interface})]
+        for uplink in self.gateway.uplinks.configured:
+            if uplink.interface == event.interface:
+                actions += self.monitor.carrier_lost((self.settings.anchor, uplink.binding_id), now)
+        self.gateway.uplinks.down(event.interface)
+        return actions + self.gateway.uplinks_changed(now)
+
+    # --- the clock ---
+
+    def _clock_stepped(self, event: ClockStepped, now: float) -> list[Action]:
+        self.clock.step(event.wall_minus_monotonic)
+        return self.gateway.clock_set(now)
+
+    # --- the anchor ---
+
+    def _datagram(self, event: DatagramReceived, now: float) -> list[Action]:
+        try:
+            message = self.door.decode(event.octets, event.source, event.destination)
+        except MalformedMessage as defect:
+            return self._malformed(event, defect, now)
+        self.counters[f"received.{type(message).__name__}"] += 1
+        receive = RECEIVERS.get(type(message))
+        if receive is None:
+            self.counters[f"ignored.{type(message).__name__}"] += 1
+            return []
+        # the care-of address of a message to a gateway is where it arrived
+        verdict, peer = self.door.who(event.octets, message, event.source, event.destination)
+        if verdict is not Verdict.TRUSTED:
+            return self._distrust(message, event, verdict, now)
+        if peer is None or peer.name != self.settings.anchor:
+            self.counters["ignored.not-from-the-anchor"] += 1
+            return []
+        return receive(self, message, event, peer, now)
+
+    def _malformed(self, event: DatagramReceived, defect: MalformedMessage, now: float) -> list[Action]:
+        """Answer what RFC 6275 9.2 wants answered, at a bounded rate; nothing is changed."""
+        self.counters[f"malformed.{defect.reason}"] += 1
+        if defect.reaction is Reaction.DISCARD or not self._answers_to_broken.allows(now):
+            return []
+        if defect.reaction is Reaction.BINDING_ERROR:
+            error = BindingError(status=BindingErrorStatus.UNRECOGNIZED_MH_TYPE, home_address=IPv6Address(0))
+            return [self._reply(error, event)]
+        if not isinstance(event.source, IPv6Address) or not isinstance(event.destination, IPv6Address):
+            return []  # ICMPv6 cannot answer what came over IPv4
+        octets = ipv6.parameter_problem(event.octets, event.source, event.destination, defect)
+        return [SendError(octets=octets, destination=event.source)]
+
+    def _distrust(self, message: Message, event: DatagramReceived, verdict: Verdict, now: float) -> list[Action]:
+        """A message that is not believed changes nothing; that it came is told, at a bounded rate."""
+        if not self._words_about_strangers.allows(now):
+            return []
+        fields: dict[str, object] = {"peer": event.source, "message": type(message).__name__, "why": HINTS[verdict]}
+        return [Note("message-refused", fields)]
+
+    def _reply(self, message: Message, event: DatagramReceived) -> Action:
+        """An answer leaves from where the question arrived."""
+        source = None if event.destination == self.settings.address else event.destination
+        return self.door.send(message, event.source, care_of=event.destination, port=event.port, source=source)
+
+    def _is_fresh(self, message: Message, peer: Peer, now: float) -> bool:
+        """RFC 4285 leaves replay to the message: a signed one carries a timestamp, newer than all before."""
+        if not peer.key or self._freshness.accepts((peer.name, type(message)), message, now):
+            return True
+        self.counters[f"replayed.{type(message).__name__}"] += 1
+        return False
+
+    def _ack(self, ack: BindingAck, event: DatagramReceived, peer: Peer, now: float) -> list[Action]:
+        if not ack.proxy:
+            self.counters["ignored.not-a-proxy-ack"] += 1
+            return []
+        fields: dict[str, object] = {
+            "node": node_of(ack), "prefix": prefixes_of(ack), "peer": event.source, "status": _name(ack.status)
+        }
+        return [Note("pba-received", fields), *self.gateway.confirm(ack, now)]
+
+    def _heartbeat(self, beat: Heartbeat, event: DatagramReceived, peer: Peer, now: float) -> list[Action]:
+        if self.monitor.is_probe(beat):
+            return self.monitor.receive(beat, event, peer, now)
+        actions, news = self.heartbeats.receive(beat, event, peer, now)
+        return actions + (self._news(news, now) if news else [])
+
+    def _news(self, news: PeerNews, now: float) -> list[Action]:
+        told = Note(f"peer-{news.kind.value}", {"peer": news.peer})
+        if news.kind is PeerEvent.RESTARTED and news.peer == self.settings.anchor:
+            return [told, *self.gateway.anchor_restarted(now)]
+        return [told]
+
+    def _error(self, error: BindingError, event: DatagramReceived, peer: Peer, now: float) -> list[Action]:
+        if error.status == BindingErrorStatus.UNRECOGNIZED_MH_TYPE:
+            self.heartbeats.not_understood(peer.name)  # RFC 5847 3: of what we send, it may miss only this
+            self.monitor.not_understood(peer.name)
+        return []
+
+    # --- revocation (RFC 5846 9.1) ---
+
+    def _revocation(
+        self, indication: BindingRevocationIndication, event: DatagramReceived, peer: Peer, now: float
+    ) -> list[Action]:
+        if event.source.is_multicast or not self._is_fresh(indication, peer, now):
+            return []
+        refusal = unsupported(indication)
+        taken = refusal if refusal is not None else taken_by(indication, self.gateway.entries)
+        if not isinstance(taken, Taken):
+            return [self._answer(indication, event, taken)]
+        attached = {it.who for it in taken.sessions if it.lasting or it.who in self.access.attached}
+        if indication.trigger not in HANDOVER_TRIGGERS or not attached:
+            return self._give_up(indication, event, taken, now)
+        if any(session.lasting for session in taken.sessions):
+            return [self._answer(indication, event, RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED)]
+        self._contests.append(Contest(indication=indication, event=event, asked=attached))
+        for who in attached:
+            self.access.doubt(who, now, QUICK_PROBE_INTERVAL)
+        return self.wake(now)
+
+    def _heard(self, who: NodeInterface, now: float) -> list[Action]:
+        """A node proved that it is here: the anchor is told if it believes else, and asked what waited for that."""
+        actions: list[Action] = []
+        for contest in [it for it in self._contests if who in it.asked]:
+            self._contests.remove(contest)
+            status = RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED
+            actions.append(self._answer(contest.indication, contest.event, status))
+        return actions + self.gateway.heard(who, now)
+
+    def _silent(self, who: NodeInterface, now: float) -> list[Action]:
+        """A node is gone: what the anchor says of it is true."""
+        actions: list[Action] = []
+        for contest in [it for it in self._contests if who in it.asked]:
+            contest.asked.discard(who)
+            if contest.asked:
+                continue
+            self._contests.remove(contest)
+            taken = taken_by(contest.indication, self.gateway.entries)
+            if isinstance(taken, Taken):
+                actions += self._give_up(contest.indication, contest.event, taken, now)
+            else:
+                actions.append(self._answer(contest.indication, contest.event, RevocationStatus.SUCCESS))
+        return actions
+
+    def _give_up(
+        self, indication: BindingRevocationIndication, event: DatagramReceived, taken: Taken, now: float
+    ) -> list[Action]:
+        fields: dict[str, object] = {"trigger": _name(indication.trigger), "sessions": len(taken.sessions)}
+        actions: list[Action] = [Note("revoked", fields)]
+        for session in () if taken.paths else taken.sessions:
+            if taken.ipv4_only:
+                actions += self.gateway.revoke_ipv4(session, now)
+            else:
+                own = tuple(option.prefix for option in session.prefixes)
+                actions += self.gateway.revoke(session, taken.prefixes or own, now)
+        for item in taken.paths:
+            actions += self.gateway.revoke_path(item, now)
+        failed: tuple[Option, ...] = tuple(HomeNetworkPrefix(prefix=prefix) for prefix in taken.missing)
+        return [*actions, self._answer(indication, event, taken.status, failed)]
+
+    def _answer(
+        self,
+        indication: BindingRevocationIndication,
+        event: DatagramReceived,
+        status: RevocationStatus,
+        failed: tuple[Option, ...] = (),
+    ) -> Action:
+        echoed = tuple(option for option in indication.options if option.number in ECHOED)
+        refused = status not in (RevocationStatus.SUCCESS, RevocationStatus.PARTIAL_SUCCESS)
+        self.counters[f"revocation.{status.name.lower().replace('_', '-')}"] += 1
+        ack = BindingRevocationAck(
+            status=status,
+            sequence_number=indication.sequence_number,
+            flags=indication.flags,
+            options=echoed if refused else failed,
+        )
+        return self._reply(ack, event)
+
+    # --- notification (RFC 7077 5.3, RFC 7864 4) ---
+
+    def _notification(
+        self, notification: UpdateNotification, event: DatagramReceived, peer: Peer, now: float
+    ) -> list[Action]:
+        if not self._is_fresh(notification, peer, now):
+            return []
+        status, actions = self._follow(notification, now)
+        fields: dict[str, object] = {"reason": _name(notification.reason), "status": _name(status)}
+        actions.insert(0, Note("notified", fields))
+        if UpdateNotificationFlag.ACKNOWLEDGE in notification.flags:
+            named = tuple(option for option in notification.options if option.number in ECHOED)
+            ack = UpdateNotificationAck(
+                sequence_number=notification.sequence_number, status=status, options=named
+            )
+            actions.append(self._reply(ack, event))
+        return actions
+
+    def _follow(
+        self, notification: UpdateNotification, now: float
+    ) -> tuple[UpdateNotificationStatus, list[Action]]:
+        sessions = self._meant(notification)
+        if notification.reason == UpdateNotificationReason.FLOW_MOBILITY:
+            return self._move_flows(notification, sessions, now)
+        if notification.reason == UpdateNotificationReason.VENDOR_SPECIFIC_REASON:
+            known = notification.option(VendorSpecific) is not None
+            missing = UpdateNotificationStatus.MISSING_VENDOR_SPECIFIC_OPTION
+            return (UpdateNotificationStatus.REASON_UNSPECIFIED if known else missing), []
+        if not sessions or notification.reason not in RENEWING:
+            return UpdateNotificationStatus.FAILED_TO_UPDATE_SESSION_PARAMETERS, []
+        return UpdateNotificationStatus.SUCCESS, self.gateway.renew(sessions, now)
+
+    def _meant(self, notification: UpdateNotification) -> list[Session]:
+        """The sessions a notification is about: of a node, of some prefixes of it, or all."""
+        group = notification.option(MobileNodeGroupIdentifier)
+        if group is not None:
+            return list(self.gateway.entries)
+        sessions = self.gateway.entries.of(node_of(notification))
+        named = set(prefixes_of(notification))
+        if not named or notification.reason == UpdateNotificationReason.FLOW_MOBILITY:
+            return sessions
+        return [session for session in sessions if any(option.prefix in named for option in session.prefixes)]
+
+    def _move_flows(
+        self, notification: UpdateNotification, sessions: list[Session], now: float
+    ) -> tuple[UpdateNotificationStatus, list[Action]]:
+        session = next((it for it in sessions if it.present and it.registered), None)
+        if session is None:
+            return UpdateNotificationStatus.MOBILE_NODE_NOT_ATTACHED, []
+        moved = notification.options_of(HomeNetworkPrefix)
+        return UpdateNotificationStatus.SUCCESS, self.gateway.move_flows(session, moved, now)
+
+
+RENEWING = (UpdateNotificationReason.FORCE_REREGISTRATION, UpdateNotificationReason.UPDATE_SESSION_PARAMETERS)
+
+
+def _interface_of(event: LinkAttached) -> NodeInterface:
+    return NodeInterface(event.node, event.link_layer)
+
+
+def _identifier_of_site(node: str) -> bytes:
+    """What stands for the interface of a logical node: the same after a restart, so that its session is found."""
+    return b"\x02" + hashlib.sha256(node.encode()).digest()[:5]  # locally administered, RFC 7042 2.1
+
+
+def _with_withdrawn(offers: list[Offer], before: Iterable[Offer]) -> list[Offer]:
+    """What is offered no more stays among the offers, with lifetime 0: any one advertisement may be lost."""
+    kept = {offer.prefix for offer in offers}
+    return offers + [Offer(offer.prefix, 0, 0) for offer in before if offer.prefix not in kept]
+
+
+def _name(number: Any) -> str:
+    return getattr(number, "name", None) or str(number)
+
+
+HANDLERS: dict[type, Callable[[Mag, Any, float], list[Action]]] = {
+    ClockStepped: Mag._clock_stepped,
+    DatagramReceived: Mag._datagram,
+    LinkUp: Mag._link_up,
+    LinkLost: Mag._link_lost,
+    LinkAttached: Mag._attached,
+    LinkDetached: Mag._detached,
+    NodeDoubted: Mag._doubted,
+    UplinkUp: Mag._uplink_up,
+    UplinkDown: Mag._uplink_down,
+    SiteAttached: Mag._site_attached,
+    AddressAsked: Mag._asked,
+    AddressReleased: Mag._released,
+}
+RECEIVERS: dict[type, Callable[[Mag, Any, DatagramReceived, Peer, float], list[Action]]] = {
+    BindingAck: Mag._ack,
+    BindingError: Mag._error,
+    BindingRevocationIndication: Mag._revocation,
+    Heartbeat: Mag._heartbeat,
+    UpdateNotification: Mag._notification,
+}

@@ -1,0 +1,312 @@
+"""The binding cache of an LMA on disk: what was acknowledged is there again, whatever ended the process."""
+
+import asyncio
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.errors import NoRights
+from router.store import StoreError
+from router.store import bindings as module
+from router.store.bindings import BindingStore, pack, unpack
+from router.store.restarts import LARGEST, restart_counter
+from signaling.pmip.saved_binding import SavedBinding, SavedCareOf
+
+PROJECT = Path(__file__).resolve().parents[2]
+PATH = SavedCareOf(
+    binding_id=1,
+    care_of=IPv6Address("2001:db8::2"),
+    port=5436,
+    data_port=40000,
+    label=7,
+    technology=4,
+    timestamp=1 << 47,
+)
+SESSION = SavedBinding(
+    number=1,
+    node="mn1@example.net",
+    gateway="mag1",
+    link_layer=b"\x02\0\0\0\0\x11",
+    technology=4,
+    service="internet",
+    link_local=IPv6Address("fe80::1").packed,
+    prefixes=(IPv6Network("2001:db8:1000:1::/64"),),
+    ipv4_home=IPv4Network("10.5.0.9/32"),
+    delegated=(IPv6Network("2001:db8:d000::/56"),),
+    gre_keys=(1, 0xFFFFFFFF),
+    care_ofs=(
+        PATH,
+        replace(PATH, binding_id=2, care_of=IPv4Address("192.0.2.7"), downlink_key=0, local=IPv4Address("192.0.2.1")),
+    ),
+    flows=b"\x01\x02",
+)
+
+Work = Callable[[BindingStore], Awaitable[None]]
+
+
+def run(file: Path, work: Work) -> None:
+    async def main() -> None:
+        store = BindingStore(file)
+        try:
+            await work(store)
+        finally:
+            await store.close(5.0)
+
+    asyncio.run(main())
+
+
+def loaded(file: Path) -> tuple[SavedBinding, ...]:
+    store = BindingStore(file)
+    found = store.load()
+    asyncio.run(store.close(1.0))
+    return found
+
+
+def sessions(count: int) -> list[SavedBinding]:
+    return [replace(SESSION, number=number, node=f"mn{number}@a.b") for number in range(count)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "bindings.db"
+
+
+# What is packed
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        SESSION,
+        replace(SESSION, number=0, gre_keys=None, ipv4_home=None, delegated=(), care_ofs=(), prefixes=(), flows=b""),
+        replace(SESSION, prefixes=(IPv6Network("::/0"), IPv6Network("2001:db8::1/128")), link_layer=b"", service=""),
+        replace(SESSION, node="mñ@" + "x" * 200, ipv4_home=IPv4Network("10.5.0.0/16"), flows=bytes(70_000)),
+    ],
+    ids=["everything", "nothing", "other lengths", "long"],
+)
+def test_a_session_comes_back_as_it_was(session: SavedBinding) -> None:
+    again = unpack(session.number, pack(session))
+    assert again == session
+    assert type(again) is SavedBinding
+    assert all(type(path) is SavedCareOf for path in again.care_ofs)
+
+
+def test_what_came_back_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        unpack(1, pack(SESSION)).node = "other"  # type: ignore[misc]
+
+
+@given(st.binary(max_size=120))
+def test_any_octets_are_a_session_or_a_value_error(octets: bytes) -> None:
+    for value in (octets, pack(SESSION)[:15] + octets, pack(SESSION)[: len(octets)]):
+        with suppress(ValueError):
+            assert isinstance(unpack(1, value), SavedBinding)
+
+
+# What is saved
+
+
+def test_what_is_saved_is_loaded_in_the_order_of_numbers(file: Path) -> None:
+    async def work(store: BindingStore) -> None:
+        await asyncio.gather(*[store.save(each) for each in reversed(sessions(300))])
+
+    run(file, work)
+    assert loaded(file) == tuple(sessions(300))
+
+
+def test_the_last_change_of_a_session_counts(file: Path) -> None:
+    async def work(store: BindingStore) -> None:
+        for label in range(5):
+            store.save(replace(SESSION, care_ofs=(replace(PATH, label=label),)))
+        store.save(replace(SESSION, number=2))
+        store.forget(2)
+        await store.forget(99)
+
+    run(file, work)
+    assert [(each.number, each.care_ofs[0].label) for each in loaded(file)] == [(1, 4)]
+
+
+def test_a_session_that_is_forgotten_is_gone(file: Path) -> None:
+    async def work(store: BindingStore) -> None:
+        await store.save(SESSION)
+        await store.forget(SESSION.number)
+
+    run(file, work)
+    assert loaded(file) == ()
+
+
+def test_what_waits_at_the_end_is_written(file: Path) -> None:
+    futures: list[asyncio.Future[None]] = []
+
+    async def work(store: BindingStore) -> None:
+        futures.extend(store.save(each) for each in sessions(50))
+
+    run(file, work)
+    assert len(loaded(file)) == 50
+    assert all(future.done() for future in futures)
+
+
+ACKNOWLEDGE = """
+import asyncio, sys
+from dataclasses import replace
+from pathlib import Path
+from router.store.bindings import BindingStore
+from tests.router.test_binding_store import SESSION
+
+async def main():
+    store = BindingStore(Path(sys.argv[1]))
+    for number in range(1_000_000):
+        await asyncio.gather(*[store.save(replace(SESSION, number=number * 8 + each)) for each in range(8)])
+        print(number * 8 + 7, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_process_loses_nothing_that_was_acknowledged(file: Path) -> None:
+    command = [sys.executable, "-c", ACKNOWLEDGE, str(file)]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        last = [int(process.stdout.readline()) for _ in range(40)][-1]
+        process.send_signal(signal.SIGKILL)
+        rest = [int(line) for line in process.stdout.read().split()]
+    acknowledged = (rest or [last])[-1]
+    assert {each.number for each in loaded(file)} >= set(range(acknowledged + 1))
+
+
+# When the disk fails
+
+
+def full(monkeypatch: pytest.MonkeyPatch, store: BindingStore) -> None:
+    limit = store._db.execute("PRAGMA page_count").fetchone()[0] + 1
+    store._db.execute(f"PRAGMA max_page_count = {limit}")
+    monkeypatch.setattr(module, "RETRY_AFTER", 0.01)
+
+
+def test_a_full_disk_holds_nobody_up_and_is_told_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    health: list[bool] = []
+
+    async def work(store: BindingStore) -> None:
+        until_it_is_back = asyncio.Event()
+
+        def hear(reachable: bool) -> None:
+            health.append(reachable)
+            if reachable:
+                until_it_is_back.set()
+
+        store._on_health = hear
+        full(monkeypatch, store)
+        async with asyncio.timeout(5):
+            for each in sessions(2000):
+                await store.save(each)
+            assert (store.reachable, store.unsaved > 0, health) == (False, True, [False])
+            store._db.execute("PRAGMA max_page_count = 1000000")
+            await until_it_is_back.wait()
+
+    run(file, work)
+    assert health == [False, True]
+    assert len(loaded(file)) == 2000
+
+
+@pytest.mark.parametrize("octets", [b"no database at all" * 100, b"\0" * 4096])
+def test_a_file_that_is_damaged_is_refused_with_the_cure(file: Path, octets: bytes) -> None:
+    file.write_bytes(octets)
+    with pytest.raises(StoreError, match=r"bindings\.db: .*: the file is damaged: move it away"):
+        BindingStore(file)
+
+
+def test_a_session_that_makes_no_sense_is_refused_with_the_cure(file: Path) -> None:
+    async def work(store: BindingStore) -> None:
+        await store.save(SESSION)
+
+    run(file, work)
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE binding SET value = substr(value, 1, 20)")
+    db.close()
+    store = BindingStore(file)
+    with pytest.raises(StoreError, match=r"session 1 cannot be read: .*: the file is damaged: move it away"):
+        store.load()
+    asyncio.run(store.close(1.0))
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="choose another place with --state-dir"):
+        BindingStore(tmp_path / "nowhere" / "bindings.db")
+
+
+# Whether anything is lost
+
+
+async def nothing(_: BindingStore) -> None:
+    """Open and close."""
+
+
+def crash(file: Path) -> None:
+    """Open it, and end without closing."""
+    program = f"import os; from router.store.bindings import *; s = BindingStore(Path({str(file)!r})); os._exit(0)"
+    subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=True)
+
+
+def lost(file: Path) -> bool:
+    store = BindingStore(file)
+    asyncio.run(store.close(1.0))
+    return store.lost
+
+
+def test_a_new_file_may_have_lost_everything(file: Path) -> None:
+    assert lost(file)
+
+
+def test_a_file_that_was_closed_has_lost_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(file, nothing)
+    file.with_name("boot").write_text("other")
+    monkeypatch.setattr(module, "BOOT_ID", file.with_name("boot"))
+    assert not lost(file)
+
+
+def test_a_process_that_was_killed_has_lost_nothing(file: Path) -> None:
+    crash(file)
+    assert not lost(file)
+
+
+def test_a_machine_that_crashed_may_have_lost_something(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crash(file)
+    file.with_name("boot").write_text("other")
+    monkeypatch.setattr(module, "BOOT_ID", file.with_name("boot"))
+    assert lost(file)
+
+
+# The restart counter
+
+
+def test_the_counter_rises_only_when_sessions_were_lost(tmp_path: Path) -> None:
+    first = restart_counter(tmp_path / "restarts", lost=True)
+    assert restart_counter(tmp_path / "restarts", lost=False) == first
+    assert restart_counter(tmp_path / "restarts", lost=True) == first + 1
+
+
+def test_the_counter_is_of_32_bits(tmp_path: Path) -> None:
+    (tmp_path / "restarts").write_text(str(LARGEST))
+    assert restart_counter(tmp_path / "restarts", lost=True) == 0
+
+
+def test_a_counter_that_is_lost_does_not_begin_where_an_earlier_one_was(tmp_path: Path) -> None:
+    first = restart_counter(tmp_path / "restarts", lost=True)
+    for content in ("", "many", "-1"):
+        (tmp_path / "restarts").write_text(content)
+        assert restart_counter(tmp_path / "restarts", lost=False) >= first > 1_600_000_000
+
+
+def test_a_counter_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NoRights, match="choose another --state-dir"):
+        restart_counter(tmp_path / "nowhere" / "restarts", lost=True)

@@ -1,0 +1,174 @@
+"""An LMA and a MAG as processes: birth, restart, reload and farewell.
+
+    node --eth0 ===== lan0-- mag --wan0 ===== eth0-- lma
+"""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.control.client import Client
+from router.demo.lab import Host, Lab, available, connect
+from router.errors import RouterError
+from tests.eventually import eventually
+
+pytestmark = [
+    pytest.mark.namespaces,
+    pytest.mark.skipif(available() is not None, reason=str(available())),
+]
+KEY = "hex:000102030405060708090a0b0c0d0e0f"
+NODE, PREFIX = "mn1@example.net", "2001:db8:1000::/64"
+LMA = f"""\
+[underlay]
+address = "2001:db8:ff::a"
+[anchor]
+prefixes = ["2001:db8:1000::/36"]
+[labels]
+wan = 3
+[[peer]]
+name = "mag"
+address = "2001:db8:ff::b"
+key = "{KEY}"
+"""
+MAG = f"""\
+[underlay]
+address = "2001:db8:ff::b"
+[access]
+interfaces = ["lan0"]
+[gateway]
+anchor = "lma"
+[labels]
+wan = 3
+[[peer]]
+name = "lma"
+address = "2001:db8:ff::a"
+key = "{KEY}"
+[[uplink]]
+interface = "wan0"
+label = "wan"
+[[node]]
+id = "{NODE}"
+link_layer = "02:00:00:00:00:11"
+"""
+
+
+@dataclass
+class Daemon:
+    """A router of its own process, with a configuration that can be changed."""
+
+    role: str
+    host: Host
+    directory: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def config(self) -> Path:
+        return self.directory / f"{self.role}.toml"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / f"{self.role}.log").read_text()
+
+    @property
+    def client(self) -> Client:
+        return Client(self.directory / f"{self.role}.sock")
+
+    def start(self) -> None:
+        with (self.directory / f"{self.role}.log").open("wb") as output:
+            self.process = self.host.spawn_module(
+                "router",
+                *(f"--{self.role}", "--config", str(self.config)),
+                *("--state-dir", str(self.directory / self.role)),
+                *("--socket", str(self.directory / f"{self.role}.sock")),
+                stdout=output,
+                stderr=output,
+            )
+        process = self.process
+        eventually(lambda: "is up" in self.log or process.poll() is not None, 10.0)
+        assert process.poll() is None, self.log
+
+    def end(self, number: int) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(10.0)
+
+    def rows(self, what: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.client.show(what)["rows"]
+        return rows
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Daemon, Daemon]]:
+    """Both are up, and the node is registered."""
+    with Lab() as lab:
+        lma, mag, node = lab.host("lma"), lab.host("mag"), lab.host("node")
+        connect(lma, "eth0", mag, "wan0")
+        connect(mag, "lan0", node, "eth0")
+        node.link_layer("eth0", "02:00:00:00:00:11")
+        lma.address("eth0", "2001:db8:ff::a/64")
+        mag.address("wan0", "2001:db8:ff::b/64")
+        both = Daemon("lma", lma, tmp_path), Daemon("mag", mag, tmp_path)
+        for daemon, text in zip(both, (LMA, MAG), strict=True):
+            daemon.config.write_text(text)
+            daemon.start()
+        node.link_down("eth0")
+        node.link_up("eth0")
+        eventually(lambda: both[0].rows("sessions") != [], 10.0)
+        yield both
+
+
+def test_a_session_is_seen_at_both_ends(pair: tuple[Daemon, Daemon]) -> None:
+    lma, mag = pair
+    (at_lma,), (at_mag,) = lma.rows("sessions"), mag.rows("sessions")
+    assert (at_lma["node"], at_lma["prefixes"], at_lma["gateway"]) == (NODE, [PREFIX], "mag")
+    assert (at_mag["node"], at_mag["label"], at_mag["anchor"]) == (NODE, "wan", "2001:db8:ff::a")
+    assert [row["ways"] for row in lma.rows("bindings")] == [["1:wan:2001:db8:ff::b"]]
+
+
+def test_an_anchor_that_was_killed_knows_its_sessions(pair: tuple[Daemon, Daemon]) -> None:
+    lma, _ = pair
+    before = [(row["number"], row["node"], row["prefixes"]) for row in lma.rows("sessions")]
+    counter = (lma.directory / "lma" / "restarts").read_text()
+    lma.end(signal.SIGKILL)
+    lma.start()
+    assert [(row["number"], row["node"], row["prefixes"]) for row in lma.rows("sessions")] == before
+    assert (lma.directory / "lma" / "restarts").read_text() == counter
+
+
+def test_sighup_reads_the_configuration_again(pair: tuple[Daemon, Daemon]) -> None:
+    lma, _ = pair
+    lma.config.write_text(LMA + '[[flow]]\nname = "all"\nlabels = ["wan"]\n')
+    assert lma.process is not None
+    lma.process.send_signal(signal.SIGHUP)
+    eventually(lambda: [row["rule"] for row in lma.rows("policy")] == ["all"])
+    lma.config.write_text(LMA.replace("/36", "/40"))
+    with pytest.raises(RouterError, match="nothing was changed: restart it for: prefixes"):
+        lma.client.reload()
+
+
+def test_a_session_is_revoked_by_an_order(pair: tuple[Daemon, Daemon]) -> None:
+    lma, mag = pair
+    lma.client.revoke({"node": NODE})
+    eventually(lambda: "revoked" in [event["event"] for event in _history(mag)])
+
+
+def test_both_end_politely_and_take_everything_back(pair: tuple[Daemon, Daemon]) -> None:
+    for daemon in reversed(pair):
+        assert daemon.end(signal.SIGTERM) == 0
+        assert not [link for link in daemon.host.netlink.links() if link.name == "openmar0"]
+        assert not daemon.host.netlink.routes(protocol=143)
+
+
+def _history(daemon: Daemon) -> list[dict[str, Any]]:
+    events = daemon.client.monitor(1000)
+    found = []
+    for event in events:
+        found.append(event)
+        if event["event"] == "revoked":
+            break
+    return found
