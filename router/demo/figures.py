@@ -3,15 +3,17 @@
 All times are CLOCK_REALTIME in seconds.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
+from typing import Any
 
 from router.demo.capture import Packet
 from signaling.iana import PROXY_MOBILE_IPV6_DATA_PORT as DATA_PORT
 from signaling.iana import Icmpv6Type, ProtocolNumber
 
 ETHERNET, IPV6, UDP = 14, 40, 8  # octets of headers
+GRE, GRE_FIELD, GRE_FIELDS = 4, 4, (0x80, 0x20, 0x10)  # octets; flags: checksum, key, sequence number (RFC 2890 2)
 CARRIERS: dict[int, str] = {ProtocolNumber.TCP: "TCP segment", ProtocolNumber.UDP: "datagram"}
 SIGNS: dict[int, str] = {
     Icmpv6Type.ROUTER_SOLICITATION: "router solicitation",
@@ -118,6 +120,8 @@ def _inner(packet: Packet) -> bytes:
     octets = packet.octets[ETHERNET:]
     if packet.next_header == ProtocolNumber.IPV6:
         return octets[IPV6:]
+    if packet.next_header == ProtocolNumber.GRE:
+        return octets[IPV6 + GRE + GRE_FIELD * sum(bool(octets[IPV6] & flag) for flag in GRE_FIELDS) :]
     if packet.next_header == ProtocolNumber.UDP and int.from_bytes(octets[IPV6 + 2 : IPV6 + 4]) == DATA_PORT:
         return octets[IPV6 + UDP :]
     return b""
@@ -126,3 +130,25 @@ def _inner(packet: Packet) -> bytes:
 def strays(inner: Iterable[Tunnelled], pool: IPv6Network, begin: float, end: float) -> int:
     """How many packets of a pool were in a tunnel during this time, though their node was with its anchor."""
     return sum(begin <= item.time < end and (item.source in pool or item.destination in pool) for item in inner)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """What became of a steady stream of numbered datagrams."""
+
+    sent: int
+    lost: int
+    duplicates: int
+    reordered: int
+    longest_gap: float  # s between two arrivals
+
+
+def stream(sent: Mapping[str, Any], sunk: Mapping[str, Any]) -> Stream:
+    """From the last reports of its sender and its sink, which ran longer."""
+    return Stream(
+        sent=sent["sent"],
+        lost=sent["sent"] - (sunk["received"] - sunk["duplicates"]),
+        duplicates=sunk["duplicates"],
+        reordered=sunk["reordered"],
+        longest_gap=sunk["longest_gap"],
+    )

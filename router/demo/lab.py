@@ -338,13 +338,14 @@ class Host:
         self,
         module: str,
         *arguments: str,
+        stdin: int | IO[bytes] | None = None,
         stdout: int | IO[bytes] | None = None,
         stderr: int | IO[bytes] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start `python -m module arguments` on this host, with the router's own modules in reach."""
         path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-m", module, *arguments]
-        return self.spawn(command, env={"PYTHONPATH": path}, stdout=stdout, stderr=stderr)
+        return self.spawn(command, env={"PYTHONPATH": path}, stdin=stdin, stdout=stdout, stderr=stderr)
 
 
 def connect(host: Host, name: str, peer: Host, peer_name: str, *, mtu: int = 1500, switched_on: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The world of the demo: a correspondent, a core, some MARs, and air with mobile nodes in it.
+"""The world of the demo: a correspondent, a core, some MARs, and air with mobile nodes in it; what other worlds share.
 
     cn 2001:db8:cccc::80
      | core0
@@ -20,9 +20,13 @@
 
 At first nobody is attached: the access links of all MARs have no carrier. Further nodes are mn2, mn3, ...
 with the air ends node1, node2, ... and link-layer addresses that count on.
+
+A Scene is all of this without the routers; `proxy_world` and `branch` put others in their place.
 """
 
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from types import TracebackType
@@ -80,23 +84,76 @@ class Plug:
     """The air end of a node's only interface."""
 
     index: int  # of the port in air
-    mar: str | None = None  # where the node is
+    router: str | None = None  # where the node is
 
 
-class World:
-    """The hosts above, and the moves of the nodes. mars, nodes: how many."""
+class Air:
+    """A bridge for each router with an access link, and the nodes that move between them."""
 
-    def __init__(self, *, mars: int = 3, nodes: int = 1, mtu: int = 1500) -> None:
-        if not 1 <= mars <= MOST_MARS:
-            raise ValueError(f"{mars} MARs: between 1 and {MOST_MARS} can be told apart")
-        self.lab = Lab()
-        self._ports: dict[str, int] = {}  # name of a MAR -> index of accK in air
-        self._bridges: dict[str, int] = {}  # name of a MAR -> index of brK in air
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.ports: dict[str, int] = {}  # name of a router -> index of accK
+        self.bridges: dict[str, int] = {}  # name of a router -> index of brK
         self._plugs: dict[str, Plug] = {}  # name of a node -> its air end
-        self.mars = [f"mar{number}" for number in range(1, mars + 1)]
-        self.nodes = ["mn", *(f"mn{number}" for number in range(2, nodes + 1))][:nodes]
+
+    def where(self, node: str) -> str | None:
+        """The router a node is attached to, or None."""
+        return self._plugs[node].router
+
+    def attach(self, router: str, node: str) -> Handover:
+        """Move a node to that router, break before make."""
+        netlink, plug = self.host.netlink, self._plugs[node]
+        broken = self.detach(node)
+        down = time.monotonic()
+        netlink.set_master(plug.index, self.bridges[router])
+        netlink.set_up(plug.index)
+        netlink.set_up(self.ports[router])
+        plug.router = router
+        return Handover(broken, time.monotonic(), down)
+
+    def detach(self, node: str) -> float:
+        """Take a node off the air; the router it leaves loses carrier with its last node. When: monotonic s."""
+        netlink, plug = self.host.netlink, self._plugs[node]
+        left, plug.router = plug.router, None
+        broken = time.monotonic()
+        if left is not None and all(other.router != left for other in self._plugs.values()):
+            netlink.set_down(self.ports[left])
+        netlink.set_down(plug.index)
+        return broken
+
+    def add_router(self, number: int, router: Host, mtu: int) -> None:
+        """Give a router its access link acc0, without carrier."""
+        connect(self.host, f"acc{number}", router, "acc0", mtu=mtu, switched_on=False)
+        router.link_layer("acc0", f"02:00:00:00:0{number}:01")
+        router.link_up("acc0")
+        self.host.netlink.create_link(f"br{number}", "bridge", PLAIN_BRIDGE)
+        self.host.link_up(f"br{number}")
+        port, bridge = (self.host.link(f"{kind}{number}").index for kind in ("acc", "br"))
+        self.host.netlink.set_master(port, bridge)
+        self.ports[router.name], self.bridges[router.name] = port, bridge
+
+    def add_node(self, number: int, node: Host, mtu: int) -> None:
+        """Give a node its interface radio0, attached to nobody."""
+        connect(self.host, f"node{number}", node, "radio0", mtu=mtu, switched_on=False)
+        node.link_layer("radio0", node_link_layer(number).hex(":"))
+        node.link_up("radio0")
+        self._plugs[node.name] = Plug(self.host.link(f"node{number}").index)
+
+
+class Scene(ABC):
+    """A correspondent, a core, routers and nodes in the air; `_connect_routers` says how the routers are connected."""
+
+    def __init__(self, *, routers: Sequence[str], nodes: Sequence[str], mtu: int = 1500) -> None:
+        self.lab = Lab()
+        self.routers = list(routers)
+        self.nodes = list(nodes)
         try:
-            self._build(mtu)
+            self._build_hosts()
+            self.air = Air(self.lab["air"])
+            self._build_correspondent(mtu)
+            self._connect_routers(mtu)
+            for number, name in enumerate(self.nodes):
+                self.air.add_node(number, self.lab[name], mtu)
         except BaseException:
             self.lab.close()
             raise
@@ -117,47 +174,32 @@ class World:
         self.lab.close()
 
     def where(self, node: str = "mn") -> str | None:
-        """The MAR a node is attached to, or None."""
-        return self._plugs[node].mar
+        """The router a node is attached to, or None."""
+        return self.air.where(node)
 
-    def attach(self, mar: str, node: str = "mn") -> Handover:
-        """Move a node to that MAR, break before make."""
-        netlink, plug = self.lab["air"].netlink, self._plugs[node]
-        broken = self.detach(node)
-        down = time.monotonic()
-        netlink.set_master(plug.index, self._bridges[mar])
-        netlink.set_up(plug.index)
-        netlink.set_up(self._ports[mar])
-        plug.mar = mar
-        return Handover(broken, time.monotonic(), down)
+    def attach(self, router: str, node: str = "mn") -> Handover:
+        """Move a node to that router, break before make."""
+        return self.air.attach(router, node)
 
     def detach(self, node: str = "mn") -> float:
-        """Take a node off the air; the MAR it leaves loses carrier with its last node. When: monotonic s."""
-        netlink, plug = self.lab["air"].netlink, self._plugs[node]
-        left, plug.mar = plug.mar, None
-        broken = time.monotonic()
-        if left is not None and all(other.mar != left for other in self._plugs.values()):
-            netlink.set_down(self._ports[left])
-        netlink.set_down(plug.index)
-        return broken
+        """Take a node off the air. When: monotonic s."""
+        return self.air.detach(node)
 
     # Building
 
-    def _build(self, mtu: int) -> None:
-        for name in ("cn", "core", *self.mars, "air", *self.nodes):
+    @abstractmethod
+    def _connect_routers(self, mtu: int) -> None:
+        """Connect the routers of this world to the core and to the air."""
+
+    def _build_hosts(self) -> None:
+        for name in ("cn", "core", *self.routers, "air", *self.nodes):
             self.lab.host(name)
-        for kind in ("all", "default"):  # before it has any link
-            self.lab["air"].sysctl(f"net/ipv6/conf/{kind}/disable_ipv6", 1)
-        for fixed in ("cn", "core", *self.mars):  # addresses by hand, usable at once, link-local ones too
+        without_ipv6(self.lab["air"])
+        for fixed in ("cn", "core", *self.routers):  # addresses by hand, usable at once, link-local ones too
             self.lab[fixed].sysctl("net/ipv6/conf/default/accept_ra", 0)
             self.lab[fixed].sysctl("net/ipv6/conf/default/accept_dad", 0)
-        for router in ("core", *self.mars):
+        for router in ("core", *self.routers):
             self.lab[router].sysctl("net/ipv6/conf/all/forwarding", 1)
-        self._build_correspondent(mtu)
-        for number, name in enumerate(self.mars, 1):
-            self._build_mar(number, name, mtu)
-        for number, name in enumerate(self.nodes):
-            self._build_node(number, name, mtu)
 
     def _build_correspondent(self, mtu: int) -> None:
         cn, core = self.lab["cn"], self.lab["core"]
@@ -166,30 +208,41 @@ class World:
         cn.address("core0", f"{CN_ADDRESS}/64")
         cn.route("::/0", via=str(CN_GATEWAY))
 
-    def _build_mar(self, number: int, name: str, mtu: int) -> None:
-        mar, core, air = self.lab[name], self.lab["core"], self.lab["air"]
-        connect(core, name, mar, "core0", mtu=mtu)
+    def _join_core(self, number: int, name: str, mtu: int) -> None:
+        """Connect a router to the core by a cable."""
+        router, core = self.lab[name], self.lab["core"]
+        connect(core, name, router, "core0", mtu=mtu)
         core.address(name, f"{underlay_gateway(number)}/64")
-        mar.address("core0", f"{underlay_address(number)}/64")
-        mar.route("::/0", via=str(underlay_gateway(number)))
-        core.route(str(pool(number)), via=str(underlay_address(number)))
-        self._build_access(number, name, mtu)
-        self._ports[name] = air.link(f"acc{number}").index
-        self._bridges[name] = air.link(f"br{number}").index
+        router.address("core0", f"{underlay_address(number)}/64")
+        router.route("::/0", via=str(underlay_gateway(number)))
 
-    def _build_access(self, number: int, name: str, mtu: int) -> None:
-        mar, air = self.lab[name], self.lab["air"]
-        connect(air, f"acc{number}", mar, "acc0", mtu=mtu, switched_on=False)
-        mar.link_layer("acc0", f"02:00:00:00:0{number}:01")
-        mar.link_up("acc0")
-        air.netlink.create_link(f"br{number}", "bridge", PLAIN_BRIDGE)
-        air.link_up(f"br{number}")
-        bridge = air.link(f"br{number}").index
-        air.netlink.set_master(air.link(f"acc{number}").index, bridge)
+    def _route_pool(self, number: int) -> None:
+        """What is for the nodes of an anchor goes to it."""
+        self.lab["core"].route(str(pool(number)), via=str(underlay_address(number)))
 
-    def _build_node(self, number: int, name: str, mtu: int) -> None:
-        node, air = self.lab[name], self.lab["air"]
-        connect(air, f"node{number}", node, "radio0", mtu=mtu, switched_on=False)
-        node.link_layer("radio0", node_link_layer(number).hex(":"))
-        node.link_up("radio0")
-        self._plugs[name] = Plug(air.link(f"node{number}").index)
+
+class World(Scene):
+    """The hosts above, and the moves of the nodes. mars, nodes: how many."""
+
+    def __init__(self, *, mars: int = 3, nodes: int = 1, mtu: int = 1500) -> None:
+        if not 1 <= mars <= MOST_MARS:
+            raise ValueError(f"{mars} MARs: between 1 and {MOST_MARS} can be told apart")
+        self.mars = [f"mar{number}" for number in range(1, mars + 1)]
+        super().__init__(routers=self.mars, nodes=node_names(nodes), mtu=mtu)
+
+    def _connect_routers(self, mtu: int) -> None:
+        for number, name in enumerate(self.mars, 1):
+            self._join_core(number, name, mtu)
+            self._route_pool(number)
+            self.air.add_router(number, self.lab[name], mtu)
+
+
+def node_names(nodes: int) -> list[str]:
+    """mn, mn2, mn3, ..."""
+    return ["mn", *(f"mn{number}" for number in range(2, nodes + 1))][:nodes]
+
+
+def without_ipv6(host: Host) -> None:
+    """A host that only passes frames on; to be called before it has any link."""
+    for kind in ("all", "default"):
+        host.sysctl(f"net/ipv6/conf/{kind}/disable_ipv6", 1)

@@ -1,6 +1,5 @@
 """A domain of real routers on the world of the demo: `python -m router --mar` processes, started, asked, ended."""
 
-import json
 import os
 import re
 import secrets
@@ -15,6 +14,7 @@ from typing import Any, Self
 
 from router.control.client import Client
 from router.demo.lab import PROJECT, Host
+from router.demo.toml import toml
 from router.demo.topology import CN_ADDRESS, World, node_link_layer, pool, underlay_address
 from router.demo.traffic import NewConnection, Program, new_connection
 from router.errors import RouterError
@@ -288,16 +288,6 @@ def told(number: int, keys: Mapping[frozenset[int], str], directory: Path, setti
     for table, values in settings.items():
         tables[table] = {**tables.get(table, {}), **values}
     return tables
-
-
-def toml(tables: Mapping[str, Any]) -> str:
-    """Tables of strings, numbers and lists as TOML; JSON writes these alike."""
-    lines: list[str] = []
-    for name, content in tables.items():
-        for table in content if isinstance(content, list) else [content]:
-            lines.append(f"[[{name}]]" if isinstance(content, list) else f"[{name}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
-    return "\n".join([*lines, ""])
 
 
 def run_router(

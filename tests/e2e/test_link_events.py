@@ -23,7 +23,7 @@ def replug(it: Domain, number: int) -> None:
     mar.netlink.delete_link(mar.link("acc0").index)
     connect(air, f"acc{number}", mar, "acc0", switched_on=False)
     air.netlink.set_master(air.link(f"acc{number}").index, air.link(f"br{number}").index)
-    it.world._ports[f"mar{number}"] = air.link(f"acc{number}").index
+    it.world.air.ports[f"mar{number}"] = air.link(f"acc{number}").index
 
 
 def test_an_access_interface_that_is_removed_and_made_again(domain: MakeDomain) -> None:
@@ -195,7 +195,7 @@ def test_two_access_interfaces_of_one_router(domain: MakeDomain) -> None:
         address = node.address(mar1.pool)
         download = it.download()
         flowing(download)
-        it.world._bridges["other"], it.world._ports["other"] = air.link("br9").index, air.link("acc91").index
+        it.world.air.bridges["other"], it.world.air.ports["other"] = air.link("br9").index, air.link("acc91").index
         node.attach("other")
         eventually(lambda: [row["interface"] for row in mar1.show("nodes")] == ["acc9"], 5.0, "it is on the other link")
         flowing(download)
