@@ -13,6 +13,7 @@ from router.errors import ExitCode
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES_OF_RULES = sorted((ROOT / "docs").glob("rfc*.md"))
 REFERENCE = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -66,14 +67,22 @@ def test_every_link_of_a_document_leads_to_a_file(document: Path) -> None:
     assert [link for link in links if not (document.parent / link.partition("#")[0]).exists()] == []
 
 
-def test_every_rule_has_an_answer_and_a_test_or_says_that_it_has_none() -> None:
-    table = rows(ROOT / "docs/rfc.md", "rule")
-    assert len(table) > 100
+@pytest.mark.parametrize("document", PAGES_OF_RULES, ids=name)
+def test_every_rule_has_an_answer_and_a_test_or_says_that_it_has_none(document: Path) -> None:
+    table = rows(document, "rule")
+    assert len(table) > 20
     for cells in table:
         rule, answer, tests = cells
         assert rule
         assert answer
         assert tests == "—" or all(REFERENCE.fullmatch(item.strip("`")) for item in tests.split("<br>")), rule
+
+
+@pytest.mark.parametrize("document", PAGES_OF_RULES, ids=name)
+def test_a_page_of_rules_is_found_from_the_first_one_and_the_readme(document: Path) -> None:
+    first, readme = ROOT / "docs/rfc.md", ROOT / "README.md"
+    assert f"docs/{document.name}" in LINK.findall(readme.read_text())
+    assert document == first or document.name in LINK.findall(first.read_text())
 
 
 def test_the_documented_keys_are_those_of_the_language() -> None:
