@@ -8,12 +8,16 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '_sys_bui
 GCC ?= gcc
 SANITIZED := build/sanitize/lib
 
-.PHONY: help build demo test sanitize lint bench clean
+# for `make fuzz`
+SECONDS ?= 60
+
+.PHONY: help build demo test sanitize fuzz lint bench clean
 
 help:
 	@echo "make demo      watch a stock host move between three routers during a download"
 	@echo "make test      the whole test suite"
 	@echo "make sanitize  the engine's tests, and more of its fuzzing, under AddressSanitizer and UBSan"
+	@echo "make fuzz      what comes in from outside, fuzzed with atheris for SECONDS=$(SECONDS)"
 	@echo "make bench     speed and memory, as ratios to the model in plain Python"
 	@echo "make lint      ruff and mypy"
 	@echo "make build     only the set-up: $(VENV), dependencies, compiled engine"
@@ -41,6 +45,13 @@ sanitize: build $(SANITIZED)/ready
 		$(PY) -m pytest -o pythonpath= -p no:faulthandler --capture=sys --basetemp=$$place/t \
 		$(or $(ARGS),tests/engine tests/fuzz); \
 	status=$$?; rm -rf $$place; exit $$status
+
+# The project is there already: what this installs is its extra. Ready-made only, as it is made with a clang of its own.
+fuzz: build
+	@$(PY) -m pip install --disable-pip-version-check --only-binary atheris 'openmar[fuzz]' >$(VENV)/fuzz.log 2>&1 || { \
+		echo "openmar: no atheris for $$($(PY) -V), see $(VENV)/fuzz.log: nothing was fuzzed" >&2; \
+		test -z "$$CI"; exit; }; \
+	$(PY) -m tests.fuzz.atheris_decode $(SECONDS)
 
 lint: build
 	@$(PY) -m ruff check .

@@ -107,7 +107,10 @@ OPTIONS: Final[dict[int, tuple[str, Field]]] = {
     Dhcpv4Option.CLIENT_IDENTIFIER: ("client_identifier", SOME_OCTETS),
     Dhcpv4Option.MESSAGE: (
         "text",
-        Field(lambda octets: bytes(octets).decode("ascii", "replace"), lambda text: text.encode("ascii", "replace")),
+        Field(
+            lambda octets: bytes(octets).decode("ascii", "backslashreplace"),
+            lambda text: text.encode("ascii", "backslashreplace"),
+        ),
     ),
 }
 """Option code -> the field of the message it is read into, and its converter; written in this order."""
@@ -166,7 +169,7 @@ def encode(message: Dhcpv4Message) -> bytes:
             )
         )
         for code, data in _written(message):
-            for at in range(0, len(data), MAX_OPTION_DATA):
+            for at in range(0, max(1, len(data)), MAX_OPTION_DATA):  # one piece also of an empty option
                 piece = data[at : at + MAX_OPTION_DATA]
                 octets += bytes((code, len(piece))) + piece
     except (struct.error, ValueError, OverflowError) as error:

@@ -90,6 +90,13 @@ def test_an_option_too_long_for_one_is_written_in_pieces() -> None:
     assert dhcpv4.decode(dhcpv4.encode(long)) == long
 
 
+@pytest.mark.parametrize(("option", "text"), [("3800", ""), ("3803 6ef66f", "n\\xf6o")])
+def test_a_text_is_written_as_it_was_read_also_an_empty_one_and_one_that_is_not_ascii(option: str, text: str) -> None:
+    nak = dhcpv4.decode(message("350106" + option + "ff"))
+    assert nak.text == text
+    assert dhcpv4.decode(dhcpv4.encode(nak)) == nak
+
+
 def test_unknown_options_and_what_follows_the_end_are_passed_by() -> None:
     assert dhcpv4.decode(message("0c0141 350108 00 ff 3204")).type == Dhcpv4MessageType.INFORM
 
