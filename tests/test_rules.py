@@ -156,4 +156,8 @@ def test_states_change_along_the_tables_only() -> None:
                 targets = [ast.unparse(target) for target in node.targets]
                 if any(target.endswith((".state", ".progress", ".stage")) for target in targets):
                     assigned.append(name(path))
-    assert assigned == ["signaling/dma/binding_cache.py", "signaling/dma/update_list.py", "signaling/pmip/binding_update_list.py"]
+    assert assigned == [
+        "signaling/dma/binding_cache.py",
+        "signaling/dma/update_list.py",
+        "signaling/pmip/binding_update_list.py",
+    ]
