@@ -32,6 +32,8 @@ Thing = TypeVar("Thing")
 
 MOST_PATHS = 16  # of a bundle, as in _fast/bundles.pxd
 MOST_RULES = 4096  # of a policy, as in _fast/rules.pxd
+FLOW_PAUSE = 0.2  # s: see Tables
+MOST_PAUSE = 3600  # s
 MOST_EARLY = 65536  # packets of a reorder group, as in _fast/reorder.pxd
 MOST_MTU = 65575  # octets: an IPv6 header, and what its 16 bits of length can say
 IPV6, IPV4 = 6 << 8, 4 << 8  # kind of a prefix: one of these | its length, as in _fast/prefixes.pxd
@@ -215,9 +217,13 @@ class Tables:
 
     Edits come from one thread at a time (whoever has the GIL); engines read without waiting for them.
     compiled: True wants C tables (raises NotCompiled), False Python ones, None the best there is.
+    flow_pause: s that a flow must be silent before other weights, paths that came back or other preferences move it. No
+    less than one path may be behind another, or the move reorders the flow. The default is above what accesses on the
+    ground differ by, and it is what TCP waits at least before it sends again (Linux); by satellite take 0.6. Raises
+    ValueError past an hour.
     """
 
-    def __init__(self, *, compiled: bool | None = None) -> None:
+    def __init__(self, *, compiled: bool | None = None, flow_pause: float = FLOW_PAUSE) -> None:
         if compiled and not fast.available:
             raise NotCompiled("no compiled tables", cure="build them: python setup.py build_ext --inplace")
         use_fast = fast.Tables is not None and compiled is not False
@@ -227,6 +233,19 @@ class Tables:
         self._policies: WeakValueDictionary[int, Policy] = WeakValueDictionary()
         self._queues: FastQueues | None = None  # made with the first buffer or group
         self._paces: dict[tuple[bytes, int], int] = {}
+        self.flow_pause = flow_pause
+
+    @property
+    def flow_pause(self) -> float:
+        """Seconds of silence after which a flow may move; 0: at once. It may be set at any time."""
+        return self._flow_pause
+
+    @flow_pause.setter
+    def flow_pause(self, seconds: float) -> None:
+        if not 0 <= seconds <= MOST_PAUSE:
+            raise ValueError(f"a pause of {seconds} s is not 0 to {MOST_PAUSE}")
+        self.storage.set_flow_pause(round(seconds * 1e9))
+        self._flow_pause = seconds
 
     @property
     def compiled(self) -> bool:
@@ -291,6 +310,8 @@ class Tables:
     ) -> ReorderGroup:
         """What comes out of these tunnels is delivered in the order of its sequence numbers, twins removed.
 
+        What has no number is delivered at once. The sender has one numbering for each of its bundles: what it spreads
+        by packet, or copies, over these tunnels must belong to one bundle; any number of prefixes may be bound to it.
         A packet that is early waits for those before it: so many packets (rounded up to a power of two, 65536 at most)
         and octets at most, so long each. Raises UnknownTunnel; NotCompiled: the model keeps no packets.
         """
@@ -351,7 +372,8 @@ class Tables:
     def change(self, what: Bundle | Policy, new: Iterable[Path] | Iterable[FlowRule]) -> None:
         """Other paths, or other rules, for all that is bound so; the next burst goes by them. Raises BadBundle.
 
-        Rules that stay go on counting.
+        Rules that stay go on counting. Flows that run stay on their paths until they pause (flow_pause), as long as
+        those live and their rules permit them; they leave others at once.
         """
         number = self._number(what, Bundle, Policy)
         if isinstance(what, Bundle):

@@ -52,7 +52,8 @@ class Tunnel:
     port: int = UDP_PORT  # UDP: where the peer sends from and listens (behind a NAT: another)
     key_in: int | None = None  # GRE: of what arrives, 32 bits (RFC 2890 2.1, RFC 5845)
     key_out: int | None = None  # GRE: of what leaves
-    sequence: bool = False  # GRE: number what leaves (RFC 2890 2.2)
+    # GRE: number what leaves (RFC 2890 2.2); as a path of a bundle, what is spread by packet or copied
+    sequence: bool = False
     # 40 and 5 octets, made once, as the tables ask for them at every bind
     key: bytes = field(init=False, repr=False, compare=False)
     traits: bytes = field(init=False, repr=False, compare=False)

@@ -337,7 +337,7 @@ cdef inline uint8_t choose(Worker *worker, uint32_t i) noexcept nogil:
     """worker.decision: where packet i goes; worker.rule[i]: the counter of the rule that said so."""
     cdef const Binding *binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
     cdef uint8_t result = spread.choose(
-        &worker.chooser, worker.burst, i, binding.many, binding.target, binding.policy, &worker.decision)
+        &worker.chooser, worker.burst, i, binding.many, binding.target, binding.policy, binding.hash, &worker.decision)
     worker.rule[i] = worker.decision.rule
     return result
 
@@ -1255,6 +1255,8 @@ cdef Worker *create(Tables tables) except NULL:
     offload.prepare(&worker.merger, 0)
     worker.chooser.bundles = &tables.state.bundles
     worker.chooser.policies = &tables.state.policies
+    worker.chooser.pins = &tables.state.pins
+    worker.chooser.now = &worker.now
     worker.chooser.states = &tunnels.at(&tables.state.tunnels, 0).state
     worker.chooser.stride = sizeof(Tunnel)
     worker.chooser.fragments = &worker.fragments

@@ -1,7 +1,8 @@
 """Spread: policy -> rule -> label or BIDs -> live members -> tunnel, or tunnels.
 
     per flow     weighted rendezvous: each member draws -log2(hash) / weight, the least wins. Both ends of the tunnel
-                 draw alike; a member that dies takes only its own flows with it
+                 draw alike; a member that dies takes only its own flows with it. A flow that runs is pinned to its
+                 member (pins.pxd) while that one lives and its rule permits it, and draws again after a pause
     per packet   smooth weighted round robin, its place kept by each worker
     bicast       a copy on every member that is not down
 """
@@ -14,6 +15,7 @@ from engine._fast.drops cimport ALIVE, Drop
 from engine._fast.flows cimport Fragments
 from engine._fast.headers cimport Address
 from engine._fast.kernel cimport likely, load8_relaxed
+from engine._fast.pins cimport Pins
 from engine._fast.rules cimport NO_POLICY, Policies
 
 cdef enum:                   # Tunnel.state
@@ -59,6 +61,8 @@ cdef struct Schedules:       # of one worker
 cdef struct Chooser:         # what choose reads; nothing in it changes while the worker lives
     const Bundles *bundles
     const Policies *policies
+    Pins *pins
+    const uint64_t *now      # ns, monotonic, when the burst began
     const uint8_t *states    # &tunnel.state of tunnel 0
     size_t stride            # sizeof(Tunnel)
     Fragments *fragments     # of this worker, where identify put the packet's headers
@@ -77,10 +81,12 @@ cdef inline uint8_t state_of(const Chooser *chooser, uint32_t tunnel) noexcept n
 
 
 cdef inline uint8_t choose(
-    Chooser *chooser, Burst *burst, uint32_t i, uint8_t many, uint32_t target, uint32_t policy, Decision *decision,
+    Chooser *chooser, Burst *burst, uint32_t i, uint8_t many, uint32_t target, uint32_t policy, uint64_t prefix,
+    Decision *decision,
 ) noexcept nogil:
     """Where packet i goes; ALIVE, or the Drop of a packet that goes nowhere. many, target, policy: of its binding.
 
+    prefix: a hash of the prefix of that binding; flows of a prefix stay pinned when it is bound to another bundle.
     decision.rule is set in either case. A tunnel that is no bundle has neither label nor BID: it suits every rule.
     """
     if likely(policy == NO_POLICY and not many):
@@ -91,7 +97,7 @@ cdef inline uint8_t choose(
         return ALIVE if state_of(chooser, target) != DOWN else <uint8_t>Drop.NO_PATH
     if not many:
         return judge(chooser, burst, i, target, policy, decision)
-    return decide(chooser, burst, i, target, policy, decision)
+    return decide(chooser, burst, i, target, policy, prefix, decision)
 
 
 cdef int create_decisions(Decisions *decisions) noexcept nogil       # -1: no memory
@@ -102,5 +108,5 @@ cdef uint8_t judge(
     Chooser *chooser, Burst *burst, uint32_t i, uint32_t target, uint32_t policy, Decision *decision,
 ) noexcept nogil
 cdef uint8_t decide(
-    Chooser *chooser, Burst *burst, uint32_t i, uint32_t target, uint32_t policy, Decision *decision,
+    Chooser *chooser, Burst *burst, uint32_t i, uint32_t target, uint32_t policy, uint64_t prefix, Decision *decision,
 ) noexcept nogil

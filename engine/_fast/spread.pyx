@@ -6,14 +6,15 @@ from libc.string cimport memcpy, memset
 from engine._fast cimport bundles as bundle
 from engine._fast cimport burst as bursts
 from engine._fast cimport epochs as epoch
-from engine._fast cimport flows, rules
+from engine._fast cimport flows, pins, rules
 from engine._fast.bundles cimport Member, Members
 from engine._fast.epochs cimport Epochs
 from engine._fast.flows cimport Headers, mix
 from engine._fast.headers cimport (
     PROTO_FRAGMENT, flow_label, load_address, load_address4, same_address, traffic_class,
 )
-from engine._fast.kernel cimport CLOCK_MONOTONIC, clock_gettime, log2_floor, timespec, unlikely
+from engine._fast.kernel cimport CLOCK_MONOTONIC, clock_gettime, likely, log2_floor, timespec, unlikely
+from engine._fast.pins cimport Pin
 from engine._fast.rules cimport (
     BICAST, BIDS, DISCARD, HAS_PORTS, HAS_SPI, LABELS, NO_RULE, PER_FLOW, PER_PACKET, RULE_OCTETS, Rule, Rules, Traits,
 )
@@ -68,7 +69,7 @@ cdef uint8_t judge(
 
 
 cdef uint8_t decide(
-    Chooser *chooser, Burst *burst, uint32_t i, uint32_t target, uint32_t policy, Decision *decision,
+    Chooser *chooser, Burst *burst, uint32_t i, uint32_t target, uint32_t policy, uint64_t prefix, Decision *decision,
 ) noexcept nogil:
     """choose, for a bundle."""
     cdef const Rule *rule = NULL
@@ -91,11 +92,12 @@ cdef uint8_t decide(
     if spread == BICAST:
         copy_to_all(members, candidates, decision)
         return ALIVE
-    decision.sequenced = spread == PER_PACKET
+    if spread == PER_PACKET:
+        decision.sequenced = 1
+        decision.tunnel[0] = members.member[next_in_turn(chooser.schedules, members, candidates)].tunnel
+    else:
+        decision.tunnel[0] = keep_or_draw(chooser, members, rule, candidates, burst.flow[i], prefix)
     decision.count = 1
-    decision.tunnel[0] = members.member[
-        next_in_turn(chooser.schedules, members, candidates) if spread == PER_PACKET
-        else rendezvous(members, candidates, burst.flow[i])].tunnel
     return ALIVE
 
 
@@ -251,6 +253,39 @@ cdef uint32_t all_named(const Members *members, const Rule *rule) noexcept nogil
 
 # --- members -> tunnel ---------------------------------------------------------------------------------
 
+cdef inline uint32_t keep_or_draw(
+    Chooser *chooser, const Members *members, const Rule *rule, uint32_t candidates, uint64_t flow, uint64_t prefix,
+) noexcept nogil:
+    """The tunnel of a flow that runs, while it may stay there; else the one that it draws among the candidates."""
+    cdef uint64_t key = flow ^ prefix
+    cdef uint64_t tick = chooser.now[0] >> pins.TICK_BITS
+    cdef uint64_t place
+    cdef uint32_t tunnel
+    cdef Pin *pin = pins.find(chooser.pins, key, &place)
+    if pin != NULL and pins.runs(chooser.pins, place, tick):
+        tunnel = <uint32_t>place & pins.TUNNEL_MASK
+        if may_stay(chooser, members, rule, candidates, tunnel):
+            pins.renew(pin, place, tick)
+            return tunnel
+    tunnel = members.member[rendezvous(members, candidates, flow)].tunnel
+    pins.note(chooser.pins, pin, key, tunnel, tick)
+    return tunnel
+
+
+cdef inline bint may_stay(
+    const Chooser *chooser, const Members *members, const Rule *rule, uint32_t candidates, uint32_t tunnel,
+) noexcept nogil:
+    """It is that of a candidate; or of a member whose label is named too, behind theirs, and which lives as they do."""
+    cdef uint32_t k
+    cdef uint32_t mine = 0
+    for k in range(members.count):
+        mine |= <uint32_t>(members.member[k].tunnel == tunnel) << k
+    if likely(mine & candidates):
+        return True
+    return (rule != NULL and mine & all_named(members, rule)
+            and state_of(chooser, tunnel) == state_of(chooser, members.member[log2_floor(candidates)].tunnel))
+
+
 cdef inline uint64_t draw(uint64_t hash_) noexcept nogil:
     """-log2(hash / 2^64) * 2^32, at least 1: exponentially distributed when the hash is evenly so.
 
@@ -370,6 +405,7 @@ cdef void destroy_schedules(Schedules *schedules) noexcept nogil:
 
 cdef enum:
     TRIAL_TUNNELS = 4096
+    SECOND = 1000000000      # ns
 
 
 cdef class Trial:
@@ -381,6 +417,8 @@ cdef class Trial:
     cdef Epochs epochs
     cdef Bundles bundles
     cdef Policies policies
+    cdef Pins pins
+    cdef uint64_t now
     cdef Fragments *fragments
     cdef Decisions decisions
     cdef Schedules schedules
@@ -397,8 +435,12 @@ cdef class Trial:
             raise MemoryError
         if create_decisions(&self.decisions) != 0 or create_schedules(&self.schedules) != 0:
             raise MemoryError
+        if pins.create(&self.pins) != 0:
+            raise MemoryError
         self.chooser.bundles = &self.bundles
         self.chooser.policies = &self.policies
+        self.chooser.pins = &self.pins
+        self.chooser.now = &self.now
         self.chooser.states = self.states
         self.chooser.stride = 1
         self.chooser.fragments = self.fragments
@@ -408,6 +450,7 @@ cdef class Trial:
     def __dealloc__(self):
         destroy_decisions(&self.decisions)
         destroy_schedules(&self.schedules)
+        pins.destroy(&self.pins)
         if self.fragments != NULL:
             flows.destroy(self.fragments)
             free(self.fragments)
@@ -478,13 +521,18 @@ cdef class Trial:
         """UP 0, SUSPECT 1, DOWN 2."""
         self.states[tunnel % TRIAL_TUNNELS] = state
 
+    def set_pause(self, uint64_t pause):
+        """ns that a flow is silent before it may move."""
+        pins.set_pause(&self.pins, pause)
+
     def identify(self, list packets, uint32_t clock=0):
         """(protocol, transport, ports, flow) of each, in bursts. Packets: bytes of at least a fixed header."""
         return self.walk(packets, clock, 0, 0, 0, False)
 
-    def choose(self, list packets, uint8_t many, uint32_t target, uint32_t policy=0, uint32_t clock=0):
-        """(reason to drop, tunnels, rule's counter, sequenced) of each."""
-        return self.walk(packets, clock, many, target, policy, True)
+    def choose(self, list packets, uint8_t many, uint32_t target, uint32_t policy=0, uint64_t now=SECOND):
+        """(reason to drop, tunnels, rule's counter, numbered by the bundle) of each. now: ns."""
+        self.now = now
+        return self.walk(packets, <uint32_t>(now // (SECOND // 10)), many, target, policy, True)
 
     def hits(self):
         """Decisions remembered, and those that had to be made."""
@@ -508,7 +556,7 @@ cdef class Trial:
             load(self.burst, 0, copy, size)
             flows.identify(self.burst, 0, self.fragments)
             if chosen:
-                reason = choose(&self.chooser, self.burst, 0, many, target, policy, &decision)
+                reason = choose(&self.chooser, self.burst, 0, many, target, policy, target, &decision)
                 answers.append((
                     reason, tuple([decision.tunnel[k] for k in range(decision.count)]) if reason == ALIVE else (),
                     decision.rule, bool(decision.sequenced)))
@@ -539,7 +587,7 @@ cdef class Trial:
                     flows.identify(self.burst, i, self.fragments)
                 clock_gettime(CLOCK_MONOTONIC, &times[1])
                 for i in range(count):
-                    total += choose(&self.chooser, self.burst, i, many, target, policy, &decision)
+                    total += choose(&self.chooser, self.burst, i, many, target, policy, target, &decision)
                     total += decision.tunnel[0]
                 clock_gettime(CLOCK_MONOTONIC, &times[2])
                 spent[0] += (times[1].tv_sec - times[0].tv_sec) * 1e9 + (times[1].tv_nsec - times[0].tv_nsec)

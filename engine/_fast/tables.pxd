@@ -6,6 +6,7 @@ from engine._fast.bundles cimport Bundles
 from engine._fast.epochs cimport MOST_WORKERS, Epochs
 from engine._fast.headers cimport Address
 from engine._fast.kernel cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from engine._fast.pins cimport Pins
 from engine._fast.prefixes cimport Prefixes
 from engine._fast.rules cimport Policies, RuleCount
 from engine._fast.slabs cimport Slab
@@ -20,6 +21,7 @@ cdef struct State:
     Tunnels tunnels
     Bundles bundles
     Policies policies
+    Pins pins                # of flows, by all workers
     uint32_t generation      # rises with every change of a tunnel's state, a bundle or a policy (release)
     void *holds              # hold.Holds; NULL until there is one (made by queues)
     void *reorders           # reorder.Groups; NULL until there is one

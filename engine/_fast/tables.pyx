@@ -12,7 +12,7 @@ import os
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 
-from engine._fast cimport bundles, epochs, hold, prefixes, reorder, rules, slabs, tunnels
+from engine._fast cimport bundles, epochs, hold, pins, prefixes, reorder, rules, slabs, tunnels
 from engine._fast.bundles cimport MOST_BUNDLES, MOST_MEMBERS, Member, Members
 from engine._fast.burst cimport WIDTH
 from engine._fast.headers cimport is_mapped, load_address, store_address
@@ -35,7 +35,7 @@ cdef class Tables:
         self.rule_faces = {}
         if (epochs.create(&self.state.epochs) < 0 or prefixes.create(&self.state.prefixes, seed.high) < 0
                 or tunnels.create(&self.state.tunnels, seed.low) < 0 or bundles.create(&self.state.bundles) < 0
-                or rules.create(&self.state.policies) < 0
+                or rules.create(&self.state.policies) < 0 or pins.create(&self.state.pins) < 0
                 or slabs.create(&self.bound, sizeof(uint32_t), MOST_BUNDLES, 0) < 0):
             raise MemoryError
 
@@ -46,6 +46,7 @@ cdef class Tables:
         tunnels.destroy(&self.state.tunnels)
         bundles.destroy(&self.state.bundles)
         rules.destroy(&self.state.policies)
+        pins.destroy(&self.state.pins)
         slabs.destroy(&self.bound)
         destroy_queues(&self.state)
         free(self.rule_before)
@@ -292,6 +293,12 @@ cdef class Tables:
     def check_bundle(self, uint32_t bundle):
         if not 0 < bundle < self.state.bundles.slab.used or bundles.at(&self.state.bundles, bundle).users == 0:
             raise KeyError(bundle)
+
+    # --- flows ---
+
+    def set_flow_pause(self, uint64_t pause):
+        """ns that a flow is silent before weights, paths and preferences may move it; 0: they do so at once."""
+        pins.set_pause(&self.state.pins, pause)
 
     # --- policies ---
 

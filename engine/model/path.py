@@ -21,7 +21,7 @@ from typing import Any
 from engine.model import icmp, outer
 from engine.model.clamp import clamp
 from engine.model.dropped import Dropped
-from engine.model.flows import TCP, Fragments, Identity, addresses, identify
+from engine.model.flows import MASK, TCP, Fragments, Identity, addresses, identify
 from engine.model.outer import Arrival, internet_checksum
 from engine.model.spread import Decision, NoWay, Schedules, choose
 from engine.model.tables import ACCESS, ANCHOR, HELD, BindingRow, Tables
@@ -251,6 +251,7 @@ class Path:
         self._ports: dict[int, _Port] = {}
         self._fragments = Fragments()
         self._schedules = Schedules()
+        self._now = time.monotonic_ns()  # when the burst began
         self._from_tun, self._to_tun = [0, 0], [0, 0]  # packets, octets
         self._from_underlay, self._to_underlay = [0, 0], [0, 0]
         self._errors = 0
@@ -392,13 +393,22 @@ class Path:
     def _decided(self, packet: bytes) -> tuple[Identity, Decision[Tunnel], Tunnel | int, int | None]:
         """What a packet is, where it goes, by which tunnel or bundle, and its number when that spreads or copies it."""
         identity = identify(packet, self._fragments)
-        _, _, _, to, policy = lookup(self._tables, identity)
+        network, kind, _, to, policy = lookup(self._tables, identity)
         assert to is not None  # of held prefixes only
         rules = [rule for rule, _, _ in self._tables.rules(policy)] if policy else None
         target = self._tables.members(to) if isinstance(to, int) else to
         state_of = self._tables.state_of
         try:
-            decision = choose(identity, target, rules, lambda tunnel: state_of(tunnel.key), self._schedules)
+            decision = choose(
+                identity,
+                target,
+                rules,
+                lambda tunnel: state_of(tunnel.key),
+                self._schedules,
+                self._tables.pins,
+                prefix=hash((network, kind)) & MASK,
+                now=self._now,
+            )
         except NoWay as way:
             self._count_rule(policy, way.rule, len(packet))
             raise
@@ -617,7 +627,8 @@ class Path:
     # --- counting ---
 
     def _tick(self) -> None:
-        self._fragments.clock = int(time.monotonic() * 10) & 0xFFFFFFFF
+        self._now = time.monotonic_ns()
+        self._fragments.clock = self._now // 100_000_000 & 0xFFFFFFFF
 
     def _count(self, reason: Drop) -> int:
         self._drops[reason] += 1

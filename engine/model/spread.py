@@ -8,10 +8,12 @@ from typing import Generic, TypeVar
 
 from engine.model.dropped import Dropped
 from engine.model.flows import MASK, Fragments, Identity, identify, matches, mix
+from engine.model.pins import Pins
 from engine.rules import Discard, FlowRule, Spread, Steer
 from engine.stats import Drop
 
 UP, SUSPECT, DOWN = range(3)
+SECOND = 1_000_000_000  # ns
 SCHEDULE_SETS, SCHEDULE_WAYS = 256, 4
 PHASES = 64  # a schedule begins 0 to PHASES - 1 packets into its round
 
@@ -67,8 +69,16 @@ def choose(
     policy: Sequence[FlowRule] | None,
     state_of: Callable[[T], int],
     schedules: Schedules,
+    pins: Pins[T],
+    *,
+    prefix: int,
+    now: int,
 ) -> Decision[T]:
-    """Where a packet goes whose binding has that target and that policy. Raises NoWay."""
+    """Where a packet goes whose binding has that target and that policy. Raises NoWay.
+
+    prefix: a hash of the prefix of that binding, 64 bits; flows of a prefix stay pinned when it is bound to another
+    bundle. now: ns, monotonic.
+    """
     rule = next((index for index, rule in enumerate(policy or ()) if matches(rule.selector, packet)), None)
     action = policy[rule].action if policy and rule is not None else Steer()
     if isinstance(action, Discard):
@@ -84,7 +94,12 @@ def choose(
         return Decision(tuple(member.tunnel for member in candidates), rule, True)
     if action.spread is Spread.PER_PACKET:
         return Decision((schedules.next_in_turn(to, candidates).tunnel,), rule, True)
-    return Decision((rendezvous(candidates, packet.flow).tunnel,), rule, False)
+    key = packet.flow ^ prefix
+    tunnel = pins.tunnel_of(key, now)
+    if tunnel is None or not any(member.tunnel == tunnel for member in permitted(to, action, candidates, state_of)):
+        tunnel = rendezvous(candidates, packet.flow).tunnel
+    pins.note(key, tunnel, now)
+    return Decision((tunnel,), rule, False)
 
 
 def wanted(bundle: Members[T], action: Steer, state_of: Callable[[T], int]) -> list[Member[T]]:
@@ -107,6 +122,15 @@ def wanted(bundle: Members[T], action: Steer, state_of: Callable[[T], int]) -> l
         if found:
             return found
     return []
+
+
+def permitted(
+    bundle: Members[T], action: Steer, candidates: list[Member[T]], state_of: Callable[[T], int]
+) -> list[Member[T]]:
+    """Where a running flow may stay: the candidates, and those of labels behind theirs that live as they do."""
+    state = state_of(candidates[0].tunnel)
+    others = [m for m in bundle.members if m.label in action.labels and state_of(m.tunnel) == state]
+    return candidates + others
 
 
 # --- per flow ------------------------------------------------------------------------------------------
@@ -211,6 +235,7 @@ class Trial:
     def __init__(self) -> None:
         self.fragments = Fragments()
         self.schedules = Schedules()
+        self.pins: Pins[int] = Pins()
         self.states: dict[int, int] = {}
         self.serial = 0
         self.bundles: dict[int, Members[int]] = {}
@@ -233,6 +258,10 @@ class Trial:
         """UP 0, SUSPECT 1, DOWN 2."""
         self.states[tunnel] = state
 
+    def set_pause(self, pause: int) -> None:
+        """ns that a flow is silent before it may move."""
+        self.pins.pause = pause
+
     def identify(self, packets: list[bytes], clock: int = 0) -> list[tuple[int, int, int, int]]:
         """(protocol, transport, ports, flow) of each."""
         self.fragments.clock = clock
@@ -240,19 +269,22 @@ class Trial:
         return [(each.protocol, each.transport, each.ports, each.flow) for each in found]
 
     def choose(
-        self, packets: list[bytes], many: int, target: int, policy: int = 0, clock: int = 0
+        self, packets: list[bytes], many: int, target: int, policy: int = 0, now: int = SECOND
     ) -> list[tuple[int, tuple[int, ...], int | None, bool]]:
-        """(reason to drop, tunnels, index of the rule, sequenced) of each."""
-        self.fragments.clock = clock
+        """(reason to drop, tunnels, index of the rule, numbered by the bundle) of each. now: ns."""
+        self.fragments.clock = now // (SECOND // 10)
         to = self.bundles[target] if many else target
         answers: list[tuple[int, tuple[int, ...], int | None, bool]] = []
         for packet in packets:
             identity = identify(packet, self.fragments)
             rules = self.policies[policy] if policy else None
             try:
-                made = choose(identity, to, rules, lambda tunnel: self.states.get(tunnel, UP), self.schedules)
+                made = choose(identity, to, rules, self._state_of, self.schedules, self.pins, prefix=target, now=now)
             except NoWay as way:
                 answers.append((int(way.reason), (), way.rule, False))
             else:
                 answers.append((0, made.tunnels, made.rule, made.sequenced))
         return answers
+
+    def _state_of(self, tunnel: int) -> int:
+        return self.states.get(tunnel, UP)

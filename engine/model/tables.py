@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from engine.model.pins import Pins
 from engine.model.spread import Member, Members
 from engine.tunnels import Tunnel
 
@@ -82,6 +83,7 @@ class Tables:
         self._tunnels: dict[bytes, TunnelEntry] = {}
         self._bundles: dict[int, BundleEntry] = {}
         self._policies: dict[int, PolicyEntry] = {}
+        self.pins: Pins[Tunnel] = Pins()  # of flows, by all workers
         self._generation = 0
         self._serial = 0
 
@@ -206,6 +208,7 @@ class Tables:
             return True
         if face.key in self._tunnels:
             return False
+        self.pins.rename(entry.face, face)
         entry.face = face
         self._tunnels[face.key] = self._tunnels.pop(key)
         for binding in self._bindings.values():
@@ -273,6 +276,12 @@ class Tables:
     def members(self, bundle: int) -> Members[Tunnel]:
         """Its paths as engine.model.spread wants them."""
         return Members(self._bundles[bundle].serial, tuple(Member(*path) for path in self.paths(bundle)))
+
+    # --- flows ---
+
+    def set_flow_pause(self, pause: int) -> None:
+        """ns that a flow is silent before weights, paths and preferences may move it; 0: they do so at once."""
+        self.pins.pause = pause
 
     # --- policies ---
 
@@ -344,6 +353,8 @@ class Tables:
 
     def _use(self, tunnel: Tunnel) -> bytes:
         entry = self._tunnels.setdefault(tunnel.key, TunnelEntry(tunnel))
+        if entry.face != tunnel:
+            self.pins.rename(entry.face, tunnel)
         entry.face = tunnel  # the newest outgoing key and sequencing hold
         entry.users += 1
         return tunnel.key

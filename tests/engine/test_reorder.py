@@ -260,6 +260,24 @@ def test_numbers_that_passed_while_every_path_was_down_are_not_waited_for(group:
     assert group.counted()["late"] == 1
 
 
+def test_numbers_that_pause_for_long_go_on_where_they_stopped(group: Group) -> None:
+    """The rule was per flow meanwhile: nothing was numbered."""
+    group(*range(10))
+    group.wait(100 * QUIET)
+    assert group(11, 10, 12) == [10, 11, 12]
+    assert group.counted() == {"in_order": 12, "early": 1}
+
+
+def test_what_was_lost_before_a_long_pause_delays_the_first_behind_it_once_and_by_the_limit(group: Group) -> None:
+    """Not at once: those before the first to arrive may be on a slower path."""
+    group(*range(10))
+    group.wait(100 * QUIET)
+    assert group(13, 14) == []
+    assert group.wait(LIMIT) == [13, 14]
+    assert group(16, 15, 17) == [15, 16, 17]
+    assert group.counted()["given_up"] == 3
+
+
 # --- several workers
 
 

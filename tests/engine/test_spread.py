@@ -70,6 +70,7 @@ def test_flows_are_shared_out_by_weight(weights: tuple[int, ...]) -> None:
 
 
 def test_a_dying_member_moves_its_own_flows_only(trial: Any) -> None:
+    trial.set_pause(0)  # draws alone
     rows = [(10 + k, 1 + k, 0, 1 + k) for k in range(6)]
     bundle = trial.bundle(rows)
     batch = flows(600)
@@ -107,6 +108,7 @@ def test_suspect_members_are_used_while_nothing_better_is_left(trial: Any) -> No
 
 
 def test_labels_are_tried_in_order_of_preference(trial: Any) -> None:
+    trial.set_pause(0)  # a flow that runs would stay with a label while it can
     bundle = trial.bundle([(10, 1, 9, 1), (11, 2, 9, 1), (12, 3, 11, 1), (13, 4, 30, 1)])
     rules = policy(trial, Steer(labels=(5, 9, 11)))
     batch = flows(60)
@@ -186,25 +188,35 @@ def test_draws_fall_as_the_hash_grows() -> None:
 def test_both_choose_alike(dice: random.Random) -> None:
     compiled, slow = fast.Trial(), model.Trial()
     kinds: Counter[tuple[int, int, bool]] = Counter()
+    now = 1 << 30
     for _ in range(40):
         bids = dice.sample(range(1, 255), dice.randrange(1, 17))
-        rows = [(dice.randrange(1, 20), bid, dice.randrange(4), dice.choice([1, 1, 2, 5, 65535])) for bid in bids]
+        rows = members(dice, bids)
         rules = [varied(dice, bids) for _ in range(dice.choice([0, 1, 3, 8, 40]))]
         index, serial = compiled.bundle(rows), slow.bundle(rows)
         policies = compiled.policy([each.packed for each in rules]), slow.policy(rules)
         counters = dict(enumerate(compiled.counters(policies[0])))
         for _ in range(3):
+            now += dice.choice([0, 1000, 50_000_000, 199_999_999, 200_000_000, 210_000_000])
+            if dice.random() < 0.5:
+                rows = members(dice, bids)
+                compiled.bundle(rows, index)
+                slow.bundle(rows, serial)
             for tunnel in range(20):
                 state = dice.choice([UP, UP, SUSPECT, DOWN])
                 compiled.set_state(tunnel, state)
                 slow.set_state(tunnel, state)
             batch = [packet(dice) for _ in range(40)]
-            got = compiled.choose(batch, 1, index, policies[0])
-            wanted = slow.choose(batch, 1, serial, policies[1])
+            got = compiled.choose(batch, 1, index, policies[0], now=now)
+            wanted = slow.choose(batch, 1, serial, policies[1], now=now)
             assert got == [(*row[:2], counters.get(row[2], 0), row[3]) for row in wanted]
             kinds.update((row[0], len(row[1]), row[3]) for row in got)
     wanted_kinds = {(0, 1, False), (0, 1, True), (0, 2, True), (Drop.POLICY, 0, False), (Drop.NO_PATH, 0, False)}
     assert set(kinds) >= wanted_kinds, "all kinds must occur, or this compares little"
+
+
+def members(dice: random.Random, bids: list[int]) -> list[tuple[int, int, int, int]]:
+    return [(dice.randrange(1, 20), bid, dice.randrange(4), dice.choice([1, 1, 2, 5, 65535])) for bid in bids]
 
 
 def varied(dice: random.Random, bids: list[int]) -> FlowRule:

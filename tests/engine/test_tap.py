@@ -19,10 +19,14 @@ from engine import (
     AddressInUse,
     Encapsulation,
     Engine,
+    FlowRule,
     NotCompiled,
+    Path,
     Port,
     PortKind,
     Side,
+    Spread,
+    Steer,
     Tables,
     UnknownTunnel,
     Workers,
@@ -122,6 +126,28 @@ def test_a_number_is_copied_as_it_leaves(tun_pair: tuple[socket.socket, socket.s
         out = directed(engine.read_tap(), OUTBOUND)
     assert [int.from_bytes(octets[44:48], "big") for octets in out] == list(range(6))
     assert unlabelled(out[5]) == leaving(numbered, out[5][48:], sequence=5)
+
+
+@compiled
+def test_what_goes_by_flow_over_a_bundle_is_copied_without_a_number_as_it_leaves_and_arrives(
+    tun_pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, kernel = tun_pair
+    engine, numbered = Engine(Tables()), replace(MIRROR, encapsulation=Encapsulation.GRE, sequence=True)
+    with served(engine, ours, numbered):
+        policy = engine.tables.policy([])
+        engine.tables.bind(ANCHORED, engine.tables.bundle([Path(numbered)]), side=Side.ANCHOR, policy=policy)
+        engine.open_tap(numbered, outer=True)
+        for spread in (Spread.PER_PACKET, Spread.PER_FLOW, Spread.PER_PACKET):
+            engine.tables.change(policy, [FlowRule(None, Steer(spread=spread))])
+            kernel.send(through())
+            settle(engine)
+        records = engine.read_tap()
+    entered = through(hop_limit=63)
+    wire = [leaving(numbered, entered, sequence=0), leaving(replace(numbered, sequence=False), entered)]
+    wire.append(leaving(numbered, entered, sequence=1))
+    assert [unlabelled(octets) for octets in directed(records, OUTBOUND)] == wire
+    assert [octets[40:] for octets in directed(records, INBOUND)] == [octets[40:] for octets in wire]
 
 
 @compiled
