@@ -36,6 +36,7 @@ from router.network import Network
 from router.packets import Packets
 from router.part import Part
 from router.places import RoleName, program
+from router.tunnel_mtu import TunnelMtu
 from signaling.events import DatagramReceived
 from signaling.settings import Address, Authentication
 
@@ -67,6 +68,7 @@ class Router:
         self._machine = Machine(config)
         self.part = part(config, self._machine)
         self._control: ControlServer | None = None
+        self._tunnel_mtu: TunnelMtu | None = None  # where there are nodes to hear of it
 
     # --- what those who ask it look at ---
 
@@ -126,6 +128,9 @@ class Router:
         machine.signaling.serve(loop, self._on_datagram)
         machine.netlink.watch(loop, self._on_kernel, self.part.resync)
         self.part.serve()
+        if self.config.interfaces:
+            self._tunnel_mtu = TunnelMtu(machine, self.driver.feed)
+            self._tunnel_mtu.serve(loop)
 
     # --- life ---
 
@@ -145,6 +150,8 @@ class Router:
             case _:
                 pass
         self.part.kernel_changed(event)
+        if self._tunnel_mtu is not None:
+            self._tunnel_mtu.kernel_changed(event)
 
     # --- farewell ---
 
@@ -157,6 +164,8 @@ class Router:
 
     async def _close(self) -> None:
         """Close what is open, whatever that is."""
+        if self._tunnel_mtu is not None:
+            self._tunnel_mtu.close()
         if hasattr(self, "driver"):
             self.driver.stop()
         if self._control is not None:

@@ -154,8 +154,9 @@ def _toward_anchor(prefix: Prefix, path: TowardAnchor) -> Wanted:
     if path.interface:
         down = WantedRoute(destination=prefix, device=Device.ACCESS, interface=path.interface, gateway=path.gateway)
         return Wanted(routes=(down, *uplink), binding=binding)
-    # what stays within the prefix is not for the anchor
-    inside = WantedRoute(destination=prefix, device=Device.NEXT_TABLE, table=Table.UPLINK)
+    # what stays within the prefix is not for the anchor; what nodes of ours send to it is
+    own = prefix if isinstance(prefix, IPv6Network) else EVERYWHERE
+    inside = WantedRoute(destination=prefix, source=own, device=Device.NEXT_TABLE, table=Table.UPLINK)
     return Wanted(routes=(inside, *uplink), binding=binding, rule=True)
 
 

@@ -26,6 +26,7 @@ from router.links.netlink import Netlink
 from router.network import Network
 from router.packets import OVERHEAD, Packets
 from router.places import RoleName
+from router.source_guard import SourceGuard
 
 log = logging.getLogger("openmar")
 
@@ -64,8 +65,12 @@ class Machine:
 
     @property
     def tunnel_mtu(self) -> int:
-        """Octets of the largest inner packet."""
-        return max(LEAST_MTU, self.underlay.mtu - OVERHEAD[self.config.encapsulation])
+        """Octets of the largest inner packet, as of the start."""
+        return self.tunnel_mtu_on(self.underlay.mtu)
+
+    def tunnel_mtu_on(self, mtu: int) -> int:
+        """The same, if the underlay had this MTU."""
+        return max(LEAST_MTU, mtu - OVERHEAD[self.config.encapsulation])
 
     def look_around(self) -> None:
         """Be the only router here, and find the underlay."""
@@ -90,6 +95,7 @@ class Machine:
             table=config.table,
             journal=config.state_dir / "undo.json",
             aggregated=config.role is RoleName.LMA,
+            guard=self._guard() if config.role is RoleName.MAG else None,
         )
         self._closing.callback(self.network.close)
         for found in self.network.clean():
@@ -117,6 +123,12 @@ class Machine:
     def close(self) -> None:
         """Take back what was opened."""
         self._closing.close()
+
+    def _guard(self) -> SourceGuard:
+        config = self.config
+        of_sites = {name for site in config.sites for name in (site.interface, site.delegated_interface)}
+        links = (name for name in config.interfaces if name not in of_sites)  # no node is known on those of sites
+        return SourceGuard(config.table, links, local_routing=config.gateway.local_routing)
 
     def _open_ports(self) -> None:
         name = self.config.tun

@@ -23,6 +23,7 @@ from router.forwarding import Table as Where
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import ANY_IPV4, EVERYWHERE, ROUTE_PROTOCOL, Address, Link, Neighbor, Route, Rule
 from router.links.rtnetlink_constants import AddressFlag, NeighborState, RouteKind, Table
+from router.source_guard import LAST_RESORT, SourceGuard
 from router.ways import Ways, refuse_numbers
 from signaling import actions
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
@@ -32,7 +33,6 @@ from signaling.settings import Prefix
 T = TypeVar("T")
 
 RULE_PRIORITY = 5213  # before the main table (32766), after the local one (0)
-LAST_RESORT = 1 << 31  # metric: any other route to the same prefix is better
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETDOWN}
 SYSCTL, SYSCTL_IPV4 = Path("/proc/sys/net/ipv6"), Path("/proc/sys/net/ipv4")
 SYSCTLS = {"sysctl": SYSCTL, "sysctl_ipv4": SYSCTL_IPV4}  # by the kind of a change
@@ -104,7 +104,8 @@ class Network:
     """The kernel's side of forwarding: paths of prefixes, access links, the TUN. Errors are NetlinkError.
 
     address, ipv4_address: where tunnels begin that name no local address. aggregated: prefixes whose nodes are
-    elsewhere are of pools that lead to the TUN as a whole (`claim_tun`).
+    elsewhere are of pools that lead to the TUN as a whole (`claim_tun`). guard: which sources may come in where; None:
+    any, anywhere.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Network:
         journal: Path,
         ipv4_address: IPv4Address | None = None,
         aggregated: bool = False,
+        guard: SourceGuard | None = None,
     ) -> None:
         self._netlink = netlink
         self._tables = tables
@@ -127,6 +129,7 @@ class Network:
         self._encapsulation = encapsulation
         self._table = table
         self._aggregated = aggregated
+        self._guard = guard or SourceGuard(table)
         self._journal = Journal(journal)
         self._tun = 0
         self._tun_name = ""
@@ -234,6 +237,8 @@ class Network:
         with suppress_errno(errno.EEXIST):
             self._netlink.add_rule(self._rule(name))
         self._access[name] = link.index
+        if self._guard.watches(name):
+            self._guard_access(name)
         if self._ipv4_uplink:
             self._add_ipv4_access(name)
         return self._netlink.link(link.index)
@@ -244,20 +249,25 @@ class Network:
             self._remove_ipv4_access(name)
         index = self._access.pop(name)
         self._quietly(self._netlink.delete_rule, self._rule(name))
+        for rule in self._guard.rules(name):
+            self._quietly(self._netlink.delete_rule, rule)
         self._quietly(self._netlink.delete_address, self._router_address(index))
 
     # --- prefixes and nodes ---
 
     def bind(self, prefix: Prefix, path: actions.Path, node: str) -> None:
         """From now on the prefix takes this path. Raises RouterError, EngineError: then it has the one before."""
+        before = self._shut_doors(prefix, path)
         self._apply(prefix, edits(prefix, self.paths.get(prefix), path, aggregated=self._aggregated), node)
         self.paths[prefix] = path
         self.nodes[prefix] = node
+        self._open_doors(prefix, before)
         if prefix.version == 4:
             self._follow_ipv4(prefix, path)
 
     def unbind(self, prefix: Prefix) -> None:
         """Nothing here concerns the prefix any more; one that nobody knows is no error."""
+        self._shut_doors(prefix, None)
         before = self.paths.pop(prefix, None)
         self._apply(prefix, edits(prefix, before, None, aggregated=self._aggregated))
         self.nodes.pop(prefix, None)
@@ -285,6 +295,10 @@ class Network:
     def traffic(self, end: actions.TunnelEnd) -> int:
         """Packets either way so far, as of some milliseconds ago; -1: nothing is bound to that tunnel."""
         return self._ways.traffic(self._tunnel(end))
+
+    def least_mtu(self) -> int | None:
+        """Octets of the largest inner packet that all tunnels take, as far as they have learned; None: none has."""
+        return self._ways.least_mtu()
 
     def flow_counters(self) -> list[tuple[str, FlowRule, int, int]]:
         """Rules of all policies: policy, rule as the anchor sends, packets, octets (inner) it has treated here."""
@@ -382,6 +396,28 @@ class Network:
             table=self._table if route.table is Where.UPLINK else Table.MAIN,
             kind=kind,
         )
+
+    # --- sources that may come in ---
+
+    def _guard_access(self, name: str) -> None:
+        for route in self._guard.last_resorts(name):
+            self._netlink.replace_route(route)
+        for rule in self._guard.rules(name):
+            with suppress_errno(errno.EEXIST):
+                self._netlink.add_rule(rule)
+        self._write_sysctl(f"conf/{name}/rp_filter", "1", "sysctl_ipv4")
+
+    def _shut_doors(self, prefix: Prefix, path: actions.Path | None) -> frozenset[Route]:
+        """Before a prefix takes another path: what that one does not let in. Returns what stays open."""
+        before, after = (self._guard.doors(prefix, each) for each in (self.paths.get(prefix), path))
+        for route in before - after:
+            self._quietly(self._netlink.delete_route, route)
+        return before & after
+
+    def _open_doors(self, prefix: Prefix, opened: frozenset[Route]) -> None:
+        """When the prefix has its path."""
+        for route in self._guard.doors(prefix, self.paths[prefix]) - opened:
+            self._netlink.replace_route(route)
 
     # --- IPv4 of nodes that are here ---
 

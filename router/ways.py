@@ -194,6 +194,10 @@ class Ways:
             self._traffic_until = done + max(TRAFFIC_FRESH, (done - now) / TRAFFIC_SHARE)
         return self._traffic.get(tunnel.key, -1)
 
+    def least_mtu(self) -> int | None:
+        """Octets of the largest inner packet that all tunnels take, as far as they have learned; None: none has."""
+        return min((mtu for _, _, mtu, *_ in self._tables.storage.tunnels() if mtu), default=None)
+
     # --- inside ---
 
     def _is_numbered(self, tunnel: Tunnel) -> bool:

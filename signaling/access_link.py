@@ -96,6 +96,7 @@ class AccessLink(Generic[Who]):
         """who: what the sender of this event is told apart by."""
         self.links: dict[str, Link] = {}
         self.attached: dict[Who, Attachment] = {}
+        self.tunnel_mtu = settings.tunnel_mtu  # octets, in every advertisement from now on
         self._settings = settings
         self._counters = counters
         self._who = who
@@ -221,7 +222,7 @@ class AccessLink(Generic[Who]):
             )
             for offer in offers
         )
-        mtu = max(MIN_MTU, min(self._settings.tunnel_mtu, link.mtu))
+        mtu = max(MIN_MTU, min(self.tunnel_mtu, link.mtu))
         return RouterAdvertisement(
             hop_limit=CURRENT_HOP_LIMIT,
             router_lifetime=router_lifetime,

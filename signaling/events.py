@@ -114,6 +114,13 @@ class UplinkDown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelMtuChanged:
+    """The path to an anchor takes packets of another size now: nodes have to hear of it (RFC 5213 6.9.5)."""
+
+    mtu: int  # octets of the largest inner packet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteAttached:
     """A site is configured as a node that is always here: its prefixes are delegated to this MAG (RFC 8278 3.1)."""
 
@@ -160,6 +167,7 @@ Event = (
     | BindingsRestored
     | UplinkUp
     | UplinkDown
+    | TunnelMtuChanged
     | SiteAttached
     | AddressAsked
     | AddressReleased

@@ -129,7 +129,7 @@ class LmaSettings(Settings):
     delegated_length: int = 56
     delete_delay: float = 10.0  # MinDelayBeforeBCEDelete, RFC 5213 9.1
     assign_delay: float = 1.5  # MaxDelayBeforeNewBCEAssign, RFC 5213 9.1
-    wait_for_deregistration: bool = True  # with HI 4 (RFC 5213 5.4.1.2-3)
+    wait_for_deregistration: bool = True  # with HI 4 (RFC 5213 5.4.1.2-4)
     revoke_to_find_out: bool = True  # instead of only waiting: BRI trigger 4 to the old MAG (RFC 5846 8.1)
     gre_keys: bool = False  # tunnels are GRE with a key each (else status 163 is never sent)
     accept_forced_udp: bool = False  # AcceptForcedIPv4UDPEncapsulationRequest, RFC 5844 5

@@ -82,7 +82,7 @@ class UpdateRequest:
         return self.update.option(kind) is not None
 
     def is_about(self, entry: Entry) -> bool:
-        """Whether it updates this entry, whose prefix and node it names (RFC 5213 5.4.1.1 rule 4)."""
+        """Whether it updates this entry, whose prefix and node it names (RFC 5213 5.4.1.1-5)."""
         same_technology = self.technology == entry.technology
         if self.handoff == HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES:
             return True

@@ -51,8 +51,14 @@ def functions_of(path: Path) -> set[str]:
     """Names of the test functions in a file; none if there is no such file."""
     if not path.is_file():
         return set()
-    functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds))
     return {function.name for function in functions if function.name.startswith("test_")}
+
+
+def test_a_test_that_is_a_coroutine_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("async def test_it():\n    pass\n")
+    assert functions_of(tmp_path / "test_it.py") == {"test_it"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

@@ -11,9 +11,12 @@ from router.demo.topology import node_link_layer
 class ProxyStage(Stage[ProxyWorld]):
     """One LMA, two MAGs, and nodes that both MAGs know."""
 
-    def __init__(self, directory: Path, *, encapsulation: str = "udp", nodes: int = 1) -> None:
+    def __init__(
+        self, directory: Path, *, encapsulation: str = "udp", nodes: int = 1, local_routing: bool = False
+    ) -> None:
         super().__init__(directory, ProxyWorld(nodes=nodes))
         self._encapsulation = encapsulation
+        self._local_routing = local_routing
         self._keys = {name: new_key() for name in GATEWAYS}
 
     def told(self) -> dict[str, Told]:
@@ -42,7 +45,7 @@ class ProxyStage(Stage[ProxyWorld]):
             {
                 **basics(name, self.directory, UNDERLAY[name], self._encapsulation),
                 "access": {"interfaces": ["acc0"]},
-                "gateway": {"anchor": ANCHOR},
+                "gateway": {"anchor": ANCHOR, "local_routing": self._local_routing},
                 "peer": [{"name": ANCHOR, "address": str(UNDERLAY[ANCHOR]), "key": self._keys[name]}],
                 "node": [
                     {"id": node_id(number), "link_layer": node_link_layer(number).hex(":")}

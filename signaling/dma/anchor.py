@@ -254,7 +254,7 @@ class Anchor:
         return next((entry for entry in found if entry is not None and entry.node == request.node), None)
 
     def _entry(self, request: UpdateRequest) -> Entry | Status:
-        """The entry an update is about, or why there is none (RFC 5213 5.4.1.1, its rules 1 to 5)."""
+        """The entry an update is about, or why there is none (RFC 5213 5.4.1.1, its items 1 to 6)."""
         found = [entry for prefix in request.prefixes if (entry := self.cache.get(prefix))]
         if not found or any(entry.node != request.node for entry in found):
             # an anchor lends prefixes to nodes on its own links only: no update begins a session here

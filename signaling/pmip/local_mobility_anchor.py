@@ -458,7 +458,7 @@ class LocalMobilityAnchor:
             Note("session-removed", {"node": session.node, "prefix": session.prefixes, "reason": reason}),
         ]
 
-    # --- waiting for a de-registration (RFC 5213 5.4.1.2-3, 5.4.1.3-2) ---
+    # --- waiting for a de-registration (RFC 5213 5.4.1.2-4, 5.4.1.3-3) ---
 
     def _wait(self, request: RegistrationRequest, finding: Finding, now: float) -> list[Action]:
         session = finding.session

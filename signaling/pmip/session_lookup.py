@@ -4,8 +4,8 @@
                                 no  -> interface named?  yes -> B  by node, technology and link-layer identifier
                                                          no  -> C  by node alone
 
-The letters and numbers are those of the RFC's sections 5.4.1.1 to 5.4.1.3. HI 6 is RFC 7864 3.2.1's. With a multipath
-binding (RFC 8278) the node and the prefixes decide; the BID is looked at later, inside the session.
+A, B and C are sections 5.4.1.1, 5.4.1.2 and 5.4.1.3, the numbers those of their items. HI 6 is RFC 7864 3.2.1's.
+With a multipath binding (RFC 8278) the node and the prefixes decide; the BID is looked at later, inside the session.
 """
 
 from enum import Enum
@@ -58,7 +58,7 @@ def find(request: RegistrationRequest, cache: SessionCache, *, shares: bool = Fa
 
 
 def updates(request: RegistrationRequest, session: MobilitySession) -> bool:
-    """Whether an update that names the prefixes of a session is about it (RFC 5213 5.4.1.1 rule 4)."""
+    """Whether an update that names the prefixes of a session is about it (RFC 5213 5.4.1.1-5)."""
     same_technology = request.technology == session.technology
     if request.handoff == NEW_INTERFACE_SHARING:
         return same_technology and bool(request.link_layer) and request.link_layer == session.link_layer
@@ -83,13 +83,13 @@ def _by_prefix(request: RegistrationRequest, cache: SessionCache, shares: bool) 
     keys = frozenset(request.keys)
     found = dict.fromkeys(session for key in keys for session in cache.holding(key))
     if not found:
-        return NEW  # A1
+        return NEW  # A2
     if any(session.node != request.node for session in found):
-        # A2
+        # A3
         return Finding(Outcome.REFUSE, None, Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX)
     equal = tuple(session for session in found if _holds_exactly(session, keys, cache))
     if not equal:
-        # A3
+        # A4
         return Finding(Outcome.REFUSE, next(iter(found)), Status.BCE_PBU_PREFIX_SET_DO_NOT_MATCH)
     return _among(request, equal, shares)
 
@@ -109,7 +109,7 @@ def _by_ipv4(request: RegistrationRequest, cache: SessionCache, shares: bool) ->
 
 
 def _among(request: RegistrationRequest, sessions: tuple[MobilitySession, ...], shares: bool) -> Finding:
-    """A4 and A5: the sessions have the node and exactly the prefixes of the request; usually it is one."""
+    """A5 and A6: the sessions have the node and exactly the prefixes of the request; usually it is one."""
     others_interface = request.handoff == OTHER_INTERFACE and len(sessions) > 1
     for session in sessions:
         if updates(request, session) and not (others_interface and request.link_layer != session.link_layer):
@@ -140,19 +140,19 @@ def _resumed_path(
 def _by_interface(request: RegistrationRequest, sessions: tuple[MobilitySession, ...]) -> Finding:
     for session in sessions:
         if session.link_layer == request.link_layer and session.technology == request.technology:
-            return Finding(Outcome.UPDATE, session)  # B1
+            return Finding(Outcome.UPDATE, session)  # B2
     if len(sessions) == 1:
         if request.handoff == OTHER_INTERFACE:
-            return Finding(Outcome.UPDATE, sessions[0])  # B2
+            return Finding(Outcome.UPDATE, sessions[0])  # B3
         if request.handoff == UNKNOWN:
-            return Finding(Outcome.WAIT, sessions[0])  # B3
-    return NEW  # B4; HI 3 with an interface nobody knows too
+            return Finding(Outcome.WAIT, sessions[0])  # B4
+    return NEW  # B5; HI 3 with an interface nobody knows too
 
 
 def _by_node(request: RegistrationRequest, sessions: tuple[MobilitySession, ...]) -> Finding:
     if len(sessions) == 1:
         if request.handoff in (OTHER_INTERFACE, SAME_INTERFACE):
-            return Finding(Outcome.UPDATE, sessions[0])  # C1
+            return Finding(Outcome.UPDATE, sessions[0])  # C2
         if request.handoff == UNKNOWN:
-            return Finding(Outcome.WAIT, sessions[0])  # C2
-    return NEW  # C3
+            return Finding(Outcome.WAIT, sessions[0])  # C3
+    return NEW  # C4

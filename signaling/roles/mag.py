@@ -27,6 +27,7 @@ from signaling.events import (
     LinkUp,
     NodeDoubted,
     SiteAttached,
+    TunnelMtuChanged,
     UplinkDown,
     UplinkUp,
 )
@@ -273,6 +274,15 @@ class Mag:
         return self.gateway.released(event, now)
 
     # --- sites: nodes that are always here (RFC 8278 3.1) ---
+
+    def _tunnel_mtu_changed(self, event: TunnelMtuChanged, now: float) -> list[Action]:
+        self.access.tunnel_mtu = event.mtu
+        actions: list[Action] = [Note("tunnel-mtu", {"mtu": event.mtu})]
+        for who, offers in self._offered.items():
+            actions += self.access.advertise(who, offers, now)
+        for interface, offers in self._announced.items():
+            actions += self.access.announce(interface, offers, now)
+        return actions
 
     def _is_site_link(self, interface: str) -> bool:
         return any(interface in (site.interface, site.delegated_interface) for site in self._sites.values())
@@ -610,6 +620,7 @@ HANDLERS: dict[type, Callable[[Mag, Any, float], list[Action]]] = {
     NodeDoubted: Mag._doubted,
     UplinkUp: Mag._uplink_up,
     UplinkDown: Mag._uplink_down,
+    TunnelMtuChanged: Mag._tunnel_mtu_changed,
     SiteAttached: Mag._site_attached,
     AddressAsked: Mag._asked,
     AddressReleased: Mag._released,

@@ -29,6 +29,7 @@ from signaling.events import (
     NodeDoubted,
     SessionsFound,
     SessionsRestored,
+    TunnelMtuChanged,
 )
 from signaling.iana import (
     BindingErrorStatus,
@@ -207,6 +208,13 @@ class Mar:
             if offers == before:
                 continue
             self._offered[node] = offers
+            actions += self.access.advertise(node, offers, now)
+        return actions
+
+    def _tunnel_mtu_changed(self, event: TunnelMtuChanged, now: float) -> list[Action]:
+        self.access.tunnel_mtu = event.mtu
+        actions: list[Action] = [Note("tunnel-mtu", {"mtu": event.mtu})]
+        for node, offers in self._offered.items():
             actions += self.access.advertise(node, offers, now)
         return actions
 
@@ -447,6 +455,7 @@ HANDLERS: dict[type, Callable[[Mar, Any, float], list[Action]]] = {
     NodeDoubted: Mar._doubted,
     SessionsFound: Mar._sessions_found,
     SessionsRestored: Mar._restored,
+    TunnelMtuChanged: Mar._tunnel_mtu_changed,
 }
 RECEIVERS: dict[type, Callable[[Mar, Any, DatagramReceived, float], list[Action]]] = {
     BindingUpdate: Mar._update,

@@ -102,6 +102,22 @@ def test_two_nodes_have_prefixes_of_their_own_and_reach_each_other_across_gatewa
     assert (done["octets"], done["error"], done["corrupt"]) == (1_000_000, "", 0)
 
 
+@pytest.mark.parametrize("local_routing", [False, True])
+def test_nodes_of_one_gateway_meet_at_their_anchor_or_with_local_routing_there(
+    tmp_path: Path, local_routing: bool
+) -> None:
+    with proxy_domain(tmp_path, nodes=2, local_routing=local_routing) as domain:
+        for node in ("mn", "mn2"):
+            domain.world.attach("mag1", node)
+        one, _ = (domain.wait_for_address(POOL, node) for node in ("mn", "mn2"))
+        domain.program("server mn", "mn", "tcp-serve").wait_for("ready")
+        get = domain.program("get", "mn2", "tcp-get", str(one), "--octets", "1000000", "--rate", "0")
+        done = get.wait_for("done", 20.0)
+        assert (done["octets"], done["error"], done["corrupt"]) == (1_000_000, "", 0)
+        at_the_anchor = sum(row["octets_in"] for row in domain.show("lma", "tunnels"))
+        assert (at_the_anchor < 100_000) == local_routing
+
+
 def test_the_demo_makes_its_moves() -> None:
     """What it promises of time is for whoever runs it to see."""
     done = subprocess.run(

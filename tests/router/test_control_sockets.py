@@ -260,6 +260,22 @@ def test_a_message_arrives_as_it_was_sent(
         end.close(loop)
 
 
+def test_a_message_follows_the_ipv6_header_at_once(peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop) -> None:
+    """No Routing header and no Home Address option (RFC 5213 5.3.6, 6.9.1.5): the socket was told of none."""
+    with peers[1].inside():
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IPV6))
+    wire.settimeout(5)
+    here = opened(peers[0], MAR1, Transport.MOBILITY_HEADER)
+    octets = encode(BindingRefreshRequest(), MAR1, MAR2)
+    assert here.send(octets, MAR2) is None
+    packet = b""
+    while not packet.endswith(octets):  # the kernels speak too
+        packet = wire.recv(2000)
+    assert (packet[6], packet[40:]) == (135, octets)
+    wire.close()
+    here.close(loop)
+
+
 def test_a_wrong_checksum_over_protocol_135_stays_in_the_kernel(
     peers: tuple[Host, Host], loop: asyncio.AbstractEventLoop
 ) -> None:

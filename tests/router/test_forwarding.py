@@ -207,7 +207,8 @@ def test_a_delegated_prefix_is_behind_its_router() -> None:
 def test_a_site_asks_the_table_by_a_rule_of_its_own_and_keeps_to_itself_what_is_inside(prefix: Prefix) -> None:
     site = wanted(prefix, TowardAnchor(tunnels=TWO, interface=""))
     assert site.rule
-    assert WantedRoute(destination=prefix, device=Device.NEXT_TABLE, table=Table.UPLINK) in site.routes
+    own = prefix if isinstance(prefix, IPv6Network) else EVERYWHERE
+    assert WantedRoute(destination=prefix, source=own, device=Device.NEXT_TABLE, table=Table.UPLINK) in site.routes
     assert not [route for route in site.routes if route.table is Table.MAIN]
 
 

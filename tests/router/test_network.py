@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError as NoWay
 
 from engine import BadRule, Binding, Encapsulation, Side, Tables, Tunnel, TunnelState, open_tun
 from router.demo.lab import Lab, available, connect
 from router.errors import NoRights, RouterError
 from router.links.netlink import ROUTE_PROTOCOL, Netlink, NetlinkError
 from router.network import RULE_PRIORITY, SYSCTL, SYSCTL_IPV4, Change, Journal, Network
+from router.source_guard import FIRST_TABLE, SourceGuard
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
 from signaling.actions import ExpectNode, Held, LocalLink, SetPolicy, SetWay, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.actions import Path as Way
@@ -63,7 +65,13 @@ class Bench:
         eventually(lambda: all(self.local_addresses(address) for address in own))  # the kernel takes its time
         self.network = self.another()
 
-    def another(self, encapsulation: Encapsulation = Encapsulation.UDP, *, aggregated: bool = False) -> Network:
+    def another(
+        self,
+        encapsulation: Encapsulation = Encapsulation.UDP,
+        *,
+        aggregated: bool = False,
+        guard: SourceGuard | None = None,
+    ) -> Network:
         """The network of the next run of the router."""
         netlink = self.stack.enter_context(Netlink())
         self.tables = Tables()
@@ -75,6 +83,7 @@ class Bench:
             table=TABLE,
             journal=self.journal,
             aggregated=aggregated,
+            guard=guard,
         )
 
     def index(self, name: str) -> int:
@@ -362,6 +371,139 @@ def test_a_site_that_is_gone_leaves_nothing(begun: Bench, prefix: IPv6Network | 
     begun.network.unbind(prefix)
     assert begun.host.netlink.rules(protocol=ROUTE_PROTOCOL, family=family) == before
     assert begun.routes(TABLE, family=family) == set()
+
+
+# Sources that may come in at a gateway
+
+
+OTHERS = IPv6Network("2001:db8:a3:1::/64")
+NEIGHBOUR = IPv4Network("10.1.0.10/32")
+N1, N2, WORLD, WORLD4 = str(VISITING[9]), str(OTHERS[9]), "3fff::1", "198.51.100.1"
+N1_IPV4, N2_IPV4 = str(HOST[0]), str(NEIGHBOUR[0])
+
+
+def goes(bench: Bench, source: str, iif: str, to: str) -> str:
+    """Where the kernel sends what comes in there; "": nowhere."""
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    with suppress(NoWay):
+        (route,) = bench.oracle.route("get", dst=to, src=source, iif=bench.index(iif), family=family)
+        return bench.name(dict(route["attrs"])["RTA_OIF"])
+    return ""
+
+
+def guarded(bench: Bench, *links: str, local_routing: bool = False) -> Bench:
+    """A gateway that has a node on each of its links, with IPv6 and IPv4."""
+    bench.network = bench.another(guard=SourceGuard(TABLE, links, local_routing=local_routing))
+    bench.begin()
+    bench.host.sysctl("net/ipv4/conf/all/rp_filter", 0)  # the kernel takes the larger one
+    bench.oracle.route("add", family=socket.AF_INET, dst="0.0.0.0/0", oif=bench.index("wan"))
+    bench.network.forward_ipv4()
+    for prefix, link in ((VISITING, "eth1"), (HOST, "eth1"), (OTHERS, "eth2"), (NEIGHBOUR, "eth2")):
+        bench.network.bind(prefix, TowardAnchor.through(PEER, link), NODE)
+    return bench
+
+
+def test_what_a_node_sends_from_its_prefixes_goes_to_its_anchor(bench: Bench) -> None:
+    guarded(bench, "eth1", "eth2")
+    assert goes(bench, N1, "eth1", WORLD) == goes(bench, N2, "eth2", WORLD) == "mob0"
+    assert goes(bench, N1_IPV4, "eth1", WORLD4) == goes(bench, N2_IPV4, "eth2", WORLD4) == "mob0"
+
+
+def test_a_source_that_is_not_bound_is_not_forwarded(bench: Bench) -> None:
+    guarded(bench, "eth1", "eth2")
+    for source in ("2001:db8:ffff::9", "3fff::9", str(OURS)):
+        assert [goes(bench, source, "eth1", to) for to in (WORLD, N1, N2)] == ["", "", ""]
+    assert [goes(bench, "203.0.113.9", "eth1", to) for to in (WORLD4, N2_IPV4)] == ["", ""]
+
+
+def test_a_source_that_is_bound_to_another_link_is_not_forwarded(bench: Bench) -> None:
+    guarded(bench, "eth1", "eth2")
+    assert goes(bench, N1, "eth2", WORLD) == goes(bench, N2, "eth1", WORLD) == ""
+    assert goes(bench, N1_IPV4, "eth2", WORLD4) == goes(bench, N2_IPV4, "eth1", WORLD4) == ""
+
+
+def test_a_source_is_let_in_where_its_node_is_and_no_more_when_it_left(bench: Bench) -> None:
+    guarded(bench, "eth1", "eth2")
+    bench.network.bind(VISITING, TowardAnchor.through(OTHER, "eth2"), NODE)
+    assert (goes(bench, N1, "eth1", WORLD), goes(bench, N1, "eth2", WORLD)) == ("", "mob0")
+    bench.network.bind(VISITING, Held(), NODE)
+    assert goes(bench, N1, "eth2", WORLD) == ""
+    bench.network.bind(VISITING, TowardAnchor.through(PEER, "eth2"), NODE)
+    assert goes(bench, N1, "eth2", WORLD) == "mob0"
+    bench.network.unbind(VISITING)
+    assert goes(bench, N1, "eth2", WORLD) == ""
+    assert bench.routes(TABLE + FIRST_TABLE) == {("::/0", "::/0", "lo")}
+
+
+def test_before_any_node_is_registered_nothing_is_forwarded(bench: Bench) -> None:
+    bench.network = bench.another(guard=SourceGuard(TABLE, ("eth1", "eth2")))
+    bench.begin()
+    bench.network.forward_ipv4()
+    bench.oracle.route("add", family=socket.AF_INET, dst="0.0.0.0/0", oif=bench.index("wan"))
+    assert goes(bench, N1, "eth1", WORLD) == goes(bench, N1_IPV4, "eth1", WORLD4) == ""
+    assert goes(bench, WORLD, "wan", str(PEER)) == "wan"
+
+
+def test_what_is_for_the_gateway_itself_comes_in_whoever_sends_it(bench: Bench) -> None:
+    guarded(bench, "eth1", "eth2")
+    for source in ("fe80::11", "3fff::9", N2):
+        assert goes(bench, source, "eth1", str(OURS)) == goes(bench, source, "eth1", str(ROUTER_ADDRESS)) == "lo"
+
+
+def test_the_link_of_a_site_lets_everything_in(bench: Bench) -> None:
+    guarded(bench, "eth1")
+    assert goes(bench, "3fff::9", "eth2", WORLD) == "wan"
+    assert goes(bench, "3fff::9", "eth1", WORLD) == ""
+
+
+def test_nodes_of_one_gateway_meet_at_their_anchor(bench: Bench) -> None:
+    guarded(bench, "eth1", "eth2")
+    assert goes(bench, N1, "eth1", N2) == goes(bench, N2, "eth2", N1) == "mob0"
+    assert goes(bench, N1_IPV4, "eth1", N2_IPV4) == "mob0"
+
+
+def test_with_local_routing_registered_nodes_of_one_gateway_meet_there(bench: Bench) -> None:
+    guarded(bench, "eth1", "eth2", local_routing=True)
+    assert (goes(bench, N1, "eth1", N2), goes(bench, N2, "eth2", N1)) == ("eth2", "eth1")
+    assert (goes(bench, N1_IPV4, "eth1", N2_IPV4), goes(bench, N2_IPV4, "eth2", N1_IPV4)) == ("eth2", "eth1")
+    assert goes(bench, N1, "eth1", WORLD) == goes(bench, N1_IPV4, "eth1", WORLD4) == "mob0"
+    bench.network.unbind(OTHERS)
+    bench.network.unbind(NEIGHBOUR)
+    assert goes(bench, N1, "eth1", N2) == goes(bench, N1_IPV4, "eth1", N2_IPV4) == "mob0"
+
+
+def test_with_local_routing_too_a_source_that_is_not_bound_there_is_not_forwarded(bench: Bench) -> None:
+    guarded(bench, "eth1", "eth2", local_routing=True)
+    for source in ("3fff::9", N2):
+        assert goes(bench, source, "eth1", N2) == goes(bench, source, "eth1", WORLD) == ""
+    for source in ("203.0.113.9", N2_IPV4):
+        assert goes(bench, source, "eth1", N2_IPV4) == goes(bench, source, "eth1", WORLD4) == ""
+
+
+def test_what_a_node_sends_to_a_site_of_its_gateway_goes_to_the_anchor(bench: Bench) -> None:
+    guarded(bench, "eth1")
+    bench.network.bind(PREFIX, SITE, "site@example.net")
+    bench.host.route(str(PREFIX), dev="eth2")
+    assert goes(bench, N1, "eth1", str(PREFIX[9])) == "mob0"
+    assert goes(bench, str(PREFIX[1]), "eth2", str(PREFIX[9])) == "eth2"
+
+
+def test_a_guard_that_stops_leaves_everything_as_it_was(bench: Bench) -> None:
+    before = bench.snapshot()
+    bench.network = bench.another(guard=SourceGuard(TABLE, ("eth1", "eth2"), local_routing=True))
+    busy(bench)
+    bench.network.close()
+    bench.tun.close()
+    assert bench.is_again(before)
+
+
+def test_the_next_start_removes_the_guard_of_a_run_that_crashed(bench: Bench) -> None:
+    before = bench.snapshot()
+    bench.network = bench.another(guard=SourceGuard(TABLE, ("eth1", "eth2"), local_routing=True))
+    busy(bench)
+    bench.tun.close()
+    bench.another().clean()
+    assert bench.is_again(before)
 
 
 # Several ways, policies, states

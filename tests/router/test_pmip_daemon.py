@@ -157,6 +157,16 @@ def test_a_session_is_revoked_by_an_order(pair: tuple[Daemon, Daemon]) -> None:
     eventually(lambda: "revoked" in [event["event"] for event in _history(mag)])
 
 
+def test_nodes_hear_of_the_mtu_that_the_uplink_has_now(pair: tuple[Daemon, Daemon]) -> None:
+    _, mag = pair
+    events = mag.client.monitor(1000)
+    for of_the_link, of_the_tunnel in ((1400, 1352), (1500, 1452)):
+        mag.host.netlink.set_mtu(mag.host.link("wan0").index, of_the_link)
+        changed = next(event for event in events if event["event"] == "tunnel-mtu")
+        told = next(event for event in events if event["event"] == "ra-sent")
+        assert (changed["mtu"], told["node"]) == (of_the_tunnel, NODE)
+
+
 def test_both_end_politely_and_take_everything_back(pair: tuple[Daemon, Daemon]) -> None:
     for daemon in reversed(pair):
         assert daemon.end(signal.SIGTERM) == 0

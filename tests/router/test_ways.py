@@ -74,6 +74,15 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     return Bench(request.param)
 
 
+def test_the_least_mtu_is_that_of_the_narrowest_tunnel_that_has_learned_one(bench: Bench) -> None:
+    assert bench.ways.least_mtu() is None
+    bench.bind(ONE, ends(1, 2, 3))
+    assert bench.ways.least_mtu() is None
+    for way, mtu in zip(ends(1, 2), (1400, 1352), strict=True):
+        bench.tables.set_mtu(way.tunnel, mtu)
+    assert bench.ways.least_mtu() == 1352
+
+
 @pytest.fixture
 def compiled() -> Bench:
     return Bench(None)

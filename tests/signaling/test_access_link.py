@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from signaling.actions import ExpectNode, SendOnLink
-from signaling.events import NodeDoubted
+from signaling.events import NodeDoubted, TunnelMtuChanged
 from signaling.wire import ipv6, neighbor
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.neighbor import (
@@ -107,6 +107,15 @@ def test_an_advertisement_names_the_link_layer_address_and_the_smaller_mtu(world
     advertisement = last(world)
     assert advertisement.option(SourceLinkLayerAddress) == SourceLinkLayerAddress(address=ROUTER_LINK_LAYER)
     assert advertisement.option(LinkMtu) == LinkMtu(mtu=1460)
+
+
+def test_a_changed_mtu_is_told_at_once_and_in_all_advertisements_from_then_on(world: World) -> None:
+    world.attach("mn1", "mar1")
+    world.run_until(10.0)
+    world.feed("mar1", TunnelMtuChanged(mtu=1352))
+    world.run_until(400.0)
+    told = [(round(at, 1), it.option(LinkMtu)) for at, it in world.hosts["mn1"].advertisements if at >= 10.0]
+    assert told == [(at, LinkMtu(mtu=1352)) for at in (10.0, 11.0, 13.0, 313.0)]
 
 
 def test_the_mtu_is_never_smaller_than_ipv6_allows() -> None:

@@ -63,6 +63,12 @@ def test_check_2_octets_that_are_no_mobility_header_change_nothing(scene: Scene)
     assert scene.lma.counters["malformed.truncated"] == 1
 
 
+def test_an_update_of_a_node_itself_is_ignored_and_counted(scene: Scene) -> None:
+    assert scene.say(flags=BindingUpdateFlag.ACKNOWLEDGE) == []
+    assert scene.lma.counters["ignored.not-a-proxy-update"] == 1
+    assert len(scene.cache) == 0
+
+
 def test_check_3_no_home_address_option_is_required(scene: Scene) -> None:
     assert scene.status() == 0
 

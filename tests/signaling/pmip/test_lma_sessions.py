@@ -80,6 +80,15 @@ def test_the_fixed_prefixes_of_a_profile_are_those_of_the_first_session() -> Non
     assert home(scene.ack("mag2", ll=IF2)) == (IPv6Network("2001:db8:100:2::/64"),)
 
 
+def test_a_fixed_prefix_that_lies_in_a_pool_is_lent_to_nobody_else() -> None:
+    pool = IPv6Network("2001:db8:100::/63")
+    fixed, other = pool.subnets(new_prefix=64)
+    scene = Scene(pools=(pool,), profiles=(NodeProfile(node=NODE, prefixes=(fixed,)),))
+    assert scene.attach(node="mn2") == other
+    assert scene.status(node="mn3") == Status.INSUFFICIENT_RESOURCES
+    assert scene.attach() == fixed
+
+
 def test_the_fixed_prefix_of_another_node_is_refused_with_155() -> None:
     fixed = IPv6Network("2001:db8:100::/64")
     scene = Scene(profiles=(NodeProfile(node="mn2", prefixes=(fixed,)),))
@@ -243,7 +252,7 @@ def test_a_deregistration_whose_answer_was_lost_is_answered_again(scene: Scene) 
     assert kinds(turn) == ["Send"]
 
 
-# --- where is the node? (RFC 5213 5.4.1.2-3, 5846 8.1) ------------------------------------------------------------
+# --- where is the node? (RFC 5213 5.4.1.2-4, 5846 8.1) ------------------------------------------------------------
 
 
 def unknown(scene: Scene) -> list[object]:

@@ -3,11 +3,11 @@
 from ipaddress import IPv6Network
 
 from signaling.actions import GiveAddress, SendOnLink, TowardAnchor
-from signaling.events import LinkAttached, LinkUp, SiteAttached
+from signaling.events import LinkAttached, LinkUp, SiteAttached, TunnelMtuChanged
 from signaling.iana import AccessTechnologyType
 from signaling.pmip.binding_update_list import Stage
 from signaling.settings import Site
-from signaling.wire.neighbor import PrefixInformation, RouterAdvertisement
+from signaling.wire.neighbor import LinkMtu, PrefixInformation, RouterAdvertisement
 from signaling.wire.options.access import AccessTechnologyTypeOption
 from signaling.wire.options.identity import MobileNodeLinkLayerIdentifier
 from signaling.wire.options.prefix import DelegatedMobileNetworkPrefix
@@ -70,6 +70,17 @@ def test_the_home_prefix_is_advertised_where_the_site_says() -> None:
 def test_a_site_without_a_link_advertises_nothing() -> None:
     world = branch()
     assert (advertised(world, "home0"), advertised(world, "office0")) == ([], [])
+
+
+def test_a_changed_mtu_of_the_tunnels_is_told_to_nodes_and_sites_at_once() -> None:
+    world = branch(delegated_interface="office0")
+    world.attach("mn1")
+    world.run(1.0)
+    told = [action for action in world.feed(TunnelMtuChanged(mtu=1352)) if isinstance(action, SendOnLink)]
+    assert {action.interface for action in told} == {"office0", world.hosts["mn1"].interface}
+    for action in told:
+        assert isinstance(action.message, RouterAdvertisement)
+        assert action.message.option(LinkMtu) == LinkMtu(mtu=1352)
 
 
 def test_what_is_advertised_is_repeated() -> None:

@@ -80,23 +80,23 @@ def cache() -> Cache:
 # --- A: a prefix is named -----------------------------------------------------------------------------------------
 
 
-def test_a1_a_prefix_that_no_session_has_begins_one(cache: Cache) -> None:
+def test_a2_a_prefix_that_no_session_has_begins_one(cache: Cache) -> None:
     cache.has(ONE)
     assert ask(cache, TWO).outcome is Outcome.NEW
 
 
-def test_a2_the_prefix_of_another_node_is_refused_with_155(cache: Cache) -> None:
+def test_a3_the_prefix_of_another_node_is_refused_with_155(cache: Cache) -> None:
     cache.has(ONE, node="mn2")
     assert ask(cache, ONE).status == Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX
 
 
 @pytest.mark.parametrize("named", [(ONE,), (ONE, TWO, THREE), (ONE, THREE)])
-def test_a3_another_set_of_prefixes_is_refused_with_159(cache: Cache, named: tuple[IPv6Network, ...]) -> None:
+def test_a4_another_set_of_prefixes_is_refused_with_159(cache: Cache, named: tuple[IPv6Network, ...]) -> None:
     cache.has(ONE, TWO)
     assert ask(cache, *named).status == Status.BCE_PBU_PREFIX_SET_DO_NOT_MATCH
 
 
-def test_a3_prefixes_of_two_sessions_are_refused_with_159(cache: Cache) -> None:
+def test_a4_prefixes_of_two_sessions_are_refused_with_159(cache: Cache) -> None:
     cache.has(ONE)
     cache.has(TWO, ll=IF2)
     assert ask(cache, ONE, TWO).status == Status.BCE_PBU_PREFIX_SET_DO_NOT_MATCH
@@ -107,37 +107,37 @@ def test_the_order_of_prefixes_does_not_matter(cache: Cache) -> None:
     assert ask(cache, TWO, ONE) == (Outcome.UPDATE, session, None)
 
 
-def test_a4a_the_same_interface_updates(cache: Cache) -> None:
+def test_a5a_the_same_interface_updates(cache: Cache) -> None:
     session = cache.has(ONE)
     assert ask(cache, ONE, hi=1) == (Outcome.UPDATE, session, None)
 
 
-def test_a4b_a_handoff_between_interfaces_updates_whatever_the_interface(cache: Cache) -> None:
+def test_a5b_a_handoff_between_interfaces_updates_whatever_the_interface(cache: Cache) -> None:
     session = cache.has(ONE)
     assert ask(cache, ONE, hi=2, ll=IF2, att=LTE) == (Outcome.UPDATE, session, None)
 
 
-def test_a4c_unknown_interfaces_of_one_technology_update_with_hi_3(cache: Cache) -> None:
+def test_a5c_unknown_interfaces_of_one_technology_update_with_hi_3(cache: Cache) -> None:
     session = cache.has(ONE, ll=b"")
     assert ask(cache, ONE, hi=3, ll=None) == (Outcome.UPDATE, session, None)
 
 
-def test_a4c_an_interface_of_zeros_is_an_unknown_one(cache: Cache) -> None:
+def test_a5c_an_interface_of_zeros_is_an_unknown_one(cache: Cache) -> None:
     session = cache.has(ONE, ll=b"")
     assert ask(cache, ONE, hi=3, ll=bytes(6)) == (Outcome.UPDATE, session, None)
 
 
-def test_a4d_the_same_proxy_coa_and_technology_update(cache: Cache) -> None:
+def test_a5d_the_same_proxy_coa_and_technology_update(cache: Cache) -> None:
     session = cache.has(ONE)
     assert ask(cache, ONE, ll=IF2, at=HERE) == (Outcome.UPDATE, session, None)
 
 
-def test_a5_none_of_these_collides_with_the_session_that_has_the_prefix(cache: Cache) -> None:
+def test_a6_none_of_these_collides_with_the_session_that_has_the_prefix(cache: Cache) -> None:
     cache.has(ONE)
     assert ask(cache, ONE, ll=IF2).status == Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX
 
 
-def test_a5_the_same_interface_of_another_technology_is_another_interface(cache: Cache) -> None:
+def test_a6_the_same_interface_of_another_technology_is_another_interface(cache: Cache) -> None:
     cache.has(ONE)
     assert ask(cache, ONE, att=LTE).outcome is Outcome.REFUSE
 
@@ -183,35 +183,35 @@ def test_a_multipath_binding_without_mag_identifier_is_none(cache: Cache) -> Non
 
 
 @pytest.mark.parametrize("hi", [1, 2, 3, 4, 5])
-def test_b1_the_same_node_technology_and_interface_update(cache: Cache, hi: int) -> None:
+def test_b2_the_same_node_technology_and_interface_update(cache: Cache, hi: int) -> None:
     session = cache.has(ONE)
     cache.has(TWO, ll=IF2)
     assert ask(cache, ALL_ZERO, hi=hi) == (Outcome.UPDATE, session, None)
 
 
-def test_b2_a_handoff_between_interfaces_updates_the_only_session(cache: Cache) -> None:
+def test_b3_a_handoff_between_interfaces_updates_the_only_session(cache: Cache) -> None:
     session = cache.has(ONE)
     assert ask(cache, ALL_ZERO, hi=2, ll=IF2, att=LTE) == (Outcome.UPDATE, session, None)
 
 
-def test_b2_with_two_sessions_it_begins_one(cache: Cache) -> None:
+def test_b3_with_two_sessions_it_begins_one(cache: Cache) -> None:
     cache.has(ONE)
     cache.has(TWO, ll=IF2)
     assert ask(cache, ALL_ZERO, hi=2, ll=b"\x02\0\0\0\0\3").outcome is Outcome.NEW
 
 
-def test_b3_an_unknown_handoff_waits_for_the_only_session(cache: Cache) -> None:
+def test_b4_an_unknown_handoff_waits_for_the_only_session(cache: Cache) -> None:
     session = cache.has(ONE)
     assert ask(cache, ALL_ZERO, hi=4, ll=IF2) == (Outcome.WAIT, session, None)
 
 
 @pytest.mark.parametrize("hi", [1, 3, 5])
-def test_b4_any_other_handoff_of_an_unknown_interface_begins_a_session(cache: Cache, hi: int) -> None:
+def test_b5_any_other_handoff_of_an_unknown_interface_begins_a_session(cache: Cache, hi: int) -> None:
     cache.has(ONE)
     assert ask(cache, ALL_ZERO, hi=hi, ll=IF2).outcome is Outcome.NEW
 
 
-def test_b4_a_node_without_sessions_begins_one(cache: Cache) -> None:
+def test_b5_a_node_without_sessions_begins_one(cache: Cache) -> None:
     assert ask(cache, ALL_ZERO, hi=4).outcome is Outcome.NEW
 
 
@@ -219,27 +219,36 @@ def test_b4_a_node_without_sessions_begins_one(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("hi", [2, 3])
-def test_c1_a_handoff_updates_the_only_session(cache: Cache, hi: int) -> None:
+def test_c2_a_handoff_updates_the_only_session(cache: Cache, hi: int) -> None:
     session = cache.has(ONE)
     assert ask(cache, ALL_ZERO, hi=hi, ll=None) == (Outcome.UPDATE, session, None)
 
 
-def test_c2_an_unknown_handoff_waits_for_the_only_session(cache: Cache) -> None:
+def test_c3_an_unknown_handoff_waits_for_the_only_session(cache: Cache) -> None:
     session = cache.has(ONE)
     assert ask(cache, ALL_ZERO, hi=4, ll=None) == (Outcome.WAIT, session, None)
 
 
 @pytest.mark.parametrize("hi", [1, 5])
-def test_c3_anything_else_begins_a_session(cache: Cache, hi: int) -> None:
+def test_c4_anything_else_begins_a_session(cache: Cache, hi: int) -> None:
     cache.has(ONE)
     assert ask(cache, ALL_ZERO, hi=hi, ll=None).outcome is Outcome.NEW
 
 
 @pytest.mark.parametrize("hi", [2, 3, 4])
-def test_c3_with_two_sessions_every_handoff_begins_one(cache: Cache, hi: int) -> None:
+def test_c4_with_two_sessions_every_handoff_begins_one(cache: Cache, hi: int) -> None:
     cache.has(ONE)
     cache.has(TWO, ll=IF2)
     assert ask(cache, ALL_ZERO, hi=hi, ll=None).outcome is Outcome.NEW
+
+
+def test_a_named_prefix_goes_before_the_interface_and_the_interface_before_the_node(cache: Cache) -> None:
+    first, second = cache.has(ONE, ll=IF1), cache.has(TWO, ll=IF2)
+    assert ask(cache, ONE, ll=IF2, hi=2) == Finding(Outcome.UPDATE, first)  # A, although B would find the second
+    assert ask(cache, ALL_ZERO, ll=IF2, hi=2) == Finding(Outcome.UPDATE, second)  # B, although C would find none
+    cache.remove(second)
+    assert ask(cache, ALL_ZERO, ll=IF2, hi=3).outcome is Outcome.NEW  # B, although C would find the first
+    assert ask(cache, ALL_ZERO, ll=None, hi=3) == Finding(Outcome.UPDATE, first)
 
 
 def test_another_node_is_never_found(cache: Cache) -> None:
