@@ -4,6 +4,7 @@ Only what a command needs is imported, so that asking is quick.
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 from router._version import __version__
 from router.errors import ConfigError, ExitCode, RouterError
-from router.places import RoleName, default_socket
+from router.places import RoleName, default_socket, started_as
 
 SHOWN = (
     "nodes",
@@ -34,8 +35,9 @@ ROLES = {
     RoleName.LMA: "Local Mobility Anchor of Proxy Mobile IPv6",
     RoleName.MAG: "Mobile Access Gateway of Proxy Mobile IPv6",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a file that takes our output may say
 EPILOG = """\
-verbs (python -m router VERB --help tells more):
+verbs ({program} VERB --help tells more):
   show WHAT        what a running router knows: nodes, bindings, tunnels, peers, counters, config;
                    a MAR also prefixes; an LMA or MAG sessions, paths, flows, policy
   monitor          a line for each thing it does, as it happens
@@ -44,7 +46,7 @@ verbs (python -m router VERB --help tells more):
   policy           the flow policies of an LMA or MAG: show, set NAME FILE, clear NAME
   revoke           take sessions back from their gateways (LMA): a node, a peer, all
   reload           have it read its configuration again, as SIGHUP does (LMA, MAG)
-  demo             watch a stock host move between three routers during a download
+  demo             watch it: a host that moves, between MARs or (--pmip) between MAGs; multipath: two uplinks at once
 
 exit codes: 0 done, 1 refused or failed, 2 usage or configuration, 3 no router answers, 4 timed out,
             5 a right or device is missing, 7 address, port, socket or device in use, 8 already running,
@@ -67,11 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error if isinstance(error, ConfigError) else f"openmar: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # whoever read our output has enough; nothing more may be written at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has enough
         return ExitCode.DONE
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _drop_output()
+        print(f"openmar: standard output: {os.strerror(error.errno or 0).lower()}", file=sys.stderr)
+        return ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.FAILED
+
+
+def _drop_output() -> None:
+    """Nothing more may be written at exit, where it could only fail loudly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- running a router ---
@@ -79,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m router",
+        prog=started_as(),
         description="A mobility router in user space: IP sessions survive while a node moves between access routers.",
-        epilog=EPILOG,
+        epilog=EPILOG.format(program=started_as()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     role = parser.add_mutually_exclusive_group()
@@ -133,7 +145,9 @@ def _run(given: Sequence[str]) -> int:
     parser = _run_parser()
     options = parser.parse_args(given)
     if options.check_config is not None:
-        return _check_config(options.check_config, options.role)
+        if options.config is not None:
+            parser.error("argument --check-config: not allowed with --config")
+        return _check_config(options)
     if options.doctor:
         if options.role is not None:
             parser.error("argument --doctor: not allowed with a role")
@@ -146,11 +160,12 @@ def _run(given: Sequence[str]) -> int:
     return _run_router(options)
 
 
-def _check_config(file: Path, role: RoleName | None) -> int:
+def _check_config(options: argparse.Namespace) -> int:
+    """The file with the flags beside it laid over it."""
     from router.config import load
 
-    load(file, role=role)
-    print(f"{file}: good")
+    load(options.check_config, _overrides(options), role=options.role)
+    print(f"{options.check_config}: good")
     return ExitCode.DONE
 
 
@@ -224,7 +239,7 @@ def _uplink(text: str) -> dict[str, Any]:
 
 
 def _verb_parser(verb: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m router {verb}", description=description)
+    parser = argparse.ArgumentParser(prog=f"{started_as()} {verb}", description=description)
     parser.add_argument("--name", default="mar", help="name of the router to ask (default: mar)")
     parser.add_argument("--socket", type=Path, help="its control socket, when it is not where its name says")
     parser.add_argument("-j", "--json", action="store_true", help="JSON instead of text")

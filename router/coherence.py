@@ -10,12 +10,13 @@ from typing import Any
 from router.flow_policies import Labels
 from router.places import RoleName
 from router.toml_text import Problems
-from signaling.flow_rules import FlowRule
+from signaling.flow_rules import FlowRule, Spread
 from signaling.settings import Address, Authentication, PathCare
 
 VALID_LIFETIME = 7200  # s
 PREFERRED_LIFETIME = 1800  # s, RFC 8273 5
 DELEGATED_LENGTH = 56
+NUMBERED = (Spread.PER_PACKET, Spread.BICAST)
 
 Found = Mapping[str, Any]
 
@@ -163,6 +164,17 @@ def _check_profile(at: int, item: Found, told: set[str], problems: Problems) -> 
         if "a table" in told and not own:
             problems.add(("node", at, "id"), "is told above: expected each node once")
         told.add("a table")
+
+
+# --- flows ---
+
+
+def refuse_numbers(flows: Sequence[Found], problems: Problems) -> None:
+    """Packets that are striped or doubled carry sequence numbers, and tunnels here do not. flows: [[flow]] tables."""
+    for at, item in enumerate(flows):
+        if item.get("spread") in NUMBERED:
+            expected = f'"{item["spread"].value}" needs sequence numbers: expected [underlay] encapsulation = "gre"'
+            problems.add(("flow", at, "spread"), f"{expected}, at both ends")
 
 
 # --- what only a MAG has ---

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,10 @@ class Config:
     def socket_path(self) -> Path:
         """The control socket: as configured, else named after the router in the run directory."""
         return self.socket or default_socket(self.name)
+
+    def value(self, name: str) -> Any:
+        """Of a field, or of a field of a part: "part.field"."""
+        return attrgetter(name)(self)
 
     def read_again(self) -> "Config":
         """The configuration as its file says it now, under the same flags. Raises ConfigError."""
@@ -276,6 +281,8 @@ FLOW: dict[str, tuple[str, Reader]] = {
     "labels": ("labels", several(values.label)),
     "spread": ("spread", one_of(Spread, *(item.value for item in Spread))),
 }
+KEYS = {field: f"{table}.{key}" for table, keys in SCHEMA.items() for key, (field, _) in keys.items()}
+"""Field of Config -> what the file calls it; a field of a part is "part.field"."""
 LISTS = {"peer": PEER, "node": NODE, "uplink": UPLINK, "site": SITE, "flow": FLOW}
 NAMES: dict[str, Reader] = {"labels": number(0, 255)}  # tables whose keys are names that the operator chooses
 NEEDED = {"peer": ("name",), "node": ("id",), "uplink": ("interface",), "site": ("node",), "flow": ()}
@@ -298,7 +305,10 @@ def load(file: Path | None, overrides: Mapping[str, Any] | None = None, *, role:
     problems = Problems(file, lines)
     found = _check(tables, problems)
     labels = Labels({key: value for key, value in found.pop("labels", {}).items() if value is not None})
-    rules = policies(found.pop("flows", ()), labels, problems)
+    flows = found.pop("flows", ())
+    if found.get("encapsulation", Encapsulation.UDP) in (Encapsulation.UDP, Encapsulation.IP):
+        coherence.refuse_numbers(flows, problems)
+    rules = policies(flows, labels, problems)
     coherence.check(found, labels, rules, problems, role)
     problems.raise_if_any()
     if role is not None:

@@ -18,32 +18,27 @@ from router.errors import RouterError
 from router.links.attach import AccessInterface
 from router.network import Network
 from router.sessions import Sessions
+from router.trouble import TROUBLE, with_cure
 from signaling import actions
 from signaling.actions import Action
 from signaling.events import ClockStepped, Event
+from signaling.pmip.probe import carries_probe
 from signaling.pmip.saved_binding import SavedBinding
 from signaling.rate_limit import RateLimit
 from signaling.update_request import node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
+from signaling.wire.binding_error import BindingError
 from signaling.wire.binding_update import BindingUpdate
+from signaling.wire.heartbeat import Heartbeat
 from signaling.wire.message import Message
 from signaling.wire.neighbor import RouterAdvertisement
+from signaling.wire.notification import UpdateNotification, UpdateNotificationAck
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 
 log = logging.getLogger("openmar")
 
 CLOCK_STEP = 0.001  # s: a wall clock that moved by more is told to the role
 TIMER_ROUNDING = 0.0005  # s: uvloop rounds to whole milliseconds, and early is of no use
-TROUBLE = {  # in the log without being asked for
-    "anchor-is-no-peer",
-    "message-refused",
-    "peer-restarted",
-    "peer-unreachable",
-    "pool-empty",
-    "registration-refused",
-    "store-away",
-    "update-refused",
-}
 HISTORY = 1000  # lines kept for a `monitor` that comes later
 
 
@@ -90,6 +85,7 @@ class Journalist:
 
     def tell(self, event: str, fields: Mapping[str, Any]) -> None:
         """A line for everybody."""
+        fields = with_cure(event, fields)
         line = Line(time.time(), event, fields)
         self.history.append(line)
         level = logging.WARNING if event in TROUBLE and self._warnings.allows(time.monotonic()) else logging.INFO
@@ -221,6 +217,8 @@ class Driver:
 
     def _send_now(self, action: actions.Send) -> None:
         failure = self._sockets.send(action.octets, action.destination, action.port, action.source)
+        if isinstance(action.message, Heartbeat) and carries_probe(action.message):
+            return  # twenty a second on each path: `show paths` tells what they find
         fields = _summary(action.message) | {"peer": action.destination}
         if action.source is not None:
             fields["from"] = action.source
@@ -305,6 +303,9 @@ NAMES: dict[type[Message], str] = {
     BindingAck: "pba",
     BindingRevocationIndication: "bri",
     BindingRevocationAck: "bra",
+    BindingError: "binding-error",
+    UpdateNotification: "upn",
+    UpdateNotificationAck: "upa",
     RouterAdvertisement: "ra",
 }
 PERFORM: dict[type, Callable[[Driver, Any], None]] = {

@@ -15,7 +15,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import TypeVar
 
-from engine import Encapsulation, Tables, Tunnel, UnknownPrefix
+import engine
+from engine import BadRule, Encapsulation, Tables, Tunnel, UnknownPrefix
 from router import forwarding
 from router.errors import NoRights, RouterError
 from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedRoute, edits
@@ -274,10 +275,18 @@ class Network:
         if prefix.version == 4:
             self._follow_ipv4(prefix, None)
 
+    def checked(self, name: str, rules: Iterable[FlowRule]) -> tuple[engine.FlowRule, ...]:
+        """The rules of a policy as the engine has them. Raises RouterError if it, or tunnels here, cannot do that."""
+        try:
+            found = tuple(map(forwarding.engine_rule, rules))
+        except BadRule as error:
+            raise RouterError(f"policy {name}: {error}") from None
+        refuse_numbers(name, found, self._encapsulation)
+        return found
+
     def set_policy(self, action: actions.SetPolicy) -> None:
-        """The flow policy of that name. Raises RouterError if tunnels here cannot do what it wants; BadRule."""
-        rules = tuple(map(forwarding.engine_rule, action.rules))
-        refuse_numbers(action.name, rules, self._encapsulation)
+        """The flow policy of that name. Raises as checked()."""
+        rules = self.checked(action.name, action.rules)
         if action.rules:
             self.policies[action.name] = action.rules
         else:

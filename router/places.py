@@ -47,8 +47,11 @@ def _home() -> Path:
         raise ConfigError(f"home directory: user {os.geteuid()} has none: {cure}") from None
 
 
+def started_as() -> str:
+    """What this program is called, in its help."""
+    return "openmar" if Path(sys.argv[0]).name == "openmar" else "python -m router"
+
+
 def program() -> str:
     """How this program was started, for a line that somebody will copy."""
-    if Path(sys.argv[0]).name == "openmar":
-        return shlex.quote(sys.argv[0])
-    return f"{shlex.quote(sys.executable)} -m router"
+    return shlex.quote(sys.argv[0]) if started_as() == "openmar" else f"{shlex.quote(sys.executable)} -m router"

@@ -10,10 +10,12 @@ different ones.
     roaming peer             found by the SPI, believed once it has signed   messages go to where it was heard last
 """
 
+from collections.abc import Iterable
 from enum import Enum
 from ipaddress import IPv6Address
 
 from signaling.actions import Send
+from signaling.events import DatagramReceived
 from signaling.settings import Address, Authentication, Counters, MagSettings, Peer, Settings, Transport
 from signaling.wire import authentication, mobility_header
 from signaling.wire.message import Message
@@ -56,6 +58,12 @@ class Whereabouts:
             if self._peers.get(oldest) is peer:  # another peer may be there by now
                 del self._peers[oldest]
 
+    def know(self, peers: Iterable[Peer]) -> None:
+        """These are the roaming peers from now on; where others were heard is forgotten."""
+        known = {peer.name: peer for peer in peers}
+        self._peers = {place: known[peer.name] for place, peer in self._peers.items() if peer.name in known}
+        self._places = {name: places for name, places in self._places.items() if name in known}
+
     def peer(self, address: Address, port: int = 0) -> Peer | None:
         """Who was heard there last."""
         return self._peers.get((address, port)) or self._peers.get((address, 0))
@@ -69,16 +77,16 @@ class Door:
         self._checksum = settings.transport is Transport.MOBILITY_HEADER
         self._required = settings.authentication is Authentication.REQUIRED
         self._is_gateway = isinstance(settings, MagSettings)
-        self._named = {peer.name: peer for peer in settings.peers}
-        self._fixed = {
-            address: peer
-            for peer in settings.peers
-            for address in (peer.address, *peer.addresses)
-            if address is not None
-        }
-        self._roaming = {peer.spi: peer for peer in settings.peers if peer.address is None and peer.key}
         self._whereabouts = Whereabouts()
         self._counters = counters
+        self.set_peers(settings.peers)
+
+    def set_peers(self, peers: Iterable[Peer]) -> None:
+        """These are the peers from now on, with these keys; where roaming ones were heard is remembered."""
+        self._named = {peer.name: peer for peer in peers}
+        self._fixed = {address: peer for peer in self._named.values() for address in addresses_of(peer)}
+        self._roaming = {peer.spi: peer for peer in self._named.values() if peer.address is None and peer.key}
+        self._whereabouts.know(self._roaming.values())
 
     def peer(self, address: Address) -> Peer | None:
         """The peer that has this address, or was heard there and signed."""
@@ -171,6 +179,18 @@ class Door:
             octets = mobility_header.encode(message, ours, destination, checksum=checksum)
         self._counters[f"sent.{type(message).__name__}"] += 1
         return Send(octets=octets, message=message, destination=destination, port=port, source=source)
+
+    def reply(self, message: Message, event: DatagramReceived) -> Send:
+        """An answer: it leaves from where the question arrived, to where that came from."""
+        ours = event.destination
+        care_of = self.path_care_of(ours, event.source)
+        source = None if ours == self._address else ours
+        return self.send(message, event.source, care_of=care_of, port=event.port, source=source)
+
+
+def addresses_of(peer: Peer) -> tuple[Address, ...]:
+    """All its fixed addresses, none twice; (): it roams."""
+    return tuple(dict.fromkeys(address for address in (peer.address, *peer.addresses) if address is not None))
 
 
 def _covered(care_of: Address, transport: Address) -> Address:

@@ -95,6 +95,28 @@ def test_the_documented_keys_are_those_of_the_language() -> None:
     assert set(re.findall(r"`(\w+\.\w+)`", config_column("key", 0))) == KEYS
 
 
+def test_the_documented_counters_are_those_of_the_code() -> None:
+    table = rows(ROOT / "docs/counters.md", "Counter of signalling")
+    assert {name for cells in table for name in re.findall(r"`([^`]+)`", cells[0])} == {
+        name for package in ("signaling", "router") for path in (ROOT / package).rglob("*.py") for name in counted(path)
+    }
+
+
+def counted(path: Path) -> set[str]:
+    """What a file counts: `counters["part.reason"] += ...`."""
+    edits = (node.target for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.AugAssign))
+    places = (node for node in edits if isinstance(node, ast.Subscript))
+    return {name for it in places if ast.unparse(it.value).endswith("counters") for name in names_of(it.slice)}
+
+
+def names_of(counter: ast.expr) -> set[str]:
+    """The names an expression stands for; what is known only later is "*"."""
+    if isinstance(counter, ast.IfExp):
+        return names_of(counter.body) | names_of(counter.orelse)
+    parts = counter.values if isinstance(counter, ast.JoinedStr) else [counter]
+    return {"".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in parts)}
+
+
 def test_the_documented_flags_are_those_of_the_command_line() -> None:
     assert set(FLAG.findall((ROOT / "docs/config.md").read_text())) == FLAGS
 

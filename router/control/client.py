@@ -10,9 +10,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from router.errors import NoRights, NotRunning, RouterError, TimedOut
+from router.places import started_as
 
 ANSWER_WITHIN = 5.0  # s
-PIECE = 1 << 18  # octets of a capture, at most at once
+PIECE = 1 << 18  # octets of a stream, at most at once
 
 
 class Client:
@@ -50,7 +51,7 @@ class Client:
         return self._ask("POST", "/v1/reload", {})
 
     def monitor(self, history: int = 0) -> Iterator[dict[str, Any]]:
-        """Events as they happen, after so many past ones, until the router ends."""
+        """Events as they happen, after so many past ones, until the router ends. Raises RouterError when it dies."""
         connection = self._connect()
         try:
             response = self._request(connection, "GET", f"/v1/monitor?history={history}")
@@ -58,7 +59,10 @@ class Client:
                 raise RouterError(_refusal(response, self._read(response)))
             if connection.sock is not None:
                 connection.sock.settimeout(None)
-            yield from _lines(response)
+            try:
+                yield from _lines(response)
+            except (http.client.HTTPException, ConnectionError, ValueError):
+                raise RouterError(f"{self._path}: the router died, or was killed: see its log") from None
         finally:
             connection.close()
 
@@ -126,8 +130,8 @@ class Client:
             raise TimedOut(f"{self._path}: the router does not accept the connection") from None
         except OSError:
             raise NotRunning(
-                f"{self._path}: no router listens there: start one with `python -m router --mar` (--lma, --mag), or "
-                "name its socket with --socket"
+                f"{self._path}: no router listens there: start one with `{started_as()} --mar` (--lma, --mag), or name "
+                "its socket with --socket"
             ) from None
         return connection
 
@@ -159,12 +163,14 @@ class Capturing:
 
 
 def _lines(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """Events until the router ends, which may cut the last one short."""
-    try:
-        for line in response:
+    """Events until the router ends the stream. Raises HTTPException, ConnectionError or ValueError if it breaks off."""
+    rest = b""
+    while octets := response.read1(PIECE):
+        *lines, rest = (rest + octets).split(b"\n")
+        for line in lines:
             yield json.loads(line)
-    except (http.client.HTTPException, ConnectionError, ValueError):
-        return
+    if rest:
+        raise ValueError("the last line was cut short")
 
 
 def _refusal(response: http.client.HTTPResponse, answer: Mapping[str, Any]) -> str:

@@ -5,12 +5,15 @@ role knows is in `mar_views.py` and `pmip_views.py`; here is what all know, and 
 """
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from router._version import __version__
+from router.config import KEYS
 from router.control import mar_views, pmip_views
 from router.control.render import plain
 from router.places import RoleName
+from signaling.door import addresses_of
 
 if TYPE_CHECKING:
     from router.daemon import Router
@@ -18,18 +21,12 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 View = Callable[["Router"], list[Row]]
 
-OF_PMIP_ONLY = frozenset(("anchoring", "gateway", "paths", "heartbeat", "ipv4_address"))
-TOLD_ELSEWHERE = frozenset(
-    (
-        *("peers", "nodes", "store", "socket", "address", "offloads", "source"),
-        *("policies", "profiles", "uplinks", "sites", "labels"),
-    )
-)
+OF_PMIP_ONLY = ("anchoring.", "gateway.", "paths.", "heartbeat.", "ipv4_address")
 
 
 def tunnels(router: "Router") -> list[Row]:
     """Tunnels that carry a prefix now."""
-    names = {address: peer.name for peer in router.config.peers for address in (peer.address, *peer.addresses)}
+    names = {address: peer.name for peer in router.config.peers for address in addresses_of(peer)}
     return [
         {
             "peer": names.get(item.tunnel.remote),
@@ -66,38 +63,41 @@ def counters(router: "Router") -> list[Row]:
 
 
 def config(router: "Router") -> list[Row]:
-    """The configuration in force. Keys of peers are never shown."""
-    values = router.config
-    hidden = TOLD_ELSEWHERE | (OF_PMIP_ONLY if values.role is RoleName.MAR else set())
-    rows: list[Row] = [{"key": "version", "value": _version()}]
-    for item in fields(values):
-        if item.name not in hidden:
-            rows += _config_rows(item.name, getattr(values, item.name))
-    rows += [
-        {"key": "underlay", "value": f"{router.underlay.address} ({router.underlay.why})"},
-        {"key": "tunnel_mtu", "value": router.role.settings.tunnel_mtu},
-        *({"key": name, "value": value} for name, value in router.part.vitals().items() if "." not in name),
-        {"key": "socket", "value": str(values.socket_path)},
-        {"key": "engine", "value": "compiled" if router.packets.compiled else "model (slow)"},
-        {"key": "offloads", "value": router.packets.offloads()},
-        {"key": "nodes", "value": [f"{key.hex(':')} {node}" for key, node in values.nodes.items()]},
-    ]
-    return rows
+    """The configuration in force, under the names of the file; then what was found out. Keys are never shown."""
+    values, of_a_mar = router.config, router.config.role is RoleName.MAR
+    refused = [item.name for item in fields(values.offloads) if not getattr(values.offloads, item.name)]
+    here = {
+        "underlay.address": f"{router.underlay.address} ({router.underlay.why})",
+        "engine.refuse_offloads": refused,
+        "store.url": values.store_url if of_a_mar else None,
+        "control.socket": str(values.socket_path),
+    }
+    found: dict[str, Any] = {"version": __version__, "role": values.role.value}
+    for field, key in KEYS.items():
+        if not (of_a_mar and field.startswith(OF_PMIP_ONLY)):
+            found[key] = here[key] if key in here else plain(values.value(field))
+    found |= {
+        "labels": [f"{name} {number}" for name, number in values.labels.items()],
+        "nodes": [f"{key.hex(':')} {node}" for key, node in values.nodes.items()],
+        "tunnel_mtu": router.role.settings.tunnel_mtu,
+        "engine": "compiled" if router.packets.compiled else "model (slow)",
+        "offloads": router.packets.offloads(),
+        **{name: value for name, value in router.part.vitals().items() if "." not in name},
+    }
+    return [{"key": key, "value": value} for key, value in found.items()]
 
 
-def _config_rows(name: str, value: object) -> list[Row]:
-    """One row; of a part of the configuration one for each of its keys."""
-    if is_dataclass(value):
-        return [{"key": f"{name}.{item.name}", "value": plain(getattr(value, item.name))} for item in fields(value)]
-    return [{"key": name, "value": plain(value)}]
-
-
-def _version() -> str:
-    from router import __version__
-
-    return __version__
-
-
+PMIP: dict[str, View] = {
+    "sessions": pmip_views.sessions,
+    "bindings": pmip_views.bindings,
+    "paths": pmip_views.paths,
+    "flows": pmip_views.flows,
+    "policy": pmip_views.policy,
+    "tunnels": tunnels,
+    "peers": pmip_views.peers,
+    "counters": counters,
+    "config": config,
+}
 VIEWS: dict[RoleName, dict[str, View]] = {
     RoleName.MAR: {
         "nodes": mar_views.nodes,
@@ -108,27 +108,6 @@ VIEWS: dict[RoleName, dict[str, View]] = {
         "counters": counters,
         "config": config,
     },
-    RoleName.LMA: {
-        "sessions": pmip_views.sessions,
-        "bindings": pmip_views.bindings,
-        "paths": pmip_views.paths,
-        "flows": pmip_views.flows,
-        "policy": pmip_views.policy,
-        "tunnels": tunnels,
-        "peers": pmip_views.peers,
-        "counters": counters,
-        "config": config,
-    },
-    RoleName.MAG: {
-        "nodes": pmip_views.nodes,
-        "sessions": pmip_views.sessions,
-        "bindings": pmip_views.bindings,
-        "paths": pmip_views.paths,
-        "flows": pmip_views.flows,
-        "policy": pmip_views.policy,
-        "tunnels": tunnels,
-        "peers": pmip_views.peers,
-        "counters": counters,
-        "config": config,
-    },
+    RoleName.LMA: PMIP,
+    RoleName.MAG: {"nodes": pmip_views.nodes, **PMIP},
 }

@@ -4,6 +4,7 @@ import time
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
+from signaling.access_link import Attachment
 from signaling.actions import LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.dma.session import State
 from signaling.dma.update_list import Progress
@@ -18,18 +19,25 @@ def nodes(router: "Router") -> list[Row]:
     """Nodes on our access links."""
     now = time.monotonic()
     return [
-        {
-            "node": item.node,
-            "interface": item.interface,
-            "link_layer": item.link_layer.hex(":"),
-            "link_local": str(item.link_local) if item.link_local else None,
-            "attached": round(now - item.since, 3),
-            "heard": round(now - item.heard, 3),
+        attachment(item, now)
+        | {
             "anchored_here": [str(prefix) for prefix in router.role.anchor.local(item.node)],
             "visiting": [str(entry.prefix) for entry in router.role.registrar.visited(item.node)],
         }
         for item in router.role.access.attached.values()
     ]
+
+
+def attachment(item: Attachment, now: float) -> Row:
+    """One node on an access link, of any role that has some."""
+    return {
+        "node": item.node,
+        "interface": item.interface,
+        "link_layer": item.link_layer.hex(":"),
+        "link_local": str(item.link_local) if item.link_local else None,
+        "attached": round(now - item.since, 3),
+        "heard": round(now - item.heard, 3),
+    }
 
 
 def prefixes(router: "Router") -> list[Row]:

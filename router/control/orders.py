@@ -4,15 +4,16 @@ Each order is checked as a whole before anything is done; what it cannot do it s
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from router.config import Config, load_policies
+from router.config import KEYS, LISTS, Config, load_policies
 from router.errors import ConfigError, RouterError
 from router.places import RoleName
 from router.toml_text import one_line
 from signaling.actions import Action
+from signaling.settings import Uplink
 
 if TYPE_CHECKING:
     from router.daemon import Router
@@ -39,6 +40,10 @@ def set_policy(router: "Router", name: str, file: str, text: str) -> int:
         what = ", ".join(found) or "no [[flow]]"
         raise RouterError(f"policy set {name}: {file}: expected the rules of one policy, found: {what}")
     (rules,) = found.values()
+    try:
+        router.network.checked(name, rules)
+    except RouterError as error:
+        raise RouterError(f"policy set: nothing was changed: {error}") from None
     _perform(router, router.role.set_policy(name, rules, time.monotonic()))
     router.config = replace(router.config, policies={**router.config.policies, name: rules})
     return len(rules)
@@ -86,22 +91,38 @@ def reload(router: "Router") -> str:
         after = router.config.read_again()
     except ConfigError as error:
         raise RouterError(f"reload: nothing was changed: {one_line(error)}") from None
+    known = LIVE[router.config.role]
     changed = differing(router.config, after)
-    if fixed := [place for place in changed if place not in LIVE[router.config.role]]:
+    if fixed := [place for place in changed if place not in known]:
         raise RouterError(f"reload: nothing was changed: restart it for: {', '.join(fixed)}")
-    now = time.monotonic()
-    for place in changed:
-        LIVE[router.config.role][place](Reload(router, after, now))
+    try:
+        for name, rules in after.policies.items():
+            router.network.checked(name, rules)
+    except RouterError as error:
+        raise RouterError(f"reload: nothing was changed: {error}") from None
+    applied = Reload(router, after, time.monotonic())
+    for change in dict.fromkeys(known[place] for place in changed):
+        change(applied)
     router.config = after
     return f"reload: {', '.join(changed) or 'nothing differs'}"
 
 
 def differing(before: Config, after: Config) -> list[str]:
-    """Fields that are not the same. Of uplinks "uplinks" is their labels and weights, "uplinks.set" all else."""
-    names = [item.name for item in fields(Config) if item.compare]
-    changed = [name for name in names if getattr(before, name) != getattr(after, name)]
-    bare = [[replace(each, label=0, weight=1) for each in config.uplinks] for config in (before, after)]
-    return [*changed, *(["uplinks.set"] if bare[0] != bare[1] else [])]
+    """What is not the same, as the file calls it: "anchor.guard", "peer". Of uplinks each key, if they are as many."""
+    changed = [key for field, key in KEYS.items() if before.value(field) != after.value(field)]
+    changed += [key for key, names in PLACES.items() if any(before.value(it) != after.value(it) for it in names)]
+    return changed + _differing_uplinks(before.uplinks, after.uplinks)
+
+
+def _differing_uplinks(before: Sequence[Uplink], after: Sequence[Uplink]) -> list[str]:
+    if len(before) != len(after):
+        return ["uplink"]
+    pairs = list(zip(before, after, strict=True))
+    return [
+        f"uplink.{key}"
+        for key, (field, _) in LISTS["uplink"].items()
+        if any(getattr(one, field) != getattr(other, field) for one, other in pairs)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +137,15 @@ class Reload:
         """Other peers, addresses or keys."""
         _perform(self.router, self.router.role.set_peers(self.after.peers, self.now))
 
-    def profiles(self) -> None:
-        """Other profiles of nodes."""
-        _perform(self.router, self.router.role.set_profiles(self.after.profiles, self.now))
+    def nodes(self) -> None:
+        """Other names for link-layer addresses, of nodes that come from now on; other profiles."""
+        if self.router.access is not None:
+            self.router.access.rename(self.after.nodes)
+        if self.after.profiles != self.router.config.profiles:
+            _perform(self.router, self.router.role.set_profiles(self.after.profiles, self.now))
+
+    def labels(self) -> None:
+        """Names are ours alone: rules and uplinks have numbers."""
 
     def uplinks(self) -> None:
         """Other labels or weights."""
@@ -132,26 +159,24 @@ class Reload:
             if rules != before.get(name, ()):
                 _perform(self.router, self.router.role.set_policy(name, rules, self.now))
 
-    def nodes(self) -> None:
-        """Other names for link-layer addresses: of nodes that come from now on."""
-        if self.router.access is not None:
-            self.router.access.rename(self.after.nodes)
 
-    def labels(self) -> None:
-        """Names are ours alone: rules and uplinks have numbers."""
-
-
+PLACES = {  # tables of the file, and what of Config is made of them
+    "peer": ("peers",),
+    "node": ("nodes", "profiles"),
+    "site": ("sites",),
+    "labels": ("labels",),
+    "flow": ("policies",),
+}
 Change = Callable[[Reload], None]
 ANYWHERE: dict[str, Change] = {
+    "peer": Reload.peers,
+    "node": Reload.nodes,
     "labels": Reload.labels,
-    "nodes": Reload.nodes,
-    "peers": Reload.peers,
-    "profiles": Reload.profiles,
-    "policies": Reload.policies,
+    "flow": Reload.policies,
 }
 LIVE: dict[RoleName, dict[str, Change]] = {
     RoleName.LMA: ANYWHERE,
-    RoleName.MAG: ANYWHERE | {"uplinks": Reload.uplinks},
+    RoleName.MAG: ANYWHERE | {"uplink.label": Reload.uplinks, "uplink.weight": Reload.uplinks},
 }
 
 

@@ -1,18 +1,29 @@
 """What an LMA or a MAG knows: sessions with their care-of addresses, bindings, paths, flow rules and policies."""
 
 import time
+from collections import Counter
+from collections.abc import Callable
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
-from router.control.render import cell, plain
+from router.control.mar_views import attachment
+from router.control.render import plain
 from router.flow_policies import Labels, selector_text
 from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.flow_rules import FlowRule
+from signaling.pmip.heartbeats import Exchange
+from signaling.settings import Prefix
 
 if TYPE_CHECKING:
     from router.daemon import Router
 
 Row = dict[str, Any]
+
+
+def in_order(prefix: Prefix) -> tuple[int, Prefix]:
+    """What prefixes of both families are sorted by: IPv4 first."""
+    return prefix.version, prefix
+
 
 KINDS: dict[type[Path], str] = {
     LocalLink: "native",
@@ -25,39 +36,31 @@ KINDS: dict[type[Path], str] = {
 def nodes(router: "Router") -> list[Row]:
     """Nodes on the access links of a MAG."""
     now = time.monotonic()
-    return [
-        {
-            "node": item.node,
-            "interface": item.interface,
-            "link_layer": item.link_layer.hex(":"),
-            "link_local": str(item.link_local) if item.link_local else None,
-            "attached": round(now - item.since, 3),
-            "heard": round(now - item.heard, 3),
-        }
-        for item in router.role.access.attached.values()
-    ]
+    return [attachment(item, now) for item in router.role.access.attached.values()]
 
 
 def sessions(router: "Router") -> list[Row]:
     """Mobility sessions, as the role tells them: an LMA with their care-of addresses, a MAG with its registrations."""
     labels, now = Labels(router.config.labels), time.monotonic()
-    return [{key: _told(key, value, labels, now) for key, value in row.items()} for row in router.role.sessions()]
+    return [_told(row, labels, now) for row in router.role.sessions()]
 
 
-def _told(key: str, value: Any, labels: Labels, now: float) -> Any:
-    if key == "care_ofs":
-        return [
-            f"{path['bid']}:{labels.name(path['label'])}:{path['address']}:{cell(_left(path['expires'], now))}"
-            for path in value
-        ]
-    if key == "label":
-        return labels.name(value)
-    return _left(value, now) if key == "expires" else plain(value)
+def _told(row: Row, labels: Labels, now: float) -> Row:
+    """A row of a role for people: labels by name, prefixes in order, the time that is left."""
+    return {key: TELLING[key](value, labels, now) if key in TELLING else plain(value) for key, value in row.items()}
 
 
-def _left(expires: float | None, now: float) -> float | None:
+def _left(expires: float | None, labels: Labels, now: float) -> float | None:
     """Seconds until then; None: it does not end by itself."""
     return None if expires is None or isinf(expires) else round(expires - now, 3)
+
+
+TELLING: dict[str, Callable[[Any, Labels, float], Any]] = {
+    "care_ofs": lambda rows, labels, now: [_told(row, labels, now) for row in rows],
+    "expires": _left,
+    "label": lambda number, labels, now: labels.name(number),
+    "prefixes": lambda prefixes, labels, now: [str(prefix) for prefix in sorted(prefixes, key=in_order)],
+}
 
 
 def bindings(router: "Router") -> list[Row]:
@@ -66,7 +69,7 @@ def bindings(router: "Router") -> list[Row]:
     known = router.network.paths.items()
     return [
         {"prefix": str(prefix), "node": router.network.nodes[prefix]} | _path(path, labels)
-        for prefix, path in sorted(known, key=lambda item: (item[0].version, item[0]))
+        for prefix, path in sorted(known, key=lambda item: in_order(item[0]))
     ]
 
 
@@ -86,10 +89,7 @@ def _way(end: TunnelEnd, labels: Labels) -> str:
 def paths(router: "Router") -> list[Row]:
     """Paths to peers as they are measured."""
     labels = Labels(router.config.labels)
-    return [
-        {key: labels.name(value) if key == "label" else plain(value) for key, value in row.items()}
-        for row in router.role.monitor.rows()
-    ]
+    return [_told(row, labels, 0.0) for row in router.role.monitor.rows()]
 
 
 def flows(router: "Router") -> list[Row]:
@@ -122,16 +122,27 @@ def _rule(rule: FlowRule, labels: Labels) -> Row:
 
 
 def peers(router: "Router") -> list[Row]:
-    """Routers of the domain that are configured, and how many prefixes they carry now."""
+    """Routers of the domain that are configured, whether they answer, and how many prefixes they carry now."""
+    role = router.role
     remote = [end.remote for path in router.network.paths.values() for end in getattr(path, "tunnels", ())[:1]]
+    carried = Counter(peer.name for address in remote if (peer := role.door.peer(address)) is not None)
     return [
         {
             "name": peer.name,
-            "address": str(peer.address) if peer.address else None,
-            "addresses": [str(address) for address in peer.addresses],
+            "address": plain(peer.address),
+            "addresses": plain(peer.addresses),
             "authenticated": bool(peer.key),
             "spi": peer.spi if peer.key else None,
-            "prefixes": sum(at in (peer.address, *peer.addresses) for at in remote),
+            "prefixes": carried[peer.name],
+            **_heartbeat(role.heartbeats.exchange(peer.name)),
         }
         for peer in router.config.peers
     ]
+
+
+def _heartbeat(exchange: Exchange | None) -> Row:
+    """Whether a peer answers, where, and how often it has lost its sessions; nothing while there is none with it."""
+    if exchange is None:
+        return {"alive": None, "heard_at": None, "restarts": None}
+    alive = None if exchange.restarts is None and not exchange.unreachable else not exchange.unreachable
+    return {"alive": alive, "heard_at": str(exchange.destination), "restarts": exchange.restarts}

@@ -1,6 +1,6 @@
 """Values -> plain data -> text for people: aligned columns, one line an event."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import KeysView, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,8 @@ def cell(value: object) -> str:
         return "-"
     if isinstance(value, list):
         return ",".join(map(cell, value))
+    if isinstance(value, dict):
+        return "/".join(map(cell, value.values()))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
@@ -30,10 +32,10 @@ def cell(value: object) -> str:
 
 def plain(value: object) -> Any:
     """A value as JSON has it."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | KeysView | set | frozenset):
         return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return [f"{key} {each}" for key, each in value.items()]
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, bool | int | float | str) or value is None:
         return value
     return str(getattr(value, "value", value))

@@ -20,7 +20,8 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 SHUTDOWN_WITHIN = 0.2  # s: listeners of `monitor` do not hold up the end
 GATHER = 0.02  # s: lines of one handover go out together, and after it
+LONGEST_ECHO = 100  # characters of a path that is not there
 QUEUE = 10_000  # lines a slow listener may be behind; then it misses some
 
 
@@ -51,22 +53,11 @@ class ControlServer:
         self._router = router
         self._captures = Captures(router)
         self._path: Path | None = None
+        self._listening: set[asyncio.Queue[Line | None]] = set()  # of `monitor`; None: it is over
         application = web.Application(middlewares=[_errors_as_json])
-        application.add_routes(
-            [
-                web.get("/v1/show/{what}", self._show),
-                web.get("/v1/monitor", self._monitor),
-                web.get("/v1/capture", self._captures.stream),
-                web.post("/v1/capture/stop", self._stop_capture),
-                web.post("/v1/attach", self._attach),
-                web.post("/v1/detach", self._detach),
-                web.post("/v1/policy/set", self._set_policy),
-                web.post("/v1/policy/clear", self._clear_policy),
-                web.post("/v1/revoke", self._revoke),
-                web.post("/v1/reload", self._reload),
-            ]
-        )
-        application.on_shutdown.append(self._captures.end)
+        for method, place, answer in ROUTES:
+            application.router.add_route(method, place, partial(answer, self))
+        application.on_shutdown.extend((self._captures.end, self._farewell))
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_WITHIN)
 
     async def start(self, path: Path) -> None:
@@ -75,7 +66,7 @@ class ControlServer:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             _make_way(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)  # one, as /run/openmar: a path of more that are not there is a typo
             before = os.umask(0o117)  # 0660 from the first moment on
             try:
                 listener.bind(str(path))
@@ -110,7 +101,7 @@ class ControlServer:
         history = _history(request.query.get("history", ""))
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await response.prepare(request)
-        lines: asyncio.Queue[Line] = asyncio.Queue(QUEUE)
+        lines: asyncio.Queue[Line | None] = asyncio.Queue(QUEUE)
         journalist = self._router.driver.journalist
         for line in list(journalist.history)[-history:] if history else ():
             lines.put_nowait(line)
@@ -120,17 +111,32 @@ class ControlServer:
                 lines.put_nowait(line)
 
         journalist.listeners.add(listen)
+        self._listening.add(lines)
         try:
-            while True:
+            news: list[Line | None] = []
+            while None not in news:
                 news = [await lines.get()]
                 await asyncio.sleep(GATHER)
                 while not lines.empty():
                     news.append(lines.get_nowait())
-                await response.write(b"".join(json.dumps(plain_line(line)).encode() + b"\n" for line in news))
+                told = (json.dumps(plain_line(line)).encode() + b"\n" for line in news if line is not None)
+                await response.write(b"".join(told))
         except (ConnectionResetError, asyncio.CancelledError):
-            return response
+            pass  # it has gone, or is too slow for a router that stops
         finally:
             journalist.listeners.discard(listen)
+            self._listening.discard(lines)
+        return response
+
+    async def _farewell(self, _: web.Application) -> None:
+        """The router stops: whoever listens hears the stream end, and not break off."""
+        for lines in self._listening:
+            if lines.full():
+                lines.get_nowait()
+            lines.put_nowait(None)
+
+    async def _capture(self, request: web.Request) -> web.StreamResponse:
+        return await self._captures.stream(request)
 
     async def _stop_capture(self, request: web.Request) -> web.Response:
         number = (await _body(request, required=("capture",)))["capture"]
@@ -189,6 +195,20 @@ class ControlServer:
         return _json({"schema": SCHEMA, "done": orders.reload(self._router)})
 
 
+ROUTES: tuple[tuple[str, str, Callable[[ControlServer, web.Request], Awaitable[web.StreamResponse]]], ...] = (
+    ("GET", "/v1/show/{what}", ControlServer._show),
+    ("GET", "/v1/monitor", ControlServer._monitor),
+    ("GET", "/v1/capture", ControlServer._capture),
+    ("POST", "/v1/capture/stop", ControlServer._stop_capture),
+    ("POST", "/v1/attach", ControlServer._attach),
+    ("POST", "/v1/detach", ControlServer._detach),
+    ("POST", "/v1/policy/set", ControlServer._set_policy),
+    ("POST", "/v1/policy/clear", ControlServer._clear_policy),
+    ("POST", "/v1/revoke", ControlServer._revoke),
+    ("POST", "/v1/reload", ControlServer._reload),
+)
+
+
 def _policy_name(text: str) -> str:
     try:
         return values.name(text)
@@ -242,7 +262,16 @@ async def _errors_as_json(request: web.Request, handler: Any) -> web.StreamRespo
     except RouterError as error:
         return _json({"schema": SCHEMA, "error": str(error)}, status=409)
     except web.HTTPException as error:
-        return _json({"schema": SCHEMA, "error": error.reason}, status=error.status)
+        why = f"{request.method} {request.path[:LONGEST_ECHO]}: {error.reason}{_what_there_is(error)}"
+        return _json({"schema": SCHEMA, "error": why}, status=error.status)
+
+
+def _what_there_is(error: web.HTTPException) -> str:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f": expected {' or '.join(sorted(error.allowed_methods - {'HEAD'}))}"
+    if not isinstance(error, web.HTTPNotFound):
+        return ""
+    return f": expected one of {', '.join(f'{method} {path}' for method, path, _ in ROUTES)}"
 
 
 def _make_way(path: Path) -> None:

@@ -24,6 +24,7 @@ from router.demo.proxy_stage import ProxyStage
 from router.demo.stage import Stage, scratch
 from router.demo.topology import CN_ADDRESS
 from router.errors import ConfigError, ExitCode, RouterError
+from router.places import started_as
 
 
 class Finding(Protocol):
@@ -135,7 +136,7 @@ def _keep(stage: Stage[Any], capture: Path | None) -> None:
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"python -m router demo {name}",
+        prog=f"{started_as()} demo {name}",
         description=f"{description} Runs in network namespaces of its own, as root or as an ordinary user, and leaves "
         "nothing behind.",
         epilog=f"Other plays: {', '.join(PLAYS)}. The correspondent is {CN_ADDRESS}; everything stays on this machine.",
@@ -145,7 +146,10 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 1.0 <= value <= 3600.0:
-        raise argparse.ArgumentTypeError("expected 1 to 3600 seconds")
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 to 3600 seconds")
     return value

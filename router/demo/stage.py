@@ -97,15 +97,25 @@ class Stage(ABC, Generic[S]):
         told = self.told()
         for name, about in told.items():
             self.tell(name, about.text)
-            with self.log_file(name).open("wb") as log:
-                self.routers.processes[name] = self.world[name].spawn_module(
-                    "router", f"--{about.role}", "--config", str(self.config_file(name)),
-                    stdout=subprocess.DEVNULL, stderr=log,
-                )  # fmt: skip
-            self.routers.clients[name] = Client(self.socket_file(name))
+            self._begin(name, about.role)
         for name in told:
-            self._wait_for(name)
-            threading.Thread(target=self._listen, args=(name,), daemon=True).start()
+            self._hear(name)
+
+    def start_again(self, name: str) -> None:
+        """Start a router that has ended, as its configuration is now. Raises RouterError, as start_routers."""
+        self._begin(name, self.told()[name].role)
+        self._hear(name)
+
+    def _begin(self, name: str, role: str) -> None:
+        with self.log_file(name).open("ab") as log:
+            self.routers.processes[name] = self.world[name].spawn_module(
+                "router", f"--{role}", "--config", str(self.config_file(name)), stdout=subprocess.DEVNULL, stderr=log
+            )
+        self.routers.clients[name] = Client(self.socket_file(name))
+
+    def _hear(self, name: str) -> None:
+        self._wait_for(name)
+        threading.Thread(target=self._listen, args=(name,), daemon=True).start()
 
     def tell(self, name: str, text: str) -> None:
         """Write the configuration of a router; one that runs is not told to read it."""

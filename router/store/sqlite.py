@@ -111,7 +111,7 @@ class SqliteStore:
             raise StoreError(f"store {self._path}: {error.filename}: {(error.strerror or '').lower()}") from error
 
     def _prepare(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(exist_ok=True)  # one, as /run/openmar: a path of more that are not there is a typo
         db = connect(self._path, WRITE_WITHIN)
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, SCHEMA_VERSION):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from signaling.actions import Action, Note, SetPolicy
-from signaling.door import Door
 from signaling.events import AddressAsked, AddressReleased
 from signaling.flow_rules import FlowRule
 from signaling.iana import HandoffIndicator
@@ -29,8 +28,7 @@ from signaling.pmip.leases import SERVICE_OF, lease, no_lease
 from signaling.pmip.path_registrations import PathRegistrations
 from signaling.pmip.session_keeper import CONFIRM_PRESENCE, HEARD_LATELY, SessionKeeper
 from signaling.pmip.update_sender import NOT_CHANGED, UNKNOWN
-from signaling.pmip.watched_paths import WatchedPaths
-from signaling.settings import Clock, Counters, MagSettings, NodeProfile, Sharing, Uplink, Wants
+from signaling.settings import NodeProfile, Sharing, Uplink, Wants
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.options.prefix import HomeNetworkPrefix
 
@@ -57,22 +55,11 @@ class Arrival:
 class Gateway:
     """The sessions at one gateway."""
 
-    def __init__(
-        self,
-        settings: MagSettings,
-        door: Door,
-        clock: Clock,
-        counters: Counters,
-        *,
-        watched: WatchedPaths,
-        heard_since: Callable[[NodeInterface, float, float], bool],
-    ) -> None:
-        """heard_since(who, since, now): whether an interface was heard since then; if not, it is being asked."""
-        keeper = SessionKeeper(settings, door, clock, counters, watched=watched, heard_since=heard_since)
+    def __init__(self, keeper: SessionKeeper) -> None:
         self.entries = keeper.entries
         self.uplinks = keeper.uplinks
-        self._settings = settings
-        self._counters = counters
+        self._settings = keeper.settings
+        self._counters = keeper.counters
         self._keeper = keeper
         self._sender = keeper.sender
         self._paths = PathRegistrations(keeper)
@@ -250,11 +237,24 @@ class Gateway:
         self.uplinks.configure(uplinks)
         return self.uplinks_changed(now)
 
+    def anchor_changed(self, now: float) -> list[Action]:
+        """The anchor may have other addresses: its paths lead there."""
+        self._keeper.find_anchor()
+        return self.uplinks_changed(now)
+
     def set_policy(self, name: str, rules: tuple[FlowRule, ...], now: float) -> list[Action]:
         """Other rules for the flows of all sessions with this policy: ours at once, and the anchor is told."""
         self._sender.policies[name] = rules
         self._keeper.policies_told[name] = rules
-        actions: list[Action] = [SetPolicy(name=name, rules=rules)]
+        return [SetPolicy(name=name, rules=rules), *self._choose_policies(now)]
+
+    def set_profiles(self, profiles: Iterable[NodeProfile], now: float) -> list[Action]:
+        """Other profiles: the policies of sessions follow at once, all else when a node comes next."""
+        self._keeper.know(profiles)
+        return self._choose_policies(now)
+
+    def _choose_policies(self, now: float) -> list[Action]:
+        actions: list[Action] = []
         for session in self.entries:
             session.policy = self._keeper.policy_of(session.node)
             actions += self._keeper.settled(session, now) + self._keeper.same_flows(session, now)

@@ -4,6 +4,7 @@ Requests leave only while there is a session with the peer; requests of others a
 is PeerNews; what to do about that is the role's (RFC 5847 3 leaves it open).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -87,17 +88,18 @@ class Heartbeats:
         if self._exchanges.pop(peer, None) is not None:
             self._deadlines.cancel(peer)
 
+    def exchange(self, peer: str) -> Exchange | None:
+        """How the requests to a peer go; None: there is no session with it, or it does not know heartbeats."""
+        return self._exchanges.get(peer)
+
     def not_understood(self, peer: str) -> None:
         """The peer answered with a Binding Error, status 2: it is never asked again (RFC 5847 3)."""
         self._mute.add(peer)
         self.stop(peer)
 
-    def announce_restart(self, now: float) -> list[Action]:
-        """We lost our sessions: say so to all peers given to keep(), before they ask (RFC 5847 3.2)."""
-        return [
-            self._answer(0, RESPONSE | UNSOLICITED, it.destination, it.port, it.source, now)
-            for it in self._exchanges.values()
-        ]
+    def announce_restart(self, to: Iterable[Address], now: float) -> list[Action]:
+        """We were away: our Restart Counter says, before they ask, whether we lost sessions (RFC 5847 3.2)."""
+        return [self._answer(0, RESPONSE | UNSOLICITED, address, 0, None, now) for address in to]
 
     # --- in ---
 

@@ -406,6 +406,10 @@ class PathMonitor:
 
     # --- what people ask ---
 
+    def states(self) -> dict[Key, WayState]:
+        """What is known of each way, by peer and BID."""
+        return {path.way.key: path.told for paths in self._ways.values() for path in paths.values()}
+
     def rows(self) -> list[dict[str, object]]:
         """For `show paths`: one row for each way. since: wall clock s; times in ms, None where not measured."""
         return list(self._rows(self._now))

@@ -3,7 +3,7 @@
 Whoever changes a session calls `settled` in the same turn: the data path, DHCP and the watch over the paths follow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from signaling.actions import Action, Note, SetPolicy
 from signaling.door import Door
@@ -24,7 +24,7 @@ from signaling.pmip.session_paths import changes
 from signaling.pmip.update_sender import NOT_CHANGED, UpdateSender
 from signaling.pmip.uplinks import Uplinks
 from signaling.pmip.watched_paths import WatchedPaths
-from signaling.settings import Clock, Counters, MagSettings
+from signaling.settings import Clock, Counters, MagSettings, NodeProfile
 
 CONFIRM_PRESENCE = 1.0  # s: while a node is being asked whether it is there, look again after this
 HEARD_LATELY = 10.0  # s: a node heard so long ago is taken to be there
@@ -46,17 +46,27 @@ class SessionKeeper:
         """heard_since(who, since, now): whether an interface was heard since then; if not, it is being asked."""
         self.entries = BindingUpdateList()
         self.sender = UpdateSender(settings, door, clock, self.entries)
-        self.anchor = door.named(settings.anchor)
-        self.uplinks = Uplinks(settings.uplinks, settings.address, self.anchor)
+        self.uplinks = Uplinks(settings.uplinks, settings.address)
         self.settings = settings
         self.clock = clock
         self.counters = counters
         self.heard_since = heard_since
-        self.profiles = {profile.node: profile for profile in settings.profiles}
         self.terms = Terms(gre=settings.gre_keys)
         self.denied: dict[str, Service] = {}  # node -> what is not asked for until an administrator acts
         self.policies_told: dict[str, tuple[FlowRule, ...]] = {}
         self._watched = watched
+        self._door = door
+        self.find_anchor()
+        self.know(settings.profiles)
+
+    def find_anchor(self) -> None:
+        """The anchor is the peer of that name, at the addresses it has now."""
+        self.anchor = self._door.named(self.settings.anchor)
+        self.uplinks.lead_to(self.anchor)
+
+    def know(self, profiles: Iterable[NodeProfile]) -> None:
+        """These are the profiles of nodes."""
+        self.profiles = {profile.node: profile for profile in profiles}
 
     def policy_of(self, node: str) -> str:
         """Name of the flow policy of a node, "" for none."""

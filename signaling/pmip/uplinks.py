@@ -7,6 +7,7 @@ address. A packet always leaves with the address of its uplink as source: other 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from signaling.door import addresses_of
 from signaling.iana import AccessTechnologyType
 from signaling.settings import Address, Peer, Uplink
 
@@ -27,10 +28,10 @@ class UplinkPath:
 class Uplinks:
     """The paths that can be used now, in the order of the configuration."""
 
-    def __init__(self, uplinks: Sequence[Uplink], address: Address, anchor: Peer | None) -> None:
-        """No uplinks: one path, from address. anchor: None if the configuration names no peer; then nothing is live."""
+    def __init__(self, uplinks: Sequence[Uplink], address: Address) -> None:
+        """No uplinks: one path, from address. Nothing is live before it leads anywhere."""
         self.configured = tuple(uplinks)
-        self._anchors = () if anchor is None else (anchor.address, *anchor.addresses)
+        self._anchors: tuple[Address, ...] = ()
         self._address = address
         self._carriers: dict[str, Address] = {}  # interface -> its address
 
@@ -50,6 +51,10 @@ class Uplinks:
     def configure(self, uplinks: Sequence[Uplink]) -> None:
         """Take other uplinks; those whose interface has an address already are live at once."""
         self.configured = tuple(uplinks)
+
+    def lead_to(self, anchor: Peer | None) -> None:
+        """The anchor, with the addresses it has now. None: the configuration names no peer; then nothing is live."""
+        self._anchors = () if anchor is None else addresses_of(anchor)
 
     def live(self) -> dict[int, UplinkPath]:
         """What can be used now, by BID, best first."""
@@ -77,5 +82,4 @@ class Uplinks:
         )
 
     def _anchor_for(self, address: Address) -> Address | None:
-        reachable = (anchor for anchor in self._anchors if anchor is not None)
-        return next((anchor for anchor in reachable if anchor.version == address.version), None)
+        return next((anchor for anchor in self._anchors if anchor.version == address.version), None)

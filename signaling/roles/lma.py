@@ -1,23 +1,20 @@
 """Local Mobility Anchor of Proxy Mobile IPv6 (RFC 5213): one for a domain, reached over several paths (RFC 8278).
 
-    Door -> LocalMobilityAnchor     updates, and what they do to sessions
-         -> Heartbeats              does a MAG live, and does it still know what it knew
-         -> PathMonitor             does a path to it carry packets, and how well
-         -> Revoker, Notifier       what we tell MAGs of our own accord
+    Reception -> LocalMobilityAnchor    updates, and what they do to sessions
+              -> Heartbeats              does a MAG live, and does it still know what it knew
+              -> PathMonitor             does a path to it carry packets, and how well
+              -> Revoker, Notifier       what we tell MAGs of our own accord
 
 The anchor says which ways to which MAGs are in use; the two that watch follow it.
 """
 
-from collections.abc import Callable, Iterable
-from ipaddress import IPv6Address
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from signaling.actions import Action, Note, SendError, TunnelEnd
-from signaling.door import Door, Verdict
-from signaling.errors import MalformedMessage, Reaction
+from signaling.actions import Action, Note, TunnelEnd
+from signaling.door import Door, addresses_of
 from signaling.events import BindingsRestored, ClockStepped, DatagramReceived, Event
 from signaling.flow_rules import FlowRule
-from signaling.freshness import Freshness
 from signaling.iana import (
     BindingErrorStatus,
     OptionType,
@@ -29,16 +26,15 @@ from signaling.iana import (
 from signaling.pmip.gateways import WayKey
 from signaling.pmip.heartbeats import Heartbeats, PeerEvent, PeerNews
 from signaling.pmip.local_mobility_anchor import LocalMobilityAnchor
-from signaling.pmip.mobility_session import MobilitySession
+from signaling.pmip.mobility_session import CareOf, MobilitySession
 from signaling.pmip.notifier import Notifier
 from signaling.pmip.path_monitor import PathMonitor, Way
 from signaling.pmip.proxy_ack import refusing
 from signaling.pmip.registration_request import RegistrationRequest
-from signaling.rate_limit import RateLimit
+from signaling.reception import Reception
 from signaling.revoker import Revoker
-from signaling.settings import Clock, Counters, LmaSettings, NodeProfile
+from signaling.settings import Address, Clock, Counters, LmaSettings, NodeProfile, Peer, WayState
 from signaling.update_request import care_of_address
-from signaling.wire import ipv6
 from signaling.wire.binding_error import BindingError
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.heartbeat import Heartbeat
@@ -48,12 +44,6 @@ from signaling.wire.revocation import BindingRevocationAck, BindingRevocationInd
 
 ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}  # in a refusal of a revocation
 PROXY = RevocationFlag.PROXY_BINDING
-HINTS = {
-    Verdict.STRANGER: "it is no peer of this router",
-    Verdict.UNSIGNED: "it is not signed, and there is a key",
-    Verdict.UNKNOWN_SPI: "it is signed with a key of another number (spi)",
-    Verdict.FORGED: "the key does not fit: is it the same on both routers?",
-}
 
 
 def unknown_traffic(tunnel: TunnelEnd) -> int:
@@ -77,9 +67,21 @@ class Lma:
         self.monitor = PathMonitor(settings, self.door, self.clock, self.counters, traffic=traffic)
         self.anchor = LocalMobilityAnchor(settings, self.door, self.clock, self.counters, self.revoker)
         self.cache = self.anchor.cache
-        self._freshness = Freshness(self.clock)
-        self._answers_to_broken = RateLimit(rate=10.0, burst=20)
-        self._words_about_strangers = RateLimit(rate=1.0, burst=10)
+        self.reception = Reception(
+            self.door,
+            self.clock,
+            self.counters,
+            {
+                BindingUpdate: self._update,
+                Heartbeat: self._heartbeat,
+                BindingRevocationIndication: self._revocation,
+                BindingRevocationAck: self._revocation_ack,
+                UpdateNotificationAck: self._notification_ack,
+                BindingError: self._not_understood,
+            },
+            care_of=_care_of,
+            refuse_forged=self._refuse_forged,
+        )
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do about an event. now: monotonic s."""
@@ -131,6 +133,15 @@ class Lma:
             actions = self.anchor.revoke_node(subject, now)
         return self._follow_ways(actions, now)
 
+    def set_peers(self, peers: tuple[Peer, ...], now: float) -> list[Action]:
+        """Other peers or keys. A MAG that is no peer any more loses its sessions, while it can still be told."""
+        kept = {peer.name for peer in peers}
+        gone = [name for name in self.anchor.gateways if name not in kept]
+        actions = [action for name in gone for action in self.anchor.revoke_gateway(name, now)]
+        actions = self._follow_ways(actions, now)
+        self.door.set_peers(peers)
+        return actions
+
     def set_policy(self, name: str, rules: tuple[FlowRule, ...], now: float) -> list[Action]:
         """A flow policy of this end changes while it is used; the MAGs it concerns are asked to say theirs again."""
         actions, concerned = self.anchor.set_policy(name, rules)
@@ -142,8 +153,9 @@ class Lma:
         return self._follow_ways(actions + self._ask_again(concerned, now), now)
 
     def sessions(self) -> list[dict[str, object]]:
-        """All sessions as rows, for `show bindings`."""
-        return [_row(session) for session in self.cache]
+        """All sessions as rows, for `show sessions`. expires: monotonic s."""
+        states = self.monitor.states()
+        return [_row(session, states) for session in self.cache]
 
     def _ask_again(self, sessions: Iterable[MobilitySession], now: float) -> list[Action]:
         actions: list[Action] = []
@@ -199,76 +211,36 @@ class Lma:
         return []
 
     def _restored(self, event: BindingsRestored, now: float) -> list[Action]:
-        return self.anchor.restore(event, now)
+        """Sessions first; then MAGs hear that we were away, so that those we lost are registered again at once."""
+        actions = self.anchor.restore(event, now)
+        known = (address for peer in self.settings.peers for address in addresses_of(peer))
+        return actions + self.heartbeats.announce_restart(known, now)
 
     def _datagram(self, event: DatagramReceived, now: float) -> list[Action]:
-        try:
-            message = self.door.decode(event.octets, event.source, event.destination)
-        except MalformedMessage as defect:
-            return self._malformed(event, defect, now)
-        self.counters[f"received.{type(message).__name__}"] += 1
-        receive = RECEIVERS.get(type(message))
-        if receive is None:
-            self.counters[f"ignored.{type(message).__name__}"] += 1
-            return []
-        return receive(self, message, event, now)
+        return self.reception.take(event, now)
 
-    def _malformed(self, event: DatagramReceived, defect: MalformedMessage, now: float) -> list[Action]:
-        """Answer what RFC 6275 9.2 wants answered, at a bounded rate; nothing is changed."""
-        self.counters[f"malformed.{defect.reason}"] += 1
-        if defect.reaction is Reaction.DISCARD or not self._answers_to_broken.allows(now):
-            return []
-        if defect.reaction is Reaction.BINDING_ERROR:
-            error = BindingError(status=BindingErrorStatus.UNRECOGNIZED_MH_TYPE, home_address=IPv6Address(0))
-            return [self.door.send(error, event.source, care_of=event.source, port=event.port)]
-        if not isinstance(event.source, IPv6Address) or not isinstance(event.destination, IPv6Address):
-            return []  # a Parameter Problem is ICMPv6's
-        octets = ipv6.parameter_problem(event.octets, event.source, event.destination, defect)
-        return [SendError(octets=octets, destination=event.source)]
+    def _update(
+        self, update: BindingUpdate, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
+        return self.anchor.answer(update, peer, event, now)
 
-    def _distrust(self, message: Message, event: DatagramReceived, verdict: Verdict, now: float) -> list[Action]:
-        """A message that is not believed changes nothing; that it came is told, at a bounded rate."""
-        if not self._words_about_strangers.allows(now):
-            return []
-        fields: dict[str, object] = {"peer": event.source, "message": type(message).__name__, "why": HINTS[verdict]}
-        return [Note("message-refused", fields)]
+    def _refuse_forged(self, update: BindingUpdate, event: DatagramReceived, now: float) -> Action:
+        request = RegistrationRequest(update, event.source, "", local=event.destination, port=event.port)
+        ack = refusing(request, Status.MIPV6_AUTH_FAIL, our_timestamp=self.clock.timestamp(now))
+        return self.door.reply(ack, event)
 
-    def _update(self, update: BindingUpdate, event: DatagramReceived, now: float) -> list[Action]:
-        if not update.proxy:
-            self.counters["ignored.not-a-proxy-update"] += 1  # no home agent lives here
-            return []
-        source = event.source
-        verdict, peer = self.door.who(
-            event.octets, update, source, care_of_address(update, source), port=event.port
-        )
-        if verdict is Verdict.TRUSTED:
-            return self.anchor.answer(update, peer, event, now)
-        told = self._distrust(update, event, verdict, now)
-        if verdict is Verdict.FORGED and self._answers_to_broken.allows(now):
-            request = RegistrationRequest(update, source, "", local=event.destination, port=event.port)
-            ack = refusing(request, Status.MIPV6_AUTH_FAIL, our_timestamp=self.clock.timestamp(now))
-            told.append(
-                self.door.send(ack, source, care_of=source, port=event.port, source=event.destination)
-            )
-        return told
-
-    def _heartbeat(self, beat: Heartbeat, event: DatagramReceived, now: float) -> list[Action]:
-        verdict, peer = self.door.who(event.octets, beat, event.source, event.source, port=event.port)
-        if verdict is not Verdict.TRUSTED:
-            return self._distrust(beat, event, verdict, now)
+    def _heartbeat(
+        self, beat: Heartbeat, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
         if self.monitor.is_probe(beat):
             return self.monitor.receive(beat, event, peer, now)
         actions, news = self.heartbeats.receive(beat, event, peer, now)
         return actions + self._take_news(news, now) if news is not None else actions
 
     def _revocation(
-        self, indication: BindingRevocationIndication, event: DatagramReceived, now: float
+        self, indication: BindingRevocationIndication, event: DatagramReceived, peer: Peer | None, now: float
     ) -> list[Action]:
-        verdict, peer = self.door.who(event.octets, indication, event.source, event.source, port=event.port)
-        if verdict is not Verdict.TRUSTED:
-            return self._distrust(indication, event, verdict, now)
-        if peer is not None and peer.key and not self._freshness.accepts(peer.name, indication, now):
-            self.counters["revocation.replayed"] += 1
+        if not self.reception.is_fresh(indication, peer, now):
             return []
         # answered first: the way back may be one of those that end
         status, actions = self.anchor.revoked_by(indication, peer, now)
@@ -280,27 +252,23 @@ class Lma:
             flags=indication.flags & (PROXY | RevocationFlag.GLOBAL),
             options=() if status is RevocationStatus.SUCCESS else echoed,
         )
-        back = event.source
-        return [*actions, self.door.send(ack, back, care_of=back, port=event.port, source=event.destination)]
+        return [*actions, self.door.reply(ack, event)]
 
-    def _revocation_ack(self, ack: BindingRevocationAck, event: DatagramReceived, now: float) -> list[Action]:
-        verdict, _ = self.door.who(event.octets, ack, event.source, event.source, port=event.port)
-        if verdict is not Verdict.TRUSTED:
-            return self._distrust(ack, event, verdict, now)
+    def _revocation_ack(
+        self, ack: BindingRevocationAck, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
         return self.revoker.confirm(ack, event.source, now)
 
-    def _notification_ack(self, ack: UpdateNotificationAck, event: DatagramReceived, now: float) -> list[Action]:
-        verdict, _ = self.door.who(event.octets, ack, event.source, event.source, port=event.port)
-        if verdict is not Verdict.TRUSTED:
-            return self._distrust(ack, event, verdict, now)
+    def _notification_ack(
+        self, ack: UpdateNotificationAck, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
         return self.notifier.confirm(ack, event.source, now)
 
-    def _not_understood(self, error: BindingError, event: DatagramReceived, now: float) -> list[Action]:
+    def _not_understood(
+        self, error: BindingError, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
         """A MAG does not know a message of ours: it is not asked that again (RFC 5847 3, 7077 5.2)."""
-        verdict, peer = self.door.who(event.octets, error, event.source, event.source, port=event.port)
-        if verdict is not Verdict.TRUSTED or peer is None:
-            return self._distrust(error, event, verdict, now) if verdict is not Verdict.TRUSTED else []
-        if error.status != BindingErrorStatus.UNRECOGNIZED_MH_TYPE:
+        if peer is None or error.status != BindingErrorStatus.UNRECOGNIZED_MH_TYPE:
             return []
         self.heartbeats.not_understood(peer.name)
         self.monitor.not_understood(peer.name)
@@ -308,33 +276,37 @@ class Lma:
         return actions + self.revoker.not_understood(event.source, now)
 
 
-def _row(session: MobilitySession) -> dict[str, object]:
+def _care_of(message: Message, event: DatagramReceived) -> Address:
+    """What comes to an anchor comes from the Proxy-CoA; an update may name another."""
+    return care_of_address(message, event.source) if isinstance(message, BindingUpdate) else event.source
+
+
+def _row(session: MobilitySession, states: Mapping[WayKey, WayState]) -> dict[str, object]:
     return {
         "number": session.number,
         "node": session.node,
+        "link_layer": session.link_layer.hex(":") or None,
         "gateway": session.gateway,
         "state": "leaving" if session.leaving else "bound",
-        "prefixes": session.bound,
-        "care_ofs": [
-            {"bid": it.binding_id, "address": it.address, "label": it.label, "expires": it.expires}
-            for it in session.care_ofs
-        ],
+        "prefixes": session.prefixes,
+        "ipv4": session.ipv4_home,
+        "delegated": session.delegated,
+        "care_ofs": [_care_of_row(session, it, states) for it in session.care_ofs],
         "technology": session.technology,
-        "service": session.service,
+        "service": session.service or None,
+        "policy": session.policy or None,
         "flows": len(session.flows),
+        "expires": session.expires,
     }
+
+
+def _care_of_row(session: MobilitySession, it: CareOf, states: Mapping[WayKey, WayState]) -> dict[str, object]:
+    state = states.get((session.gateway, it.way_id))
+    return {"bid": it.binding_id, "label": it.label, "address": it.address, "state": state, "expires": it.expires}
 
 
 HANDLERS: dict[type, Callable[[Lma, Any, float], list[Action]]] = {
     ClockStepped: Lma._clock_stepped,
     DatagramReceived: Lma._datagram,
     BindingsRestored: Lma._restored,
-}
-RECEIVERS: dict[type, Callable[[Lma, Any, DatagramReceived, float], list[Action]]] = {
-    BindingUpdate: Lma._update,
-    Heartbeat: Lma._heartbeat,
-    BindingRevocationIndication: Lma._revocation,
-    BindingRevocationAck: Lma._revocation_ack,
-    UpdateNotificationAck: Lma._notification_ack,
-    BindingError: Lma._not_understood,
 }

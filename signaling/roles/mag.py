@@ -8,13 +8,12 @@ them, and answers the anchor where it speaks first: revocations (RFC 5846 9.1) a
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 from typing import Any
 
 from signaling.access_link import QUICK_PROBE_INTERVAL, AccessLink, Offer
-from signaling.actions import Action, Bind, ExpectNode, Note, SendError, TunnelEnd, Unbind
-from signaling.door import Door, Verdict
-from signaling.errors import MalformedMessage, Reaction
+from signaling.actions import Action, Bind, ExpectNode, Note, TunnelEnd, Unbind
+from signaling.door import Door
 from signaling.events import (
     AddressAsked,
     AddressReleased,
@@ -32,7 +31,6 @@ from signaling.events import (
     UplinkUp,
 )
 from signaling.flow_rules import FlowRule
-from signaling.freshness import Freshness
 from signaling.iana import (
     AccessTechnologyType,
     BindingErrorStatus,
@@ -47,15 +45,14 @@ from signaling.pmip.gateway import Arrival, Gateway
 from signaling.pmip.heartbeats import Heartbeats, PeerEvent, PeerNews
 from signaling.pmip.path_monitor import PathMonitor
 from signaling.pmip.revocation_request import HANDOVER_TRIGGERS, Taken, taken_by, unsupported
+from signaling.pmip.session_keeper import SessionKeeper
 from signaling.pmip.watched_paths import WatchedPaths
-from signaling.rate_limit import RateLimit
-from signaling.settings import Clock, Counters, MagSettings, Peer, Site, Uplink
+from signaling.reception import Reception
+from signaling.settings import Clock, Counters, MagSettings, NodeProfile, Peer, Site, Uplink
 from signaling.update_request import node_of, prefixes_of
-from signaling.wire import ipv6
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_error import BindingError
 from signaling.wire.heartbeat import Heartbeat
-from signaling.wire.message import Message
 from signaling.wire.notification import UpdateNotification, UpdateNotificationAck
 from signaling.wire.options.identity import MobileNodeGroupIdentifier
 from signaling.wire.options.option import Option
@@ -64,12 +61,6 @@ from signaling.wire.options.vendor import VendorSpecific
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 
 SUBNET_LENGTH = 64  # of what is advertised on a link (RFC 4862 5.5.3)
-HINTS = {
-    Verdict.STRANGER: "it is no peer of this router",
-    Verdict.UNSIGNED: "it is not signed, and there is a key",
-    Verdict.UNKNOWN_SPI: "it is signed with a key of another number (spi)",
-    Verdict.FORGED: "the key does not fit: is it the same on both routers?",
-}
 ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}
 
 
@@ -98,7 +89,7 @@ class Mag:
         self.access: AccessLink[NodeInterface] = AccessLink(settings, self.counters, who=_interface_of)
         self.monitor = PathMonitor(settings, self.door, self.clock, self.counters, traffic=traffic)
         self.heartbeats = Heartbeats(settings, self.door, self.clock, self.counters)
-        self.gateway = Gateway(
+        keeper = SessionKeeper(
             settings,
             self.door,
             self.clock,
@@ -106,14 +97,26 @@ class Mag:
             watched=WatchedPaths(settings.anchor, self.monitor, self.heartbeats),
             heard_since=self.access.heard_since,
         )
+        self.gateway = Gateway(keeper)
         self._here: dict[str, dict[NodeInterface, None]] = {}  # node -> its interfaces on our links
         self._sites = {site.node: site for site in settings.sites}
         self._offered: dict[NodeInterface, list[Offer]] = {}
         self._announced: dict[str, list[Offer]] = {}  # by interface: to all on the link
         self._contests: list[Contest] = []
-        self._freshness = Freshness(self.clock)
-        self._answers_to_broken = RateLimit(rate=10.0, burst=20)
-        self._words_about_strangers = RateLimit(rate=1.0, burst=10)
+        self.reception = Reception(
+            self.door,
+            self.clock,
+            self.counters,
+            {
+                BindingAck: self._ack,
+                BindingError: self._error,
+                BindingRevocationIndication: self._revocation,
+                Heartbeat: self._heartbeat,
+                UpdateNotification: self._notification,
+            },
+            care_of=lambda message, event: event.destination,  # what comes to a gateway comes to the Proxy-CoA
+            only_from=settings.anchor,
+        )
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do about an event. now: monotonic s."""
@@ -157,6 +160,15 @@ class Mag:
 
     # --- what an operator does ---
 
+    def set_peers(self, peers: tuple[Peer, ...], now: float) -> list[Action]:
+        """Other peers, keys, or addresses of the anchor: sessions go on, registered at the new address."""
+        self.door.set_peers(peers)
+        return self._told(self.gateway.anchor_changed(now), now)
+
+    def set_profiles(self, profiles: tuple[NodeProfile, ...], now: float) -> list[Action]:
+        """Other profiles of nodes: flow policies at once, the rest when a node comes next."""
+        return self._told(self.gateway.set_profiles(profiles, now), now)
+
     def set_policy(self, name: str, rules: tuple[FlowRule, ...], now: float) -> list[Action]:
         """Other flow rules, at this end at once, and at the anchor as soon as it has them."""
         return self._told(self.gateway.set_policy(name, rules, now), now)
@@ -166,21 +178,23 @@ class Mag:
         return self._told(self.gateway.set_uplinks(uplinks, now), now)
 
     def sessions(self) -> list[dict[str, object]]:
-        """One row for each session and path."""
+        """One row for each session and path, for `show sessions`. expires: monotonic s."""
+        states = self.monitor.states()
         return [
             {
                 "node": session.node,
                 "link_layer": session.who.link_layer.hex(":"),
                 "interface": session.interface,
-                "prefixes": [str(prefix) for prefix in session.bound],
+                "prefixes": session.bound,
                 "bid": item.path.binding_id,
                 "label": item.path.label,
-                "local": str(item.path.care_of),
-                "anchor": str(item.path.anchor),
-                "stage": item.stage.value,
-                "expires": item.expires,
-                "multipath": session.multipath.value,
-                "policy": session.policy,
+                "local": item.path.care_of,
+                "anchor": item.path.anchor,
+                "stage": item.stage,
+                "state": states.get((self.settings.anchor, item.path.binding_id)),
+                "expires": item.expires or None,
+                "multipath": session.multipath,
+                "policy": session.policy or None,
             }
             for session in self.gateway.entries
             for item in session.registrations.values()
@@ -379,60 +393,9 @@ class Mag:
     # --- the anchor ---
 
     def _datagram(self, event: DatagramReceived, now: float) -> list[Action]:
-        try:
-            message = self.door.decode(event.octets, event.source, event.destination)
-        except MalformedMessage as defect:
-            return self._malformed(event, defect, now)
-        self.counters[f"received.{type(message).__name__}"] += 1
-        receive = RECEIVERS.get(type(message))
-        if receive is None:
-            self.counters[f"ignored.{type(message).__name__}"] += 1
-            return []
-        # the care-of address of a message to a gateway is where it arrived
-        verdict, peer = self.door.who(event.octets, message, event.source, event.destination)
-        if verdict is not Verdict.TRUSTED:
-            return self._distrust(message, event, verdict, now)
-        if peer is None or peer.name != self.settings.anchor:
-            self.counters["ignored.not-from-the-anchor"] += 1
-            return []
-        return receive(self, message, event, peer, now)
-
-    def _malformed(self, event: DatagramReceived, defect: MalformedMessage, now: float) -> list[Action]:
-        """Answer what RFC 6275 9.2 wants answered, at a bounded rate; nothing is changed."""
-        self.counters[f"malformed.{defect.reason}"] += 1
-        if defect.reaction is Reaction.DISCARD or not self._answers_to_broken.allows(now):
-            return []
-        if defect.reaction is Reaction.BINDING_ERROR:
-            error = BindingError(status=BindingErrorStatus.UNRECOGNIZED_MH_TYPE, home_address=IPv6Address(0))
-            return [self._reply(error, event)]
-        if not isinstance(event.source, IPv6Address) or not isinstance(event.destination, IPv6Address):
-            return []  # ICMPv6 cannot answer what came over IPv4
-        octets = ipv6.parameter_problem(event.octets, event.source, event.destination, defect)
-        return [SendError(octets=octets, destination=event.source)]
-
-    def _distrust(self, message: Message, event: DatagramReceived, verdict: Verdict, now: float) -> list[Action]:
-        """A message that is not believed changes nothing; that it came is told, at a bounded rate."""
-        if not self._words_about_strangers.allows(now):
-            return []
-        fields: dict[str, object] = {"peer": event.source, "message": type(message).__name__, "why": HINTS[verdict]}
-        return [Note("message-refused", fields)]
-
-    def _reply(self, message: Message, event: DatagramReceived) -> Action:
-        """An answer leaves from where the question arrived."""
-        source = None if event.destination == self.settings.address else event.destination
-        return self.door.send(message, event.source, care_of=event.destination, port=event.port, source=source)
-
-    def _is_fresh(self, message: Message, peer: Peer, now: float) -> bool:
-        """RFC 4285 leaves replay to the message: a signed one carries a timestamp, newer than all before."""
-        if not peer.key or self._freshness.accepts((peer.name, type(message)), message, now):
-            return True
-        self.counters[f"replayed.{type(message).__name__}"] += 1
-        return False
+        return self.reception.take(event, now)
 
     def _ack(self, ack: BindingAck, event: DatagramReceived, peer: Peer, now: float) -> list[Action]:
-        if not ack.proxy:
-            self.counters["ignored.not-a-proxy-ack"] += 1
-            return []
         fields: dict[str, object] = {
             "node": node_of(ack), "prefix": prefixes_of(ack), "peer": event.source, "status": _name(ack.status)
         }
@@ -461,7 +424,7 @@ class Mag:
     def _revocation(
         self, indication: BindingRevocationIndication, event: DatagramReceived, peer: Peer, now: float
     ) -> list[Action]:
-        if event.source.is_multicast or not self._is_fresh(indication, peer, now):
+        if event.source.is_multicast or not self.reception.is_fresh(indication, peer, now):
             return []
         refusal = unsupported(indication)
         taken = refusal if refusal is not None else taken_by(indication, self.gateway.entries)
@@ -533,14 +496,14 @@ class Mag:
             flags=indication.flags,
             options=echoed if refused else failed,
         )
-        return self._reply(ack, event)
+        return self.door.reply(ack, event)
 
     # --- notification (RFC 7077 5.3, RFC 7864 4) ---
 
     def _notification(
         self, notification: UpdateNotification, event: DatagramReceived, peer: Peer, now: float
     ) -> list[Action]:
-        if not self._is_fresh(notification, peer, now):
+        if not self.reception.is_fresh(notification, peer, now):
             return []
         status, actions = self._follow(notification, now)
         fields: dict[str, object] = {"reason": _name(notification.reason), "status": _name(status)}
@@ -550,7 +513,7 @@ class Mag:
             ack = UpdateNotificationAck(
                 sequence_number=notification.sequence_number, status=status, options=named
             )
-            actions.append(self._reply(ack, event))
+            actions.append(self.door.reply(ack, event))
         return actions
 
     def _follow(
@@ -624,11 +587,4 @@ HANDLERS: dict[type, Callable[[Mag, Any, float], list[Action]]] = {
     SiteAttached: Mag._site_attached,
     AddressAsked: Mag._asked,
     AddressReleased: Mag._released,
-}
-RECEIVERS: dict[type, Callable[[Mag, Any, DatagramReceived, Peer, float], list[Action]]] = {
-    BindingAck: Mag._ack,
-    BindingError: Mag._error,
-    BindingRevocationIndication: Mag._revocation,
-    Heartbeat: Mag._heartbeat,
-    UpdateNotification: Mag._notification,
 }

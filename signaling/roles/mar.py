@@ -6,18 +6,16 @@ older prefixes stay alive through a tunnel from their anchor (H-MAR) straight to
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from typing import Any
 
 from signaling.access_link import PROBE_INTERVAL, QUICK_PROBE_INTERVAL, AccessLink, Attachment, Offer
-from signaling.actions import Action, Bind, ExpectNode, FindSessions, Note, SendError, Unbind
+from signaling.actions import Action, Bind, ExpectNode, FindSessions, Note, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.anchor import Anchor
 from signaling.dma.registrar import Registrar
 from signaling.dma.session import Session, State
 from signaling.dma.update_list import Registration
-from signaling.door import Door, Verdict
-from signaling.errors import MalformedMessage, Reaction
+from signaling.door import Door
 from signaling.events import (
     ClockStepped,
     DatagramReceived,
@@ -32,32 +30,22 @@ from signaling.events import (
     TunnelMtuChanged,
 )
 from signaling.iana import (
-    BindingErrorStatus,
     OptionType,
     RevocationFlag,
     RevocationStatus,
     RevocationTrigger,
     Status,
 )
-from signaling.rate_limit import RateLimit
-from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Settings
+from signaling.reception import Reception
+from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Peer, Settings
 from signaling.update_request import UpdateRequest, acknowledgement, care_of_address, node_of, prefixes_of
-from signaling.wire import ipv6
 from signaling.wire.binding_ack import BindingAck
-from signaling.wire.binding_error import BindingError
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.message import Message
-from signaling.wire.options.time import Timestamp
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 
 FIND_AGAIN = 2.0  # s, while the store is away, or while the node has to be asked first
 CLAIM_WITHIN = 3.0  # s after a node was heard its prefixes may be claimed; longer than FIND_AGAIN
-HINTS = {
-    Verdict.STRANGER: "it is no peer of this router",
-    Verdict.UNSIGNED: "it is not signed, and there is a key",
-    Verdict.UNKNOWN_SPI: "it is signed with a key of another number (spi)",
-    Verdict.FORGED: "the key does not fit: is it the same on both routers?",
-}
 HANDOVER_TRIGGERS = {
     RevocationTrigger.INTER_MAG_HANDOVER_SAME_ACCESS_TYPE,
     RevocationTrigger.INTER_MAG_HANDOVER_DIFFERENT_ACCESS_TYPE,
@@ -89,9 +77,20 @@ class Mar:
         self._find_again: Deadlines[str] = Deadlines()
         self._offered: dict[str, list[Offer]] = {}
         self._contests: dict[str, list[Contest]] = {}
-        self._last_revocation: dict[Address, int] = {}  # anchor -> timestamp, 1/65536 s
-        self._answers_to_broken = RateLimit(rate=10.0, burst=20)
-        self._words_about_strangers = RateLimit(rate=1.0, burst=10)
+        self.reception = Reception(
+            self.door,
+            self.clock,
+            self.counters,
+            {
+                BindingUpdate: self._update,
+                BindingAck: self._ack,
+                BindingRevocationIndication: self._revocation,
+                BindingRevocationAck: self._revocation_ack,
+            },
+            care_of=_care_of,
+            refuse_forged=self._refuse_forged,
+            window=settings.timestamp_window,
+        )
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do about an event. now: monotonic s."""
@@ -266,48 +265,11 @@ class Mar:
     # --- the peers ---
 
     def _datagram(self, event: DatagramReceived, now: float) -> list[Action]:
-        try:
-            message = self.door.decode(event.octets, event.source, event.destination)
-        except MalformedMessage as defect:
-            return self._malformed(event, defect, now)
-        self.counters[f"received.{type(message).__name__}"] += 1
-        receive = RECEIVERS.get(type(message))
-        if receive is None:
-            self.counters[f"ignored.{type(message).__name__}"] += 1
-            return []
-        return receive(self, message, event, now)
+        return self.reception.take(event, now)
 
-    def _malformed(self, event: DatagramReceived, defect: MalformedMessage, now: float) -> list[Action]:
-        """Answer what RFC 6275 9.2 wants answered, at a bounded rate; nothing is changed."""
-        self.counters[f"malformed.{defect.reason}"] += 1
-        if defect.reaction is Reaction.DISCARD or not self._answers_to_broken.allows(now):
-            return []
-        if defect.reaction is Reaction.BINDING_ERROR:
-            error = BindingError(status=BindingErrorStatus.UNRECOGNIZED_MH_TYPE, home_address=IPv6Address(0))
-            return [self.door.send(error, event.source, care_of=event.source, port=event.port)]
-        if not isinstance(event.source, IPv6Address) or not isinstance(event.destination, IPv6Address):
-            return []  # ICMPv6 cannot answer what came over IPv4
-        octets = ipv6.parameter_problem(event.octets, event.source, event.destination, defect)
-        return [SendError(octets=octets, destination=event.source)]
-
-    def _distrust(self, message: Message, event: DatagramReceived, verdict: Verdict, now: float) -> list[Action]:
-        """A message that is not believed changes nothing; that it came is told, at a bounded rate."""
-        if not self._words_about_strangers.allows(now):
-            return []
-        fields: dict[str, object] = {"peer": event.source, "message": type(message).__name__, "why": HINTS[verdict]}
-        return [Note("message-refused", fields)]
-
-    def _update(self, update: BindingUpdate, event: DatagramReceived, now: float) -> list[Action]:
-        if not update.proxy:
-            self.counters["ignored.not-a-proxy-update"] += 1  # no home agent lives here
-            return []
-        care_of = care_of_address(update, event.source)
-        verdict = self.door.judge(event.octets, update, event.source, care_of)
-        if verdict is not Verdict.TRUSTED:
-            told = self._distrust(update, event, verdict, now)
-            if verdict is Verdict.FORGED and self._answers_to_broken.allows(now):
-                told += self._refuse_forged(update, event, now)
-            return told
+    def _update(
+        self, update: BindingUpdate, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
         fields: dict[str, object] = {
             "node": node_of(update), "prefix": prefixes_of(update), "peer": event.source, "lifetime": update.lifetime
         }
@@ -320,7 +282,7 @@ class Mar:
             self.access.doubt(node, now, PROBE_INTERVAL)  # it left the other router: is it still on our link?
         return actions + self._offer_changes((node,), now)
 
-    def _refuse_forged(self, update: BindingUpdate, event: DatagramReceived, now: float) -> list[Action]:
+    def _refuse_forged(self, update: BindingUpdate, event: DatagramReceived, now: float) -> Action:
         request = UpdateRequest.of(update, event.source, event.port)
         ack = acknowledgement(
             request,
@@ -329,12 +291,9 @@ class Mar:
             prefixes=request.requested,
             our_timestamp=self.clock.timestamp(now),
         )
-        return [self.door.send(ack, event.source, care_of=request.care_of, port=event.port)]
+        return self.door.send(ack, event.source, care_of=request.care_of, port=event.port)
 
-    def _ack(self, ack: BindingAck, event: DatagramReceived, now: float) -> list[Action]:
-        verdict = self.door.judge(event.octets, ack, event.source, event.destination)
-        if verdict is not Verdict.TRUSTED:
-            return self._distrust(ack, event, verdict, now)
+    def _ack(self, ack: BindingAck, event: DatagramReceived, peer: Peer | None, now: float) -> list[Action]:
         fields: dict[str, object] = {
             "node": node_of(ack), "prefix": prefixes_of(ack), "peer": event.source, "status": _name(ack.status)
         }
@@ -344,13 +303,9 @@ class Mar:
     # --- revocation by an anchor (RFC 5846 9.1) ---
 
     def _revocation(
-        self, indication: BindingRevocationIndication, event: DatagramReceived, now: float
+        self, indication: BindingRevocationIndication, event: DatagramReceived, peer: Peer | None, now: float
     ) -> list[Action]:
-        verdict = self.door.judge(event.octets, indication, event.source, event.destination)
-        if verdict is not Verdict.TRUSTED:
-            return self._distrust(indication, event, verdict, now)
-        if not self._fresh(indication, event.source, now):
-            self.counters["revocation.replayed"] += 1
+        if not self.reception.is_fresh(indication, peer, now):
             return []
         status = _unsupported(indication)
         if status is not None:
@@ -366,20 +321,6 @@ class Mar:
             self.access.doubt(node, now, QUICK_PROBE_INTERVAL)
             return self.wake(now)
         return self._give_up(contest, concerned, now)
-
-    def _fresh(self, indication: BindingRevocationIndication, source: Address, now: float) -> bool:
-        """A signed indication carries a timestamp, newer than all before: RFC 4285 leaves replay to the message."""
-        peer = self.door.peer(source)
-        if peer is None or not peer.key:
-            return True
-        timestamp = indication.option(Timestamp)
-        if timestamp is None or timestamp.value <= self._last_revocation.get(source, 0):
-            return False
-        window = self.settings.timestamp_window * TIMESTAMP_UNITS
-        if abs(timestamp.value - self.clock.timestamp(now)) > window:
-            return False
-        self._last_revocation[source] = timestamp.value
-        return True
 
     def _concerned(self, indication: BindingRevocationIndication, anchor: Address) -> list[Registration]:
         named = prefixes_of(indication)
@@ -420,11 +361,17 @@ class Mar:
         )
         return self.door.send(ack, contest.source, care_of=self.settings.address)
 
-    def _revocation_ack(self, ack: BindingRevocationAck, event: DatagramReceived, now: float) -> list[Action]:
-        verdict = self.door.judge(event.octets, ack, event.source, event.source)
-        if verdict is not Verdict.TRUSTED:
-            return self._distrust(ack, event, verdict, now)
+    def _revocation_ack(
+        self, ack: BindingRevocationAck, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
         return self.anchor.confirm_revocation(ack, event.source, now)
+
+
+def _care_of(message: Message, event: DatagramReceived) -> Address:
+    """The Proxy-CoA is that of the visited router: it sends updates, and acknowledges revocations."""
+    if isinstance(message, BindingUpdate):
+        return care_of_address(message, event.source)
+    return event.source if isinstance(message, BindingRevocationAck) else event.destination
 
 
 ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}
@@ -456,10 +403,4 @@ HANDLERS: dict[type, Callable[[Mar, Any, float], list[Action]]] = {
     SessionsFound: Mar._sessions_found,
     SessionsRestored: Mar._restored,
     TunnelMtuChanged: Mar._tunnel_mtu_changed,
-}
-RECEIVERS: dict[type, Callable[[Mar, Any, DatagramReceived, float], list[Action]]] = {
-    BindingUpdate: Mar._update,
-    BindingAck: Mar._ack,
-    BindingRevocationIndication: Mar._revocation,
-    BindingRevocationAck: Mar._revocation_ack,
 }

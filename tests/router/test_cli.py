@@ -213,6 +213,31 @@ def test_a_configuration_is_checked_for_a_role(tmp_path: Path, capsys: pytest.Ca
     assert told.err.startswith(f"{file}: gateway.anchor: missing")
 
 
+def test_flags_are_checked_with_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.toml").touch()
+    assert main(["--check-config", str(tmp_path / "a.toml"), "--workers", "-3"]) == ExitCode.USAGE
+    assert capsys.readouterr().err.startswith("command line: engine.workers: expected a whole number from 0")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["show", "--help"], ["demo", "multipath", "--help"]], ids=" ".join)
+def test_help_calls_the_program_what_it_was_started_as(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/opt/bin/openmar", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().out
+    assert told.startswith("usage: openmar ")
+    assert "python -m router" not in told
+
+
+@pytest.mark.parametrize("stay", ["abc", "0", "nan"])
+def test_a_time_that_is_none_is_refused_in_words(stay: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--stay", stay])
+    assert f"argument --stay: {stay}: expected 1 to 3600 seconds" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
@@ -342,6 +367,14 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, verb: list[str]) -
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (ExitCode.DONE, "")
+
+
+@pytest.mark.parametrize("verb", [["show", "nodes"], ["--check-config", "/dev/null"], ["demo"]], ids=" ".join)
+def test_output_that_nobody_can_keep_is_told_in_a_line(tmp_path: Path, verb: list[str]) -> None:
+    with open("/dev/full", "w") as full, answering(tmp_path / "s", [ANSWER]):
+        at = ["--socket", str(tmp_path / "s")] if verb[0] == "show" else []
+        done = run(*verb, *at, stdout=full.fileno())
+    assert (done.returncode, done.stderr) == (ExitCode.FAILED, "openmar: standard output: no space left on device\n")
 
 
 def test_the_module_ends_with_the_code_of_main(tmp_path: Path) -> None:

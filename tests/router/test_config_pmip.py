@@ -97,6 +97,9 @@ flow_label = "0-1048575"
 spi = 256
 labels = ["lte", 1]
 spread = "bicast"
+
+[underlay]
+encapsulation = "gre"
 """
 
 Problems = Callable[..., list[str]]

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from router.cli import main
+from router.config import KEYS
 from router.control import client as client_module
 from router.control import render
 from router.control.client import Client, UnixConnection
@@ -142,10 +143,11 @@ def test_peers_are_shown_without_their_keys(router: Running) -> None:
 @namespaces
 def test_the_configuration_in_force_is_shown(router: Running) -> None:
     rows = {row["key"]: row["value"] for row in router.rows("config")}
-    assert rows["name"] == "mar1"
-    assert rows["prefixes"] == ["2001:db8:a1::/48"]
-    assert rows["underlay"] == "2001:db8::1 (as configured)"
-    assert rows["socket"] == str(router.socket)
+    assert rows["router.name"] == "mar1"
+    assert rows["anchor.prefixes"] == ["2001:db8:a1::/48"]
+    assert rows["underlay.address"] == "2001:db8::1 (as configured)"
+    assert rows["control.socket"] == str(router.socket)
+    assert [key for key in rows if "." in key and key not in KEYS.values()] == []
 
 
 @namespaces
@@ -163,9 +165,9 @@ def test_every_drop_reason_has_a_counter(router: Running) -> None:
     ("path", "status", "error"),
     [
         ("/v1/show/nonsense", 409, "show nonsense: unknown: expected one of nodes, prefixes"),
-        ("/v1/nonsense", 404, "Not Found"),
-        ("/", 404, "Not Found"),
-        ("/v1/attach", 405, "Method Not Allowed"),
+        ("/v1/nonsense", 404, "GET /v1/nonsense: Not Found: expected one of GET /v1/show/{what}, GET /v1/monitor"),
+        ("/", 404, "GET /: Not Found: expected one of GET /v1/show/{what}"),
+        ("/v1/attach", 405, "GET /v1/attach: Method Not Allowed: expected POST"),
         ("/v1/monitor?history=many", 409, "monitor: history many: expected a whole number"),
         ("/v1/monitor?history=-1", 409, "monitor: history -1: expected a whole number"),
         ("/v1/monitor?history=%C2%B2", 409, "monitor: history ²: expected a whole number"),
@@ -535,10 +537,17 @@ def somebody_else() -> Iterator[None]:
         libc.setfsuid(before)
 
 
-def test_a_line_cut_short_ends_the_monitor_quietly(tmp_path: Path) -> None:
-    answer = b'HTTP/1.1 200 OK\r\n\r\n{"event": "a", "time": 1}\n{"ev'
-    with answering(tmp_path / "s", answer):
-        assert list(Client(tmp_path / "s").monitor()) == [{"event": "a", "time": 1}]
+@pytest.mark.parametrize("rest", [b"", b"6\r\n{\"ev"], ids=["between lines", "in a line"])
+def test_the_monitor_of_a_router_that_dies_is_code_1(
+    tmp_path: Path, rest: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = b'{"event": "a", "time": 1}\n'
+    begin = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(line), line)
+    with answering(tmp_path / "s", begin + rest):
+        assert main(["monitor", "--socket", str(tmp_path / "s")]) == ExitCode.FAILED
+    told = capsys.readouterr()
+    assert told.out.endswith(" a\n")
+    assert told.err == f"openmar: {tmp_path / 's'}: the router died, or was killed: see its log\n"
 
 
 def test_the_errors_of_the_client_are_what_its_exit_codes_say() -> None:

@@ -17,6 +17,7 @@ from signaling import actions
 from signaling.actions import Action
 from signaling.dma.session import Session, State
 from signaling.events import ClockStepped, Event, LinkLost
+from signaling.pmip.probe import Probe, options_of
 from signaling.pmip.saved_binding import SavedBinding
 from signaling.settings import Wants, WayState
 from signaling.wire.heartbeat import Heartbeat
@@ -446,6 +447,19 @@ async def test_a_message_for_a_link_nobody_has_is_told() -> None:
     probe = NeighborSolicitation(target=IPv6Address("fe80::1"))
     bench.feed(actions.SendOnLink(octets=b"", message=probe, interface="eth9", link_layer=b"", node=NODE))
     assert bench.lines[-1].fields == {"node": NODE, "interface": "eth9", "failed": "no such interface"}
+
+
+@sync
+async def test_a_probe_leaves_without_a_line() -> None:
+    bench = Bench()
+    probe = Probe(
+        binding_id=1, number=1, interval=0.05, timestamp=0, view=WayState.UP, traffic=False, loss=0,
+        echoes=False, echo=0, held=0.0,
+    )  # fmt: skip
+    message = Heartbeat(sequence_number=1, options=options_of(probe, []))
+    bench.feed(actions.Send(octets=b"x", message=message, destination=PEER), SEND)
+    assert [entry[0] for entry in bench.done].count("send") == 2
+    assert [line.event for line in bench.lines] == ["heartbeat-sent"]
 
 
 @sync

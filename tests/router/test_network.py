@@ -16,7 +16,7 @@ import pytest
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError as NoWay
 
-from engine import BadRule, Binding, Encapsulation, Side, Tables, Tunnel, TunnelState, open_tun
+from engine import Binding, Encapsulation, Side, Tables, Tunnel, TunnelState, open_tun
 from router.demo.lab import Lab, available, connect
 from router.errors import NoRights, RouterError
 from router.links.netlink import ROUTE_PROTOCOL, Netlink, NetlinkError
@@ -546,7 +546,7 @@ def test_what_is_known_of_a_way_is_known_of_its_tunnel_whenever_it_comes(begun: 
 
 def test_a_rule_that_makes_no_sense_is_refused(begun: Bench) -> None:
     selector = TrafficSelector(format=TrafficSelectorFormat.IPV6_BINARY, protocol=Range(9, 5))
-    with pytest.raises(BadRule):
+    with pytest.raises(RouterError, match="policy video: "):
         begun.network.set_policy(SetPolicy(name="video", rules=(FlowRule(selector=selector),)))
 
 

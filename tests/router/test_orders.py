@@ -15,13 +15,15 @@ import pytest
 
 from router.cli import main
 from router.config import Config, load
-from router.control import orders
+from router.control import orders, render
 from router.control.commands import VIEWS
 from router.control.server import ControlServer
 from router.errors import ExitCode, RouterError
 from router.places import RoleName
 from signaling.actions import Held, Note, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.flow_rules import FlowRule
+from signaling.pmip.heartbeats import Exchange
+from signaling.settings import Peer, WayState
 from tests.router.test_control import ask
 
 KEY = "hex:000102030405060708090a0b0c0d0e0f"
@@ -70,12 +72,15 @@ class Role:
         self.monitor = SimpleNamespace(
             rows=lambda: [{"peer": "bus1", "bid": 1, "label": 1, "state": "up", "rtt_ms": 20.5}]
         )
+        self.door = SimpleNamespace(peer={BUS: Peer(name="bus1", address=BUS)}.get)
+        exchange = Exchange(destination=BUS, port=0, source=None, restarts=4)
+        self.heartbeats = SimpleNamespace(exchange={"bus1": exchange}.get)
         self.counters = {"sent.BindingAck": 3}
         self.settings = SimpleNamespace(tunnel_mtu=1400)
         self.access = SimpleNamespace(attached={}, links={})
 
     def sessions(self) -> list[dict[str, Any]]:
-        path = {"bid": 1, "address": BUS, "label": 1, "expires": inf}
+        path = {"bid": 1, "address": BUS, "label": 1, "state": WayState.UP, "expires": inf}
         return [{"node": "mn1@a.b", "prefixes": (PREFIX,), "label": 2, "expires": 0.0, "care_ofs": [path]}]
 
     def _told(self, name: str, *what: Any) -> list[Note]:
@@ -107,6 +112,7 @@ class Fake:
         self.done: list[Any] = []
         self.driver = SimpleNamespace(perform=self.done.extend)
         self.renamed: list[Any] = []
+        self.checked: list[str] = []
         self.access = None if config.role is RoleName.LMA else SimpleNamespace(rename=self.renamed.append)
         ends = (TunnelEnd(remote=BUS, label=1), TunnelEnd(remote=IPv4Address("192.0.2.1"), binding_id=2, label=9))
         self.network = SimpleNamespace(
@@ -116,6 +122,7 @@ class Fake:
                 SITE: TowardAnchor(tunnels=ends[:1], interface=""),
             },
             nodes={PREFIX: "mn1@a.b", SITE: "bus1@a.b", HOME: "mn1@a.b"},
+            checked=lambda name, rules: self.checked.append(name),
             flow_counters=lambda: [("default", config.policies["default"][0], 5, 400)],
         )
         self.tables = SimpleNamespace(tunnels=lambda: [])
@@ -258,7 +265,7 @@ def test_what_did_not_change_is_not_touched(make: Callable[..., Any]) -> None:
 def test_only_what_differs_is_applied(make: Callable[..., Any], file: Path) -> None:
     router = make()
     file.write_text(LMA.replace('id = "mn1@a.b"', 'id = "mn1@a.b"\nipv4 = false').replace('"lte", "wlan"', '"wlan"'))
-    assert orders.reload(router) == "reload: profiles, policies"
+    assert orders.reload(router) == "reload: node, flow"
     assert [name for name, _ in router.role.asked] == ["set_profiles", "set_policy"]
     assert router.config == load(file, role=RoleName.LMA)
     assert orders.reload(router) == "reload: nothing differs"
@@ -276,14 +283,14 @@ def test_a_policy_that_was_set_by_hand_gives_way_to_the_file(make: Callable[...,
     router = make()
     at_first = router.config.policies["default"]
     orders.set_policy(router, "default", "p.toml", "[[flow]]\nlabels = [9]")
-    assert orders.reload(router) == "reload: policies"
+    assert orders.reload(router) == "reload: flow"
     assert router.asked("set_policy")[-1] == ("default", at_first)
 
 
 def test_peers_and_keys_are_changed_live(make: Callable[..., Any], file: Path) -> None:
     router = make()
     file.write_text(LMA.replace("0e0f", "0eff"))
-    assert orders.reload(router) == "reload: peers"
+    assert orders.reload(router) == "reload: peer"
     (((peer,),),) = router.asked("set_peers")
     assert peer.key[-1] == 0xFF
 
@@ -292,7 +299,7 @@ def test_a_mag_changes_labels_weights_and_names_of_nodes_live(make: Callable[...
     router = make(MAG, RoleName.MAG)
     node = '[[node]]\nid = "mn1@a.b"\nlink_layer = "02:00:00:00:00:11"\n'
     file.write_text(MAG.replace("wlan = 1", "wlan = 5").replace('label = "wlan"', 'label = "wlan"\nweight = 3') + node)
-    assert orders.reload(router) == "reload: nodes, profiles, uplinks, labels, policies"
+    assert orders.reload(router) == "reload: node, labels, flow, uplink.label, uplink.weight"
     (((uplink,),),) = router.asked("set_uplinks")
     assert (uplink.label, uplink.weight) == (5, 3)
     assert list(router.renamed[0].values()) == ["mn1@a.b"]
@@ -301,15 +308,15 @@ def test_a_mag_changes_labels_weights_and_names_of_nodes_live(make: Callable[...
 @pytest.mark.parametrize(
     ("role", "change", "named"),
     [
-        (RoleName.LMA, ("/36", "/40"), "prefixes"),
+        (RoleName.LMA, ("/36", "/40"), "anchor.prefixes"),
         (
             RoleName.LMA,
             ("[anchor]", '[router]\nname = "b"\n[underlay]\nsignaling = "udp"\n[anchor]'),
-            "name, transport",
+            "router.name, underlay.signaling",
         ),
-        (RoleName.LMA, ("[anchor]", "[anchor]\ndelete_delay = 3"), "anchoring"),
-        (RoleName.MAG, ('interface = "wlan0"', 'interface = "wlan1"'), "uplinks.set"),
-        (RoleName.MAG, ('label = "wlan"', "bid = 9"), "uplinks.set"),
+        (RoleName.LMA, ("[anchor]", "[anchor]\ndelete_delay = 3"), "anchor.delete_delay"),
+        (RoleName.MAG, ('interface = "wlan0"', 'interface = "wlan1"'), "uplink.interface"),
+        (RoleName.MAG, ('label = "wlan"', "bid = 9"), "uplink.bid"),
     ],
 )
 def test_what_cannot_be_changed_live_is_named_and_nothing_is_changed(
@@ -358,7 +365,9 @@ def test_every_view_is_rows_that_json_can_carry(make: Callable[..., Any], role: 
 
 def test_sessions_show_labels_by_name_and_the_time_that_is_left(make: Callable[..., Any]) -> None:
     (row,) = VIEWS[RoleName.LMA]["sessions"](make())
-    assert (row["prefixes"], row["label"], row["care_ofs"]) == ([str(PREFIX)], "lte", [f"1:wlan:{BUS}:-"])
+    care_of = {"bid": 1, "address": str(BUS), "label": "wlan", "state": "up", "expires": None}
+    assert render.cell([care_of]) == f"1/{BUS}/wlan/up/-"
+    assert (row["prefixes"], row["label"], row["care_ofs"]) == ([str(PREFIX)], "lte", [care_of])
     assert row["expires"] < 0
 
 
@@ -394,6 +403,7 @@ def test_paths_flows_and_policies_show_labels_by_their_names(make: Callable[...,
 def test_peers_show_what_they_carry_and_no_key(make: Callable[..., Any]) -> None:
     (row,) = VIEWS[RoleName.LMA]["peers"](make())
     assert (row["name"], row["address"], row["prefixes"], row["authenticated"]) == ("bus1", str(BUS), 2, True)
+    assert (row["alive"], row["heard_at"], row["restarts"]) == (True, str(BUS), 4)
 
 
 # Over the socket
@@ -420,7 +430,7 @@ def test_orders_are_given_by_the_command_line(
         "mn1@a.b revoked",
         "bus1 revoked",
         "all revoked",
-        "reload: policies",
+        "reload: flow",
     ]
     assert out[1].split() == ["policy", "number", "rule", "selector", "labels", "bids", "spread"]
     assert [name for name, _ in router.role.asked] == [*["set_policy"] * 2, *["revoke"] * 3, "set_policy"]

@@ -147,8 +147,49 @@ def test_sighup_reads_the_configuration_again(pair: tuple[Daemon, Daemon]) -> No
     lma.process.send_signal(signal.SIGHUP)
     eventually(lambda: [row["rule"] for row in lma.rows("policy")] == ["all"])
     lma.config.write_text(LMA.replace("/36", "/40"))
-    with pytest.raises(RouterError, match="nothing was changed: restart it for: prefixes"):
+    with pytest.raises(RouterError, match=r"nothing was changed: restart it for: anchor\.prefixes$"):
         lma.client.reload()
+
+
+STRIPED = '[[flow]]\nname = "all"\nspread = "per-packet"\n'
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["lma", "mag"])
+def test_a_policy_that_the_tunnels_cannot_carry_is_refused_and_nothing_changes(
+    pair: tuple[Daemon, Daemon], end: int
+) -> None:
+    router = pair[end]
+    router.client.set_policy("default", '[[flow]]\nname = "before"\nlabels = ["wan"]\n', "p.toml")
+    known = router.rows("policy"), router.rows("bindings"), router.rows("config")
+    with pytest.raises(RouterError, match=r"^policy set: nothing was changed: policy default: packets spread one by"):
+        router.client.set_policy("default", STRIPED, "p.toml")
+    good = router.config.read_text()
+    router.config.write_text(good.replace('label = "wan"', 'label = 7').replace(KEY, KEY[:-2] + "ff") + STRIPED)
+    with pytest.raises(RouterError, match=r"nothing was changed: .*flow\.spread: .per-packet. needs sequence"):
+        router.client.reload()
+    assert (router.rows("policy"), router.rows("bindings"), router.rows("config")) == known
+    assert "ERROR" not in router.log
+    router.config.write_text(good)
+    assert router.client.reload()["done"] == "reload: flow"
+
+
+def test_what_differs_is_changed_live(pair: tuple[Daemon, Daemon]) -> None:
+    lma, mag = pair
+    other = KEY[:-2] + "ff"
+    for daemon, text in zip(pair, (LMA, MAG), strict=True):
+        daemon.config.write_text(text.replace(KEY, other).replace("wan = 3", "wan = 4"))
+    assert lma.client.reload()["done"] == "reload: peer, labels"
+    assert mag.client.reload()["done"] == "reload: peer, labels, uplink.label"
+    eventually(lambda: [row["ways"] for row in lma.rows("bindings")] == [["1:wan:2001:db8:ff::b"]], 10.0)
+    assert len(lma.rows("sessions")) == 1
+
+
+def test_a_gateway_that_is_no_peer_any_more_loses_its_sessions(pair: tuple[Daemon, Daemon]) -> None:
+    lma, mag = pair
+    lma.config.write_text(LMA.partition("[[peer]]")[0])
+    assert lma.client.reload()["done"] == "reload: peer"
+    eventually(lambda: mag.rows("bindings") == [], 10.0, "it was told")
+    assert [row["state"] for row in lma.rows("sessions")] in ([], ["leaving"])
 
 
 def test_a_session_is_revoked_by_an_order(pair: tuple[Daemon, Daemon]) -> None:

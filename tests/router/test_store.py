@@ -469,9 +469,15 @@ def test_processes_that_open_and_write_one_file_at_once_lose_nothing(tmp_path: P
     assert len(asyncio.run(read()).sessions) == 30
 
 
-def test_directories_on_the_way_are_made(tmp_path: Path) -> None:
-    asyncio.run(open_store(f"sqlite://{tmp_path}/a/b/sessions.db").close())
-    assert (tmp_path / "a/b/sessions.db").exists()
+def test_the_directory_of_a_store_is_made(tmp_path: Path) -> None:
+    asyncio.run(open_store(f"sqlite://{tmp_path}/a/sessions.db").close())
+    assert (tmp_path / "a" / "sessions.db").exists()
+
+
+def test_a_store_far_from_all_that_is_there_is_taken_for_a_typo(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such file or directory"):
+        open_store(f"sqlite://{tmp_path}/rnu/openmar/sessions.db")
+    assert list(tmp_path.iterdir()) == []
 
 
 def one_line(error: pytest.ExceptionInfo[StoreError], path: Path) -> str:

@@ -58,6 +58,31 @@ def test_a_wrong_key_is_a_forgery() -> None:
     assert judge(signed(key=bytes(16)), door()) is Verdict.FORGED
 
 
+def test_a_key_is_exchanged_while_the_door_is_open() -> None:
+    here = door()
+    here.set_peers((Peer(name="there", address=THERE, key=bytes(16)),))
+    assert judge(signed(), here) is Verdict.FORGED
+    assert judge(signed(key=bytes(16)), here) is Verdict.TRUSTED
+
+
+def test_a_peer_that_is_taken_away_is_a_stranger() -> None:
+    here = door()
+    here.set_peers(())
+    assert judge(signed(), here) is Verdict.STRANGER
+    assert (here.named("there"), here.peer(THERE)) == (None, None)
+
+
+def test_where_a_roaming_peer_was_heard_is_remembered_with_its_new_key() -> None:
+    here = door()
+    roaming = Peer(name="there", address=None, key=KEY, spi=300)
+    here.set_peers((roaming, Peer(name="gone", address=None, key=KEY, spi=301)))
+    assert judge(signed(spi=300), here) is Verdict.TRUSTED
+    assert judge(signed(spi=301, care_of=STRANGER), here, source=STRANGER, care_of=STRANGER) is Verdict.TRUSTED
+    changed = Peer(name="there", address=None, key=bytes(16), spi=300)
+    here.set_peers((changed,))
+    assert (here.peer(THERE), here.peer(STRANGER)) == (changed, None)
+
+
 def test_an_octet_changed_under_way_is_a_forgery() -> None:
     octets = bytearray(signed())
     octets[8] ^= 1

@@ -107,8 +107,8 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnknownOption(Option):
-    """An option of a type this package has no class for: skipped by roles, kept for whoever re-encodes."""
+class RawOption(Option):
+    """An option as it came."""
 
     type: int
     data: bytes
@@ -129,26 +129,15 @@ class UnknownOption(Option):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MalformedOption(Option):
+class UnknownOption(RawOption):
+    """An option of a type this package has no class for: skipped by roles, kept for whoever re-encodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MalformedOption(RawOption):
     """An option of a known type whose content is broken. No reaction is laid down; the role chooses one."""
 
-    type: int
-    data: bytes
     why: str
-
-    @property
-    def number(self) -> int:
-        """Type octet."""
-        return self.type
-
-    @property
-    def alignment(self) -> Alignment:
-        """Where the Type octet has to stand."""
-        return _alignment_of_raw(self.type, self.data)
-
-    def write(self, position: int) -> bytes:
-        """Data as it came."""
-        return self.data
 
 
 KINDS: Final[dict[int, type[Option]]] = {}

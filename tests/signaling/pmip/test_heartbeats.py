@@ -225,9 +225,9 @@ def test_what_a_peer_was_before_its_last_session_ended_is_forgotten() -> None:
     assert lma.answer(restarts=6) is None
 
 
-def test_a_restart_of_ours_is_announced_to_all_peers_with_sessions() -> None:
-    lma = Lma().keep()
-    (action,) = lma.beats.announce_restart(lma.now)
+def test_a_restart_of_ours_is_announced_before_anybody_asks() -> None:
+    lma = Lma()
+    (action,) = lma.beats.announce_restart([MAG], lma.now)
     assert isinstance(action, Send)
     assert isinstance(action.message, Heartbeat)
     assert action.message.flags == RESPONSE | HeartbeatFlag.UNSOLICITED
