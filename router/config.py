@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from engine import Encapsulation, Offloads
+from engine import Encapsulation, HoldBuffer, Offloads
 from router import coherence, toml_text, values
 from router.flow_policies import Labels, policies
 from router.places import DEFAULT_NAME, RoleName, default_socket, default_state_dir
@@ -105,6 +105,7 @@ class Config:
     valid_lifetime: int = coherence.VALID_LIFETIME
     preferred_lifetime: int = coherence.PREFERRED_LIFETIME
     guard: float = 10.0
+    hold: HoldBuffer = field(default_factory=HoldBuffer)
     binding_lifetime: int = 300
     authentication: Authentication = Authentication.REQUIRED
     timestamp_window: float = 0.3
@@ -185,6 +186,9 @@ SCHEMA: dict[str, dict[str, tuple[str, Reader]]] = {
         "valid_lifetime": ("valid_lifetime", number(60, 2592000, "s")),
         "preferred_lifetime": ("preferred_lifetime", number(30, 2592000, "s")),
         "guard": ("guard", number(1.0, 3600.0, "s")),
+        "hold_octets": ("hold.octets", number(0, 1 << 30, "octets")),
+        "hold_seconds": ("hold.seconds", number(0.01, 60.0, "s")),
+        "hold_pace": ("hold.pace", number(0, 1 << 40, "octets a second")),
         "ipv4_prefixes": ("anchoring.ipv4_prefixes", several(values.ipv4_pool)),
         "delegated_prefixes": ("anchoring.delegated_prefixes", several(values.delegated_prefix)),
         "delegated_length": ("anchoring.delegated_length", number(32, 64)),
@@ -286,7 +290,13 @@ KEYS = {field: f"{table}.{key}" for table, keys in SCHEMA.items() for key, (fiel
 LISTS = {"peer": PEER, "node": NODE, "uplink": UPLINK, "site": SITE, "flow": FLOW}
 NAMES: dict[str, Reader] = {"labels": number(0, 255)}  # tables whose keys are names that the operator chooses
 NEEDED = {"peer": ("name",), "node": ("id",), "uplink": ("interface",), "site": ("node",), "flow": ()}
-PARTS: dict[str, type] = {"anchoring": Anchoring, "gateway": Gateway, "paths": PathCare, "heartbeat": Heartbeat}
+PARTS: dict[str, type] = {
+    "hold": HoldBuffer,
+    "anchoring": Anchoring,
+    "gateway": Gateway,
+    "paths": PathCare,
+    "heartbeat": Heartbeat,
+}
 
 
 def load(file: Path | None, overrides: Mapping[str, Any] | None = None, *, role: RoleName | None = None) -> Config:

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from ctypes import addressof, create_string_buffer
 from ipaddress import ip_address
 
@@ -19,6 +20,7 @@ MAX_DATAGRAM = 65536  # octets
 MAX_MESSAGE = 2064  # octets; Header Len counts to 2048 (RFC 6275 6.1.1): what is cut off has no place in it
 ETH_P_IPV6 = 0x86DD
 SO_ATTACH_FILTER = 26
+SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23  # not in the socket module
 MAX_FILTERED_NODES = 500  # above, data packets of strangers announce nobody: the filter would get too long
 MOST_SOURCES = 65536  # peers whose address is remembered as an object
 
@@ -183,6 +185,8 @@ class AccessSocket:
             # bound only after the filter is in place, so that nothing unfiltered is queued
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
             self.expect(())
+            with suppress(OSError):  # kernels before 4.20: what we send comes back to be looked at
+                self.socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
             self.socket.bind((interface, ETH_P_IPV6))
         except OSError as error:
             raise _opening_error(error, f"access link {interface}, packet socket", None) from None

@@ -83,10 +83,10 @@ class Journalist:
         self.listeners: set[Callable[[Line], None]] = set()
         self._warnings = RateLimit(rate=1.0, burst=20)  # what peers and nodes can cause must not fill a disk
 
-    def tell(self, event: str, fields: Mapping[str, Any]) -> None:
-        """A line for everybody."""
+    def tell(self, event: str, fields: Mapping[str, Any], at: float | None = None) -> None:
+        """A line for everybody. at: wall clock s, None: it happened now."""
         fields = with_cure(event, fields)
-        line = Line(time.time(), event, fields)
+        line = Line(time.time() if at is None else at, event, fields)
         self.history.append(line)
         level = logging.WARNING if event in TROUBLE and self._warnings.allows(time.monotonic()) else logging.INFO
         if log.isEnabledFor(level):
@@ -103,6 +103,7 @@ class Driver:
     """One role at work.
 
     bindings: of a role that saves any (an LMA). on_address: what becomes of an address given to a node (a MAG's DHCP).
+    on_held: told after a turn in which a prefix was held: its node is about to come somewhere.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Driver:
         sessions: Callable[["Driver"], Sessions] | None = None,
         bindings: Bindings | None = None,
         on_address: Callable[[actions.GiveAddress], None] = lambda action: None,
+        on_held: Callable[[], None] = lambda: None,
     ) -> None:
         self.role = role
         self.journalist = Journalist()
@@ -123,12 +125,14 @@ class Driver:
         self._links = links
         self._bindings = bindings
         self._on_address = on_address
+        self._on_held = on_held
         if sessions is not None:  # a MAR's: other roles have nothing to find or save there
             self.sessions = sessions(self)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._wall_minus_monotonic: float | None = None
         self._durable: asyncio.Future[None] | None = None  # what messages of this turn wait for
+        self._lines: list[tuple[str, Mapping[str, Any], float]] = []  # told when the turn is over: packets come first
         self._stopped = False
 
     def feed(self, event: Event) -> None:
@@ -190,30 +194,45 @@ class Driver:
             except (RouterError, EngineError) as error:
                 # the others of this turn concern other prefixes or peers: they must not be lost with it
                 log.error("%s: %s", type(action).__name__, error)
-                self.journalist.tell("failed", {"action": type(action).__name__, "why": str(error)})
+                self._tell("failed", {"action": type(action).__name__, "why": str(error)})
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        lines, self._lines = self._lines, []
+        for line in lines:
+            self.journalist.tell(*line)
+
+    def _tell(self, event: str, fields: Mapping[str, Any]) -> None:
+        self._lines.append((event, fields, time.time()))
 
     # --- one method for each kind of action ---
 
     def _bind(self, action: actions.Bind) -> None:
         self.network.bind(action.prefix, action.path, action.node)
+        if isinstance(action.path, actions.Held):
+            self._loop.call_soon(self._on_held)
         event, fields = _told(action.path)
-        self.journalist.tell(event, {"node": action.node, "prefix": action.prefix, **fields})
+        self._tell(event, {"node": action.node, "prefix": action.prefix, **fields})
 
     def _unbind(self, action: actions.Unbind) -> None:
         self.network.unbind(action.prefix)
 
     def _set_policy(self, action: actions.SetPolicy) -> None:
         self.network.set_policy(action)
-        self.journalist.tell("policy", {"name": action.name, "rules": len(action.rules)})
+        self._tell("policy", {"name": action.name, "rules": len(action.rules)})
 
     def _set_way(self, action: actions.SetWay) -> None:
         self.network.set_way(action)
 
     def _send(self, action: actions.Send) -> None:
         if self._durable is not None and not self._durable.done():
-            self._durable.add_done_callback(lambda _: self._send_now(action))
+            self._durable.add_done_callback(lambda _: self._send_late(action))
         else:
             self._send_now(action)
+
+    def _send_late(self, action: actions.Send) -> None:
+        self._send_now(action)
+        self._tell_all()
 
     def _send_now(self, action: actions.Send) -> None:
         failure = self._sockets.send(action.octets, action.destination, action.port, action.source)
@@ -224,7 +243,7 @@ class Driver:
             fields["from"] = action.source
         if failure is not None:
             fields["failed"] = failure
-        self.journalist.tell(f"{NAMES.get(type(action.message), type(action.message).__name__.lower())}-sent", fields)
+        self._tell(f"{NAMES.get(type(action.message), type(action.message).__name__.lower())}-sent", fields)
 
     def _send_error(self, action: actions.SendError) -> None:
         self._sockets.send_error(action.octets, action.destination)
@@ -236,7 +255,7 @@ class Driver:
             fields: dict[str, Any] = {"node": action.node, "interface": action.interface}
             if failure is not None:
                 fields["failed"] = failure
-            self.journalist.tell(f"{NAMES.get(type(action.message), 'solicitation')}-sent", fields)
+            self._tell(f"{NAMES.get(type(action.message), 'solicitation')}-sent", fields)
 
     def _save(self, action: actions.SaveSession) -> None:
         self._durable = self.sessions.save(action.session)
@@ -264,7 +283,7 @@ class Driver:
         self._on_address(action)
 
     def _note(self, action: actions.Note) -> None:
-        self.journalist.tell(action.event, action.fields)
+        self._tell(action.event, action.fields)
 
 
 def _told(path: actions.Path) -> tuple[str, dict[str, Any]]:

@@ -1,12 +1,14 @@
 """An LMA at work: no access links; its pools lead to the TUN as a whole; its sessions are durable before it answers."""
 
 import logging
+import time
 from pathlib import Path
 
 from router.config import Config
 from router.driver import Driver
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine
+from router.proxy_rehearsal import ProxyRehearsal
 from router.role_settings import lma_settings
 from router.store.bindings import BindingStore
 from router.store.restarts import restart_counter
@@ -28,6 +30,7 @@ class LmaPart:
         self.role: Lma
         self._config = config
         self._machine = machine
+        self._rehearsal: ProxyRehearsal
         self._store: BindingStore | None = None
         self._driver: Driver | None = None
 
@@ -58,7 +61,9 @@ class LmaPart:
             sockets=self._machine.signaling,
             links={},
             bindings=self._store,
+            on_held=self._rehearse,
         )
+        self._rehearsal = ProxyRehearsal()
         return self._driver
 
     async def restore(self) -> None:
@@ -108,6 +113,10 @@ class LmaPart:
         store, self._store = self._store, None
         if store is not None:
             await store.close(FAREWELL_WITHIN)
+
+    def _rehearse(self) -> None:
+        """A node has left its gateway: the next one will ask for it in a moment."""
+        self._rehearsal.play_at(time.monotonic())
 
     def _health(self, reachable: bool) -> None:
         if self._driver is not None:

@@ -96,6 +96,8 @@ class Machine:
             journal=config.state_dir / "undo.json",
             aggregated=config.role is RoleName.LMA,
             guard=self._guard() if config.role is RoleName.MAG else None,
+            # a gateway is no anchor: what reaches it for a node that left comes too late
+            buffer=config.hold if config.hold.octets and config.role is not RoleName.MAG else None,
         )
         self._closing.callback(self.network.close)
         for found in self.network.clean():

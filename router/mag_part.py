@@ -5,6 +5,7 @@ It keeps no session over a restart: the nodes are still there, and the anchor st
 
 import asyncio
 import logging
+import time
 
 from router.access_links import AccessLinks
 from router.config import Config
@@ -13,11 +14,12 @@ from router.errors import RouterError
 from router.links.netlink import Netlink
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine
+from router.proxy_rehearsal import ProxyRehearsal
 from router.role_settings import mag_settings
 from router.store.restarts import restart_counter
 from router.uplinks import Uplinks
 from signaling.actions import GiveAddress
-from signaling.events import Event, SiteAttached, UplinkDown, UplinkUp
+from signaling.events import Event, LinkUp, SiteAttached, UplinkDown, UplinkUp
 from signaling.roles.mag import Mag
 from signaling.settings import Address
 
@@ -34,6 +36,7 @@ class MagPart:
         self.role: Mag
         self._config = config
         self._machine = machine
+        self._rehearsal: ProxyRehearsal
         self._uplinks: Uplinks | None = None
         self._local: dict[str, Address] = {}  # uplink -> its address while it is up
         self._driver: Driver | None = None
@@ -58,6 +61,7 @@ class MagPart:
             links=self.access.interfaces,
             on_address=self.on_address,
         )
+        self._rehearsal = ProxyRehearsal()
         return self._driver
 
     def on_address(self, action: GiveAddress) -> None:
@@ -128,4 +132,6 @@ class MagPart:
 
     def _on_event(self, event: Event) -> None:
         assert self._driver is not None
+        if isinstance(event, LinkUp):  # somebody is about to show himself
+            self._rehearsal.play_at(time.monotonic())
         self._driver.feed(event)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import engine
-from engine import BadRule, Encapsulation, Tables, Tunnel, UnknownPrefix
+from engine import BadRule, Encapsulation, HeldStats, HoldBuffer, Tables, Tunnel, UnknownPrefix
 from router import forwarding
 from router.errors import NoRights, RouterError
 from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedRoute, edits
@@ -106,7 +106,7 @@ class Network:
 
     address, ipv4_address: where tunnels begin that name no local address. aggregated: prefixes whose nodes are
     elsewhere are of pools that lead to the TUN as a whole (`claim_tun`). guard: which sources may come in where; None:
-    any, anywhere.
+    any, anywhere. buffer: where packets wait for a node that is between routers; None: they are lost.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class Network:
         ipv4_address: IPv4Address | None = None,
         aggregated: bool = False,
         guard: SourceGuard | None = None,
+        buffer: HoldBuffer | None = None,
     ) -> None:
         self._netlink = netlink
         self._tables = tables
@@ -131,6 +132,7 @@ class Network:
         self._table = table
         self._aggregated = aggregated
         self._guard = guard or SourceGuard(table)
+        self._buffer = buffer if tables.compiled else None  # the model keeps no packets
         self._journal = Journal(journal)
         self._tun = 0
         self._tun_name = ""
@@ -309,6 +311,10 @@ class Network:
         """Octets of the largest inner packet that all tunnels take, as far as they have learned; None: none has."""
         return self._ways.least_mtu()
 
+    def held(self, prefix: Prefix) -> HeldStats | None:
+        """What waits, or waited, for the node of a prefix; None: nothing since it was here last."""
+        return self._tables.held(prefix)
+
     def flow_counters(self) -> list[tuple[str, FlowRule, int, int]]:
         """Rules of all policies: policy, rule as the anchor sends, packets, octets (inner) it has treated here."""
         counted = self._ways.counted()
@@ -375,11 +381,17 @@ class Network:
 
     def _bind(self, binding: WantedBinding, node: str) -> None:
         if not binding.tunnels:
-            self._tables.hold(binding.prefix)
+            self._hold(binding.prefix)
             self._ways.forget(binding.prefix)
             return
         ends = tuple(forwarding.path(end, self._tunnel(end)) for end in binding.tunnels)
         self._ways.bind(binding.prefix, ends, side=binding.side, policy=binding.policy, node=node)
+
+    def _hold(self, prefix: Prefix) -> None:
+        try:
+            self._tables.hold(prefix, buffer=self._buffer)
+        except MemoryError:  # as many as there can be are in use: the packets of this node are lost
+            self._tables.hold(prefix)
 
     def _tunnel(self, end: actions.TunnelEnd) -> Tunnel:
         local = end.local

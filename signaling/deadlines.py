@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
+SOON = 0.001  # s: when to do what may wait until the packets that a change was made for have passed
 
 
 class Deadlines(Generic[Key]):

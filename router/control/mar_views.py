@@ -2,17 +2,15 @@
 
 import time
 from math import isinf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from signaling.access_link import Attachment
+from router.control.rows import Row, attachment, waiting
 from signaling.actions import LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.dma.session import State
 from signaling.dma.update_list import Progress
 
 if TYPE_CHECKING:
     from router.daemon import Router
-
-Row = dict[str, Any]
 
 
 def nodes(router: "Router") -> list[Row]:
@@ -26,18 +24,6 @@ def nodes(router: "Router") -> list[Row]:
         }
         for item in router.role.access.attached.values()
     ]
-
-
-def attachment(item: Attachment, now: float) -> Row:
-    """One node on an access link, of any role that has some."""
-    return {
-        "node": item.node,
-        "interface": item.interface,
-        "link_layer": item.link_layer.hex(":"),
-        "link_local": str(item.link_local) if item.link_local else None,
-        "attached": round(now - item.since, 3),
-        "heard": round(now - item.heard, 3),
-    }
 
 
 def prefixes(router: "Router") -> list[Row]:
@@ -62,6 +48,7 @@ def bindings(router: "Router") -> list[Row]:
         {"prefix": str(prefix), "node": router.network.nodes[prefix]}
         | _path(path)
         | {"registration": progress.get(prefix)}
+        | waiting(router, prefix)
         for prefix, path in sorted(router.network.paths.items())
     ]
 

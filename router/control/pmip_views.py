@@ -6,8 +6,8 @@ from collections.abc import Callable
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
-from router.control.mar_views import attachment
 from router.control.render import plain
+from router.control.rows import Row, attachment, waiting
 from router.flow_policies import Labels, selector_text
 from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.flow_rules import FlowRule
@@ -16,8 +16,6 @@ from signaling.settings import Prefix
 
 if TYPE_CHECKING:
     from router.daemon import Router
-
-Row = dict[str, Any]
 
 
 def in_order(prefix: Prefix) -> tuple[int, Prefix]:
@@ -68,7 +66,7 @@ def bindings(router: "Router") -> list[Row]:
     labels = Labels(router.config.labels)
     known = router.network.paths.items()
     return [
-        {"prefix": str(prefix), "node": router.network.nodes[prefix]} | _path(path, labels)
+        {"prefix": str(prefix), "node": router.network.nodes[prefix]} | _path(path, labels) | waiting(router, prefix)
         for prefix, path in sorted(known, key=lambda item: in_order(item[0]))
     ]
 

@@ -12,7 +12,7 @@ from router.demo.proxy_stage import ProxyStage
 from router.demo.proxy_world import ANCHOR, GATEWAYS, NAMES, POOL
 from router.demo.stage import Stay
 
-FIRST = "rs_to_first_packet"  # of the summary
+FIRST, LOST = "rs_to_first_packet", "lost_per_move"  # of the summary
 
 
 def peer(event: dict[str, Any]) -> str:
@@ -74,6 +74,7 @@ class ProxyPlay(Journey[ProxyStage]):
         others = sorted({str(address) for address in self.stage.addresses() if address != self.stage.address})
         outcome.more["address"] = str(self.stage.address)
         outcome.more[FIRST] = spread(outcome)
+        outcome.more[LOST] = lost(outcome)
         for stay in stays:
             if not self._kept(stay):
                 outcome.broken.append(f"a new connection at {stay.router} did not use {self.stage.address}")
@@ -84,7 +85,6 @@ class ProxyPlay(Journey[ProxyStage]):
         return stay.connection is not None and stay.connection.source == str(self.stage.address)
 
 
-
 def spread(outcome: Outcome) -> dict[str, float]:
     """Median and 95th percentile of the handovers that came about, ms; empty: there was none."""
     times = sorted(item["rs_to_first_packet_ms"] for item in outcome.handovers if item["rs_to_first_packet_ms"])
@@ -93,12 +93,19 @@ def spread(outcome: Outcome) -> dict[str, float]:
     return {"median_ms": median(times), "p95_ms": times[math.ceil(0.95 * len(times)) - 1]}
 
 
+def lost(outcome: Outcome) -> dict[str, float]:
+    """Datagrams lost in a move: median, and in the worst one; empty: there was no move."""
+    counts = [item["lost_packets"] for item in outcome.handovers]
+    return {"median": median(counts), "most": max(counts)} if counts else {}
+
+
 def summary(outcome: Outcome) -> str:
     """The figures for people."""
     figures = ", ".join(f"{name.removesuffix('_ms')} {value:.2f} ms" for name, value in outcome.more[FIRST].items())
+    losses = ", ".join(f"{name} {value:g}" for name, value in outcome.more[LOST].items())
     return outcome.summary(
         "address",
         lambda item: "kept" if item["address_kept"] else "CHANGED",
-        f"to first packet: {figures}",
+        f"to first packet: {figures}; datagrams lost in a move: {losses}",
         f"the node is {outcome.more['address']} everywhere",
     )

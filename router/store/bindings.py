@@ -7,10 +7,11 @@ Why SQLite: it takes some 400,000 of these rows a second in batches of 20, and h
 our own took two million, but packing a session costs 3 us and unpacking one 6, whatever the file; it would have to be
 compacted and repaired by us, for a few per cent of a restart.
 
-Saves are gathered and committed together in a thread of their own: while one batch is written, the next one collects.
-A committed batch has reached the kernel (write-ahead log, synchronous = NORMAL): `kill -9` loses nothing that was
-acknowledged. Only a crash of the machine may lose the last moments; the next start notices that (`lost`) and tells the
-peers by its restart counter (RFC 5847).
+A change is durable at once: it is appended to a file beside the database (`write_ahead.py`), and whoever waits for it
+waits no longer. A moment later a thread commits all that was gathered. Where the file cannot be written, it commits at
+once, and those who wait, wait for it. Either has reached the kernel (synchronous = NORMAL): `kill -9` loses nothing
+that was acknowledged. Only a crash of the machine may lose the last moments; the next start notices that (`lost`) and
+tells the peers by its restart counter (RFC 5847).
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from typing import TypeVar
 
 from router.store import StoreError
 from router.store.sqlite import connect, transaction
+from router.store.write_ahead import WriteAhead
 from signaling.pmip.saved_binding import SavedBinding, SavedCareOf
 from signaling.settings import Address, Prefix
 
@@ -43,6 +45,8 @@ CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 WAIT_FOR_LOCK = 2.0  # s; whoever else has the file open only looks at it
 RETRY_AFTER = 0.5  # s, while the disk is full or away
+GATHER = 0.05  # s that changes are gathered for a commit, when nobody waits for it
+FORGOTTEN = b""  # instead of a value
 
 
 class BindingStore:
@@ -51,10 +55,12 @@ class BindingStore:
     def __init__(self, path: Path, on_health: Callable[[bool], None] = lambda reachable: None) -> None:
         self._path = path
         self._on_health = on_health
-        self._waiting: dict[int, SavedBinding | None] = {}
+        self._waiting: dict[int, bytes] = {}
+        self._changes = 0  # so far
         self._futures: list[asyncio.Future[None]] = []
         self._work = threading.Condition()
-        self._ending = False
+        self._ending = self._hurry = False
+        self._gathering: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
         self.reachable = True
         self.lost = True  # sessions may be missing that were acknowledged: the file is new, or the machine crashed
@@ -83,14 +89,17 @@ class BindingStore:
 
     def save(self, binding: SavedBinding) -> asyncio.Future[None]:
         """Write a session. The future is done when it is durable; at once while the disk is known to fail."""
-        return self._enqueue(binding.number, binding)
+        return self._enqueue(binding.number, pack(binding))
 
     def forget(self, number: int) -> asyncio.Future[None]:
         """Take a session out."""
-        return self._enqueue(number, None)
+        return self._enqueue(number, FORGOTTEN)
 
     async def close(self, within: float) -> None:
         """Write what waits, for at most so many s, and close the file."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._commit(asyncio.get_running_loop())
         if self._thread is not None:
             with self._work:
                 self._ending = True
@@ -102,29 +111,45 @@ class BindingStore:
         for future in self._futures:
             _done(future)
         if not self._waiting:
+            self._ahead.clear()
             self._note_end()
+        self._ahead.close()
         self._db.close()
 
     # --- in the loop ---
 
-    def _enqueue(self, number: int, binding: SavedBinding | None) -> asyncio.Future[None]:
+    def _enqueue(self, number: int, value: bytes) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
+        durable = self._ahead.append(number, value) or not self.reachable
         with self._work:
-            self._waiting[number] = binding
-            if self.reachable:
+            self._waiting[number] = value
+            self._changes += 1
+            if not durable:
                 self._futures.append(future)
-            else:
-                future.set_result(None)
+        if durable:
+            future.set_result(None)
+            if self._gathering is None:
+                self._gathering = loop.call_later(GATHER, self._commit, loop)
+        else:
+            self._commit(loop)
+        return future
+
+    def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have all that waits committed now."""
+        self._gathering = None
+        with self._work:
+            self._hurry = True
             self._work.notify()
         if self._thread is None:
             self._thread = threading.Thread(target=self._write_all, args=(loop,), name="bindings", daemon=True)
             self._thread.start()
-        return future
 
-    def _written(self, futures: Iterable[asyncio.Future[None]], failure: str | None) -> None:
+    def _written(self, futures: Iterable[asyncio.Future[None]], changes: int, failure: str | None) -> None:
         for future in futures:
             _done(future)
+        if failure is None and changes == self._changes:
+            self._ahead.clear()
         if self.reachable != (failure is None):
             self.reachable = failure is None
             log.warning("%s", failure or "bindings: can be written again")
@@ -135,31 +160,28 @@ class BindingStore:
     def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             with self._work:
-                self._work.wait_for(lambda: self._waiting or self._ending)
+                self._work.wait_for(lambda: (self._waiting and self._hurry) or self._ending)
                 if not self._waiting:
                     return
                 batch, self._waiting = self._waiting, {}
                 futures, self._futures = self._futures, []
+                changes, self._hurry = self._changes, False
             failure = self._write(batch)
             if failure is not None:
                 with self._work:
                     self._waiting = batch | self._waiting  # what came meanwhile is newer
-            _tell(loop, self._written, futures, failure)
+            _tell(loop, self._written, futures, changes, failure)
             if failure is not None:
                 with self._work:
+                    self._hurry = True
                     if self._work.wait_for(lambda: self._ending, RETRY_AFTER):
                         return
 
-    def _write(self, batch: dict[int, SavedBinding | None]) -> str | None:
+    def _write(self, batch: dict[int, bytes]) -> str | None:
         """Commit a batch. Returns what went wrong."""
-        saved = [(number, pack(binding)) for number, binding in batch.items() if binding is not None]
-        forgotten = [(number,) for number, binding in batch.items() if binding is None]
         try:
             with transaction(self._db):
-                if saved:
-                    self._db.executemany("INSERT OR REPLACE INTO binding VALUES (?, ?)", saved)
-                if forgotten:
-                    self._db.executemany("DELETE FROM binding WHERE number = ?", forgotten)
+                _change(self._db, batch)
         except sqlite3.Error as error:
             return f"bindings {self._path}: {error}: going on without them: {_cure(error)}"
         return None
@@ -176,7 +198,11 @@ class BindingStore:
                 boot = _boot_id()
                 # what a write has given to the kernel outlives this process, not the machine
                 self.lost = not state or (state.get("end") != "clean" and state.get("boot") != boot)
+                self._ahead = WriteAhead(self._path.with_suffix(".ahead"))
+                if not self.lost:  # what a crash of the machine left of it may be older than the database
+                    _change(db, dict(self._ahead.changes()))
                 db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", [("boot", boot), ("end", "open")])
+            self._ahead.clear()
         except BaseException:
             db.close()
             raise
@@ -187,6 +213,15 @@ class BindingStore:
             self._db.execute("INSERT OR REPLACE INTO state VALUES ('end', 'clean')")
         except sqlite3.Error as error:
             log.warning("bindings %s: %s", self._path, error)
+
+
+def _change(db: sqlite3.Connection, changes: dict[int, bytes]) -> None:
+    saved = [(number, value) for number, value in changes.items() if value]
+    forgotten = [(number,) for number, value in changes.items() if not value]
+    if saved:
+        db.executemany("INSERT OR REPLACE INTO binding VALUES (?, ?)", saved)
+    if forgotten:
+        db.executemany("DELETE FROM binding WHERE number = ?", forgotten)
 
 
 def _cure(error: Exception) -> str:

@@ -51,6 +51,9 @@ class AnchorAnswers:
             return self._other_answer(item, now)
         if item.stage is Stage.DEREGISTERING:
             return self._taken_back(item, ack, question, now)
+        if item.stage is Stage.LEAVING:
+            item.taken_back = True  # whatever it says of it: it has been told
+            return []
         # to grant no time at all is to refuse
         served = ack.accepted and ack.lifetime > 0
         return self._accepted(item, ack, question, now) if served else self._refused(item, ack, question, now)
@@ -58,7 +61,7 @@ class AnchorAnswers:
     def _other_answer(self, item: Registration, now: float) -> list[Action]:
         """An answer to what was not asked is ignored, and the question not repeated."""
         self._keeper.counters["gateway.other-answer"] += 1
-        if item.stage is Stage.DEREGISTERING:
+        if item.stage in (Stage.LEAVING, Stage.DEREGISTERING):
             return []
         self._keeper.bar(item)
         fields: dict[str, object] = {"node": item.session.node, "bid": item.path.binding_id}

@@ -162,6 +162,7 @@ class Registration:
     retry_after: float = 0.0  # s, doubles with each try
     sent: list[float] = field(default_factory=list)  # monotonic s, of the last few updates
     handoff: int = 0  # of the first update, and of those that repeat it
+    taken_back: bool = False  # the anchor knows that the node left
     overwrite: bool = False  # O: what an earlier life of this gateway registered goes (RFC 8278 4.1)
     proof_after: float = -inf  # monotonic s: ask only if the node was heard since then
     contested: bool = False  # the anchor may believe in another gateway: to register again is no refresh

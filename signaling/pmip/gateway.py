@@ -60,6 +60,7 @@ class Gateway:
         self.uplinks = keeper.uplinks
         self._settings = keeper.settings
         self._counters = keeper.counters
+        self._watched = keeper.watched
         self._keeper = keeper
         self._sender = keeper.sender
         self._paths = PathRegistrations(keeper)
@@ -68,7 +69,8 @@ class Gateway:
     @property
     def next_wake(self) -> float | None:
         """The earliest deadline, monotonic s."""
-        return self._sender.deadlines.next
+        parts = (self._sender.deadlines.next, self._watched.next_wake)
+        return min((at for at in parts if at is not None), default=None)
 
     # --- what nodes do ---
 
@@ -168,6 +170,14 @@ class Gateway:
                 actions += self._sender.ask(item, now, handoff=UNKNOWN)
         return actions
 
+    def reached_at(self, who: NodeInterface, link_local: IPv6Address, now: float) -> list[Action]:
+        """This is the link-local address of a node: what is for it goes there."""
+        session = self.entries.get(who)
+        if session is None or session.gateway == link_local:
+            return []
+        session.gateway = link_local
+        return self._keeper.settled(session, now)
+
     def heard(self, who: NodeInterface, now: float) -> list[Action]:
         """A node proved that it is here: what waited for that goes on."""
         session = self.entries.get(who)
@@ -178,20 +188,26 @@ class Gateway:
         return actions
 
     def leave(self, who: NodeInterface, now: float) -> list[Action]:
-        """A node has left. A moment later the anchor is told, unless it is back by then (RFC 5213 6.9.1.4)."""
+        """A node has left: the anchor is told at once (RFC 5213 6.9.1.4), and holds what comes for it from then on.
+
+        The session is kept for a moment: the node may be back, or go on here by another interface.
+        """
         session = self.entries.get(who)
         if session is None:
             return []
         session.present, session.asked = False, Service.NONE
+        actions: list[Action] = []
         for item in list(session.registrations.values()):
             if not item.step(Step.LEFT):
                 continue
             self.entries.answered(item)
             if item.stage is Stage.NONE:
                 self._keeper.remove(item)
-            else:
-                self._sender.deadlines.set(item.key, now + self._settings.leave_guard)
-        return self._keeper.settled(session, now)
+                continue
+            if self._sender.may_send(item, now):  # not each time that a carrier flaps
+                actions += self._sender.take_back(item, item.path, now)
+            self._sender.deadlines.set(item.key, now + self._settings.leave_guard)
+        return actions + self._keeper.settled(session, now)
 
     def wants(self, event: AddressAsked, now: float) -> list[Action]:
         """A node asks for IPv4, or for a prefix of its own network: the session is extended by it, if need be."""
@@ -316,7 +332,7 @@ class Gateway:
             session = self.entries.get(key.who)
             item = session.registrations.get(key.binding_id) if session else None
             actions += self._due(item, now) if item else []
-        return actions
+        return actions + self._watched.wake(now)
 
     def clock_set(self, now: float) -> list[Action]:
         """The clock was set: what was refused for its timestamp is asked again."""
@@ -380,6 +396,8 @@ class Gateway:
         return self._sender.ask(item, now, handoff=item.handoff) if self._keeper.present(item, now) else []
 
     def _take_back(self, item: Registration, now: float) -> list[Action]:
+        if item.taken_back:
+            return self._keeper.end(item, Step.DUE, now)
         item.step(Step.DUE)
         live = self.uplinks.live()
         own = live.get(item.path.binding_id)

@@ -54,7 +54,7 @@ class SessionKeeper:
         self.terms = Terms(gre=settings.gre_keys)
         self.denied: dict[str, Service] = {}  # node -> what is not asked for until an administrator acts
         self.policies_told: dict[str, tuple[FlowRule, ...]] = {}
-        self._watched = watched
+        self.watched = watched
         self._door = door
         self.find_anchor()
         self.know(settings.profiles)
@@ -153,7 +153,7 @@ class SessionKeeper:
             actions.append(SetPolicy(name=session.policy, rules=rules))
         actions += changes(session)
         actions += changed_leases(session, answered, self.settings.valid_lifetime)
-        actions += self._watched.follow(session, now)
+        self.watched.follow(session, now)
         if not session.present and not session.registrations:
             self.entries.drop(session)
             actions.append(Note("session-over", {"node": session.node}))

@@ -28,7 +28,13 @@ def paths(session: Session) -> dict[Prefix, Path]:
     """The path of every prefix of a session: by all that is registered, held while that may come back, or none."""
     tunnels = tuple(tunnel_of(item) for item in session.of(Stage.REGISTERED))
     if session.present and tunnels:
-        home = TowardAnchor(tunnels=tunnels, interface=session.interface, policy=session.policy)
+        # by the node's link-local address, which is known: no packet has to wait until another one is resolved
+        home = TowardAnchor(
+            tunnels=tunnels,
+            interface=session.interface,
+            gateway=None if session.lasting else session.gateway,
+            policy=session.policy,
+        )
         site = TowardAnchor(
             tunnels=tunnels,
             interface=session.delegated_interface or ("" if session.lasting else session.interface),

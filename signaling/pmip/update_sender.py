@@ -66,11 +66,10 @@ class UpdateSender:
         Too often: asked as soon as that is allowed. bulk: for all paths of the session.
         """
         item.step(Step.ASKED)
-        item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline below, to the last bit
-        if len(item.sent) >= MAX_UPDATE_RATE:
+        item.taken_back = False
+        if not self.may_send(item, now):
             self.deadlines.set(item.key, item.sent[0] + 1.0)
             return []
-        item.sent.append(now)
         item.retry_after = retry_after or item.session.first_retry or INITIAL_BINDACK_TIMEOUT
         self.deadlines.set(item.key, now + item.retry_after)
         question = self._question(item, self.settings.binding_lifetime, handoff, bulk=bulk)
@@ -82,10 +81,15 @@ class UpdateSender:
         return self.ask(item, now, handoff=handoff, retry_after=min(item.retry_after * 2, longest))
 
     def take_back(self, item: Registration, by: UplinkPath, now: float) -> list[Action]:
-        """End a registration, by its own path or another one. Said once: what is lost ends by itself."""
+        """End a registration, by its own path or another one. Not repeated: what is lost ends by itself."""
         self.deadlines.set(item.key, now + INITIAL_BINDACK_TIMEOUT)
         question = self._question(item, 0, UNKNOWN, bulk=False)
         return [self._send(item, question, by, now)]
+
+    def may_send(self, item: Registration, now: float) -> bool:
+        """Whether another update of a registration is allowed now."""
+        item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline of `ask`, to the last bit
+        return len(item.sent) < MAX_UPDATE_RATE
 
     def _question(self, item: Registration, lifetime: int, handoff: int, *, bulk: bool) -> Question:
         session = item.session
@@ -117,6 +121,7 @@ class UpdateSender:
 
     def _send(self, item: Registration, question: Question, by: UplinkPath, now: float) -> Action:
         settings = self.settings
+        item.sent.append(now)
         self.last_number = self._clock.next_number(self.last_number, now)
         self._entries.ask(item, self.last_number, question)
         update = proxy_update(

@@ -4,6 +4,7 @@ whether it lives (RFC 5847 3)."""
 from collections import Counter
 
 from signaling.actions import Action, TunnelEnd
+from signaling.deadlines import SOON
 from signaling.pmip.binding_update_list import NodeInterface, Session, Stage
 from signaling.pmip.heartbeats import Heartbeats
 from signaling.pmip.path_monitor import PathMonitor, Way
@@ -20,9 +21,23 @@ class WatchedPaths:
         self._heartbeats = heartbeats
         self._users: Counter[UplinkPath] = Counter()
         self._used_by: dict[NodeInterface, frozenset[UplinkPath]] = {}
+        self._changed: dict[NodeInterface, Session] = {}
+        self.next_wake: float | None = None  # monotonic s
 
-    def follow(self, session: Session, now: float) -> list[Action]:
-        """The registrations of a session have changed."""
+    def follow(self, session: Session, now: float) -> None:
+        """The registrations of a session have changed: look at them as soon as its packets have passed."""
+        self._changed[session.who] = session
+        if self.next_wake is None:
+            self.next_wake = now + SOON
+
+    def wake(self, now: float) -> list[Action]:
+        """Look at the sessions that have changed."""
+        if self.next_wake is None or now < self.next_wake:
+            return []
+        changed, self._changed, self.next_wake = self._changed, {}, None
+        return [action for session in changed.values() for action in self._look_at(session, now)]
+
+    def _look_at(self, session: Session, now: float) -> list[Action]:
         before = self._used_by.pop(session.who, frozenset())
         paths = frozenset(item.path for item in session.of(Stage.REGISTERED))
         if paths:

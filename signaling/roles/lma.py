@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from signaling.actions import Action, Note, TunnelEnd
+from signaling.deadlines import SOON
 from signaling.door import Door, addresses_of
 from signaling.events import BindingsRestored, ClockStepped, DatagramReceived, Event
 from signaling.flow_rules import FlowRule
@@ -67,6 +68,8 @@ class Lma:
         self.monitor = PathMonitor(settings, self.door, self.clock, self.counters, traffic=traffic)
         self.anchor = LocalMobilityAnchor(settings, self.door, self.clock, self.counters, self.revoker)
         self.cache = self.anchor.cache
+        self._to_follow: dict[WayKey, None] = {}
+        self._follow_at: float | None = None  # monotonic s
         self.reception = Reception(
             self.door,
             self.clock,
@@ -89,7 +92,9 @@ class Lma:
         if handler is None:
             self.counters[f"ignored.{type(event).__name__}"] += 1  # an LMA has no access links
             return []
-        return self._follow_ways(handler(self, event, now), now)
+        actions = handler(self, event, now)
+        self._notice_ways(now)
+        return actions
 
     def wake(self, now: float) -> list[Action]:
         """What to do because of the time."""
@@ -101,7 +106,8 @@ class Lma:
         for item in news:
             actions += self._take_news(item, now)
         actions += self.monitor.wake(now)
-        return self._follow_ways(actions, now)
+        self._notice_ways(now)
+        return actions + self._follow_ways(now)
 
     @property
     def next_wake(self) -> float | None:
@@ -112,6 +118,7 @@ class Lma:
             self.notifier.next_wake,
             self.heartbeats.next_wake,
             self.monitor.next_wake,
+            self._follow_at,
         )
         return min((at for at in parts if at is not None), default=None)
 
@@ -131,14 +138,15 @@ class Lma:
             actions = self.anchor.revoke_gateway(subject, now)
         else:
             actions = self.anchor.revoke_node(subject, now)
-        return self._follow_ways(actions, now)
+        self._notice_ways(now)
+        return actions
 
     def set_peers(self, peers: tuple[Peer, ...], now: float) -> list[Action]:
         """Other peers or keys. A MAG that is no peer any more loses its sessions, while it can still be told."""
         kept = {peer.name for peer in peers}
         gone = [name for name in self.anchor.gateways if name not in kept]
         actions = [action for name in gone for action in self.anchor.revoke_gateway(name, now)]
-        actions = self._follow_ways(actions, now)
+        self._notice_ways(now)
         self.door.set_peers(peers)
         return actions
 
@@ -150,7 +158,8 @@ class Lma:
     def set_profiles(self, profiles: tuple[NodeProfile, ...], now: float) -> list[Action]:
         """What is laid down about nodes changes; their MAGs are asked to register them again."""
         actions, concerned = self.anchor.set_profiles(profiles, now)
-        return self._follow_ways(actions + self._ask_again(concerned, now), now)
+        self._notice_ways(now)
+        return actions + self._ask_again(concerned, now)
 
     def sessions(self) -> list[dict[str, object]]:
         """All sessions as rows, for `show sessions`. expires: monotonic s."""
@@ -176,11 +185,18 @@ class Lma:
 
     # --- the ways to the MAGs ---
 
-    def _follow_ways(self, actions: list[Action], now: float) -> list[Action]:
+    def _notice_ways(self, now: float) -> None:
+        """What sessions use has changed: to be followed as soon as the packets of a handover have passed."""
+        self._to_follow |= dict.fromkeys(self.anchor.gateways.take_changes())
+        if self._to_follow and self._follow_at is None:
+            self._follow_at = now + SOON
+
+    def _follow_ways(self, now: float) -> list[Action]:
         """Watch what sessions use now, and nothing else."""
-        for key in self.anchor.gateways.take_changes():
-            actions += self._follow(key, now)
-        return actions
+        if self._follow_at is None or now < self._follow_at:
+            return []
+        changed, self._to_follow, self._follow_at = self._to_follow, {}, None
+        return [action for key in changed for action in self._follow(key, now)]
 
     def _follow(self, key: WayKey, now: float) -> list[Action]:
         name, _ = key

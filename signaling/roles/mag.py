@@ -13,6 +13,7 @@ from typing import Any
 
 from signaling.access_link import QUICK_PROBE_INTERVAL, AccessLink, Offer
 from signaling.actions import Action, Bind, ExpectNode, Note, TunnelEnd, Unbind
+from signaling.deadlines import SOON
 from signaling.door import Door
 from signaling.events import (
     AddressAsked,
@@ -102,6 +103,8 @@ class Mag:
         self._sites = {site.node: site for site in settings.sites}
         self._offered: dict[NodeInterface, list[Offer]] = {}
         self._announced: dict[str, list[Offer]] = {}  # by interface: to all on the link
+        self._touched: dict[str, None] = {}  # nodes whose paths have changed since they were told of them
+        self._tell_at: float | None = None  # monotonic s
         self._contests: list[Contest] = []
         self.reception = Reception(
             self.door,
@@ -121,7 +124,7 @@ class Mag:
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do about an event. now: monotonic s."""
         handler = HANDLERS.get(type(event))
-        return self._told(handler(self, event, now), now) if handler else []
+        return self._noticed(handler(self, event, now), now) if handler else []
 
     def wake(self, now: float) -> list[Action]:
         """What to do because of the time."""
@@ -139,13 +142,14 @@ class Mag:
             actions += self.access.advertise(who, self._offered.get(who, ()), now, changed=False)
         for interface in findings.announce:
             actions += self.access.announce(interface, self._announced.get(interface, ()), now)
-        return self._told(actions, now)
+        return self._noticed(actions, now) + self._tell_nodes(now)
 
     @property
     def next_wake(self) -> float | None:
         """When wake() is due next, monotonic s; None: never, unless something happens."""
         parts = (self.access, self.gateway, self.monitor, self.heartbeats)
-        return min((part.next_wake for part in parts if part.next_wake is not None), default=None)
+        times = (self._tell_at, *(part.next_wake for part in parts))
+        return min((at for at in times if at is not None), default=None)
 
     def drain(self, now: float) -> list[Action]:
         """We are going: nodes are told to look for another router, registrations are taken back.
@@ -163,19 +167,19 @@ class Mag:
     def set_peers(self, peers: tuple[Peer, ...], now: float) -> list[Action]:
         """Other peers, keys, or addresses of the anchor: sessions go on, registered at the new address."""
         self.door.set_peers(peers)
-        return self._told(self.gateway.anchor_changed(now), now)
+        return self._noticed(self.gateway.anchor_changed(now), now)
 
     def set_profiles(self, profiles: tuple[NodeProfile, ...], now: float) -> list[Action]:
         """Other profiles of nodes: flow policies at once, the rest when a node comes next."""
-        return self._told(self.gateway.set_profiles(profiles, now), now)
+        return self._noticed(self.gateway.set_profiles(profiles, now), now)
 
     def set_policy(self, name: str, rules: tuple[FlowRule, ...], now: float) -> list[Action]:
         """Other flow rules, at this end at once, and at the anchor as soon as it has them."""
-        return self._told(self.gateway.set_policy(name, rules, now), now)
+        return self._noticed(self.gateway.set_policy(name, rules, now), now)
 
     def set_uplinks(self, uplinks: tuple[Uplink, ...], now: float) -> list[Action]:
         """Other uplinks."""
-        return self._told(self.gateway.set_uplinks(uplinks, now), now)
+        return self._noticed(self.gateway.set_uplinks(uplinks, now), now)
 
     def sessions(self) -> list[dict[str, object]]:
         """One row for each session and path, for `show sessions`. expires: monotonic s."""
@@ -208,10 +212,9 @@ class Mag:
         return actions + (self.access.announce(event.interface, offers, now) if offers else [])
 
     def _link_lost(self, event: LinkLost, now: float) -> list[Action]:
-        actions: list[Action] = [Note("link-lost", {"interface": event.interface})]
-        for who in self.access.link_lost(event.interface):
-            actions += self._leave(who, "link lost", now)
-        return actions
+        gone = self.access.link_lost(event.interface)
+        left = [action for who in gone for action in self._leave(who, "link lost", now)]
+        return [*left, Note("link-lost", {"interface": event.interface})]
 
     def _attached(self, event: LinkAttached, now: float) -> list[Action]:
         if self._is_site_link(event.interface):
@@ -224,8 +227,11 @@ class Mag:
         if fresh:
             self._offered.pop(who, None)
             fields: dict[str, object] = {"node": event.node, "interface": event.interface, "trigger": event.trigger}
+            # the anchor first: the node waits for its answer
             registered = self.gateway.arrive(self._arrival(event), now)
-            return [Note("attached", fields), *actions, *registered, self.access.expect(self.access.attached[who])]
+            return [*actions, *registered, Note("attached", fields), self.access.expect(self.access.attached[who])]
+        if event.link_local is not None:
+            actions += self.gateway.reached_at(who, event.link_local, now)
         if event.trigger in ("rs", "command"):
             actions += self._solicited(event, who, now)
         return actions
@@ -265,8 +271,8 @@ class Mag:
         self._gone(who)
         fields: dict[str, object] = {"node": who.node, "interface": gone.interface, "reason": reason}
         forget = ExpectNode(node=who.node, interface=None, link_layer=gone.link_layer, link_local=gone.link_local)
-        actions: list[Action] = [Note("detached", fields), forget, *self.gateway.leave(who, now)]
-        return actions + self._silent(who, now)
+        # the anchor first: what it sends until it knows is lost
+        return [*self.gateway.leave(who, now), Note("detached", fields), forget, *self._silent(who, now)]
 
     def _gone(self, who: NodeInterface) -> None:
         self.access.detach(who)
@@ -341,9 +347,19 @@ class Mag:
         given = (option for option in session.home_prefixes if not option.off_link and option.prefix in session.bound)
         return [self._offer(option.prefix) for option in given]
 
-    def _told(self, actions: list[Action], now: float) -> list[Action]:
-        """Nodes hear of what changed: advertisements follow the paths, in the same turn."""
-        touched = dict.fromkeys(action.node for action in actions if isinstance(action, Bind | Unbind))
+    def _noticed(self, actions: list[Action], now: float) -> list[Action]:
+        """Nodes are to hear of what changed: advertisements follow the paths, and the packets that wait for those."""
+        touched = [action.node for action in actions if isinstance(action, Bind | Unbind)]
+        if touched:
+            self._touched |= dict.fromkeys(touched)
+            self._tell_at = now + SOON if self._tell_at is None else self._tell_at
+        return actions
+
+    def _tell_nodes(self, now: float) -> list[Action]:
+        if self._tell_at is None or now < self._tell_at:
+            return []
+        touched, self._touched, self._tell_at = self._touched, {}, None
+        actions: list[Action] = []
         for node in touched:
             for who in self._interfaces(node, None):
                 actions += self._advertise_changes(who, now)

@@ -91,6 +91,23 @@ def test_a_handover_loses_few_datagrams(domain: ProxyStage) -> None:
     assert done["lost"] <= MOVES * LOST_AT_MOST
 
 
+def test_what_comes_for_a_node_between_gateways_waits_for_it(domain: ProxyStage) -> None:
+    domain.move("mag1")
+    address = domain.wait_for_address(POOL)
+    sink = domain.program("sink", "mn", "udp-sink")
+    sink.wait_for("ready")
+    domain.world.detach()
+    eventually(lambda: [row["path"] for row in domain.show("lma", "bindings")] == ["held"], what="the anchor knows")
+    probe = domain.program("probe", "cn", "udp-send", str(address))
+    eventually(lambda: domain.show("lma", "bindings")[0]["held"] >= 20, what="datagrams wait")
+    domain.move("mag2")
+    eventually(lambda: domain.reached_by() and list(domain.reached_by().values()) == ["mag2"], what="it is at mag2")
+    sent = probe.stop()["sent"]
+    eventually(lambda: sum(report["received"] for report in sink.reports("interval")) == sent, what="all arrive")
+    done = sink.stop()
+    assert (done["duplicates"], done["reordered"]) == (0, 0)
+
+
 def test_two_nodes_have_prefixes_of_their_own_and_reach_each_other_across_gateways(domain: ProxyStage) -> None:
     domain.world.attach("mag1", "mn")
     domain.world.attach("mag2", "mn2")
@@ -131,4 +148,6 @@ def test_the_demo_makes_its_moves() -> None:
     found = json.loads(done.stdout)
     assert [(item["from"], item["to"]) for item in found["handovers"]] == [("mag1", "mag2"), ("mag2", "mag1")]
     assert all(item["address_kept"] and item["rs_to_first_packet_ms"] is not None for item in found["handovers"])
+    assert found["rs_to_first_packet"].keys() == {"median_ms", "p95_ms"}
+    assert found["lost_per_move"].keys() == {"median", "most"}
     assert (found["tcp"]["resets"], found["tcp"]["corrupt_bytes"]) == (0, 0)

@@ -20,6 +20,7 @@ from router.store import StoreError
 from router.store import bindings as module
 from router.store.bindings import BindingStore, pack, unpack
 from router.store.restarts import LARGEST, restart_counter
+from router.store.write_ahead import WriteAhead
 from signaling.pmip.saved_binding import SavedBinding, SavedCareOf
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -184,10 +185,69 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(file: Path) -> Non
     assert {each.number for each in loaded(file)} >= set(range(acknowledged + 1))
 
 
+def test_what_was_not_committed_yet_is_taken_up_by_the_next_start(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHER", 1000.0)
+
+    async def work() -> None:
+        store = BindingStore(file)
+        store.save(SESSION)
+        store.save(replace(SESSION, node="mn2@example.net"))
+        store.save(replace(SESSION, number=2))
+        assert store.forget(2).done()
+
+    asyncio.run(work())
+    assert [each.node for each in loaded(file)] == ["mn2@example.net"]
+    assert [each.node for each in loaded(file)] == ["mn2@example.net"]
+
+
+def test_a_commit_empties_the_file_that_is_written_ahead(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHER", 0.0)
+    ahead = file.with_suffix(".ahead")
+
+    async def work(store: BindingStore) -> None:
+        store.save(SESSION)
+        assert ahead.stat().st_size > 0
+        while ahead.stat().st_size:
+            await asyncio.sleep(0)
+
+    run(file, work)
+    assert loaded(file) == (SESSION,)
+
+
+def test_what_is_written_ahead_may_be_older_than_the_database_after_a_crash_of_the_machine(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER", 1000.0)
+
+    async def work() -> None:
+        BindingStore(file).save(SESSION)
+
+    asyncio.run(work())
+    monkeypatch.setattr(module, "_boot_id", lambda: "another")
+    assert loaded(file) == ()
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=40)), max_size=8), st.data())
+def test_of_a_file_that_was_cut_off_the_changes_before_count(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("ahead") / "file"
+    ahead = WriteAhead(path)
+    assert all(ahead.append(*change) for change in changes)
+    ahead.close()
+    octets = path.read_bytes()
+    path.write_bytes(octets[: data.draw(st.integers(0, len(octets)))] + data.draw(st.binary(max_size=20)))
+    again = WriteAhead(path)
+    found = list(again.changes())
+    again.close()
+    assert found == changes[: len(found)]
+
+
 # When the disk fails
 
 
 def full(monkeypatch: pytest.MonkeyPatch, store: BindingStore) -> None:
+    monkeypatch.setattr(store._ahead, "append", lambda number, value: False)
     limit = store._db.execute("PRAGMA page_count").fetchone()[0] + 1
     store._db.execute(f"PRAGMA max_page_count = {limit}")
     monkeypatch.setattr(module, "RETRY_AFTER", 0.01)

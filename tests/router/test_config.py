@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import Encapsulation, Offloads
+from engine import Encapsulation, HoldBuffer, Offloads
 from router.config import LISTS, SCHEMA, Anchoring, Config, Gateway, Heartbeat, load
 from router.errors import ConfigError, ExitCode
 from router.toml_text import key_lines
@@ -55,6 +55,9 @@ prefixes = ["2001:db8:a1::/48", "2001:db8:b1:8000::/49"]
 valid_lifetime = 3600
 preferred_lifetime = 900
 guard = 2.5
+hold_octets = 4096
+hold_seconds = 0.5
+hold_pace = 0
 ipv4_prefixes = ["10.5.0.0/16"]
 delegated_prefixes = ["2001:db8:d000::/36"]
 delegated_length = 60
@@ -167,6 +170,7 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
         valid_lifetime=3600,
         preferred_lifetime=900,
         guard=2.5,
+        hold=HoldBuffer(octets=4096, seconds=0.5, pace=0),
         ipv4_address=IPv4Address("192.0.2.1"),
         anchoring=Anchoring(
             ipv4_prefixes=(IPv4Network("10.5.0.0/16"),),
@@ -311,6 +315,9 @@ BAD = [
     ("anchor", "valid_lifetime = 59", "a whole number from 60 to 2592000 s"),
     ("anchor", "preferred_lifetime = 2592001", "a whole number from 30 to 2592000 s"),
     ("anchor", "guard = 0.5", "a number from 1 to 3600 s"),
+    ("anchor", "hold_octets = -1", "a whole number from 0 to 1073741824 octets"),
+    ("anchor", "hold_seconds = 0", "a number from 0.01 to 60 s"),
+    ("anchor", "hold_pace = 0.5", "a whole number from 0 to 1099511627776 octets a second"),
     ("anchor", 'ipv4_prefixes = ["10.0.0.0/31"]', "a prefix from /8 to /30"),
     ("anchor", 'ipv4_prefixes = ["10.0.0.1/16"]', "without host bits"),
     ("anchor", 'ipv4_prefixes = ["2001:db8::/48"]', "an IPv4 prefix"),
@@ -440,10 +447,10 @@ def test_a_key_and_a_key_file_are_one_too_many(problems: Callable[[str], list[st
         ("[anchor]\nvalid_lifetime = 60\npreferred_lifetime = 61", "3: anchor.preferred_lifetime: preferred 61 s"),
         ("[anchor]\nvalid_lifetime = 60", "2: anchor.valid_lifetime: preferred 1800 s, valid 60 s"),
         ('[access]\ninterfaces = ["eth1", "eth1"]', "2: access.interfaces: eth1 is named twice"),
-        (EVERYTHING.replace('"mar3"', '"mar2"'), '86: peer.name: "mar2" is taken'),
-        (EVERYTHING.replace("db8::3", "db8::2"), "87: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING.replace("db8::3", "db8::1"), "87: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "96: node.link_layer: has an identif"),
+        (EVERYTHING.replace('"mar3"', '"mar2"'), '89: peer.name: "mar2" is taken'),
+        (EVERYTHING.replace("db8::3", "db8::2"), "90: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING.replace("db8::3", "db8::1"), "90: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "99: node.link_layer: has an identif"),
         ('[[peer]]\nname = "a"\nkey = "' + KEY + '"', "1: peer.address: missing: expected in every [[peer]]"),
         ('[[node]]\nlink_layer = "02:00:00:00:00:11"', "1: node.id: missing: expected in every [[node]]"),
     ],

@@ -133,6 +133,7 @@ class Bench:
         double: Any = self.recorder
         self.bindings = FakeBindings(self.done)
         self.given: list[actions.GiveAddress] = []
+        self.held = 0
         self.driver = Driver(
             self.role,
             network=double,
@@ -141,9 +142,13 @@ class Bench:
             sessions=lambda driver: double,
             bindings=self.bindings,
             on_address=self.given.append,
+            on_held=self._count_held,
         )
         self.lines: list[Line] = []
         self.driver.journalist.listeners.add(self.lines.append)
+
+    def _count_held(self) -> None:
+        self.held += 1
 
     def names(self) -> list[object]:
         return [entry[0] for entry in self.done]
@@ -469,3 +474,20 @@ async def test_the_last_lines_are_kept_for_who_comes_later() -> None:
         bench.driver.journalist.tell("x", {"number": number})
     kept = [line.fields["number"] for line in bench.driver.journalist.history]
     assert kept == list(range(5, module.HISTORY + 5))
+
+
+@sync
+async def test_lines_are_told_after_all_that_packets_wait_for() -> None:
+    bench = Bench()
+    told: list[int] = []
+    bench.driver.journalist.listeners.add(lambda line: told.append(len(bench.names())))
+    bench.feed(BIND, SEND)
+    assert told == [2, 2]
+
+
+@sync
+async def test_that_a_node_is_between_routers_is_told_after_the_turn() -> None:
+    bench = Bench()
+    bench.feed(BIND)
+    assert bench.held == 0
+    await until(lambda: bench.held == 1)

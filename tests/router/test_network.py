@@ -16,7 +16,7 @@ import pytest
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError as NoWay
 
-from engine import Binding, Encapsulation, Side, Tables, Tunnel, TunnelState, open_tun
+from engine import Binding, Encapsulation, HeldStats, HoldBuffer, Side, Tables, Tunnel, TunnelState, open_tun
 from router.demo.lab import Lab, available, connect
 from router.errors import NoRights, RouterError
 from router.links.netlink import ROUTE_PROTOCOL, Netlink, NetlinkError
@@ -647,6 +647,24 @@ def test_everything_comes_back_with_an_interface_that_vanished(begun: Bench) -> 
     assert begun.host.link("eth1").link_layer == ROUTER_LINK_LAYER
     begun.network.close()
     assert begun.host.link("eth1").link_layer == theirs
+
+
+def test_packets_for_a_node_between_routers_wait_for_the_next_one(begun: Bench) -> None:
+    network = Network(
+        begun.host.netlink,
+        begun.tables,
+        address=OURS,
+        encapsulation=Encapsulation.UDP,
+        table=TABLE,
+        journal=begun.journal,
+        aggregated=True,
+        buffer=HoldBuffer(),
+    )
+    network.bind(PREFIX, Held(), NODE)
+    assert network.held(PREFIX) == HeldStats(kept=0, sent=0, full=0, expired=0)
+    network.bind(PREFIX, TowardVisited.at(PEER), NODE)
+    assert network.held(PREFIX) is None
+    network.unbind(PREFIX)
 
 
 def test_a_prefix_can_be_moved_while_its_interface_is_gone(begun: Bench) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from engine import HeldStats
 from router.cli import main
 from router.config import Config, load
 from router.control import orders, render
@@ -123,6 +124,7 @@ class Fake:
             },
             nodes={PREFIX: "mn1@a.b", SITE: "bus1@a.b", HOME: "mn1@a.b"},
             checked=lambda name, rules: self.checked.append(name),
+            held={HOME: HeldStats(kept=7, sent=0, full=2, expired=1)}.get,
             flow_counters=lambda: [("default", config.policies["default"][0], 5, 400)],
         )
         self.tables = SimpleNamespace(tunnels=lambda: [])
@@ -380,9 +382,12 @@ def test_bindings_show_every_way_with_its_label(make: Callable[..., Any]) -> Non
         "ways": ["1:wlan:2001:db8::b", "2:9:192.0.2.1"],
         "interface": None,
         "policy": "default",
+        "held": 0,
+        "held_lost": 0,
     }
     assert (rows[str(SITE)]["path"], rows[str(SITE)]["interface"]) == ("to anchor", None)
-    assert (rows[str(HOME)]["path"], rows[str(HOME)]["ways"]) == ("held", [])
+    home = rows[str(HOME)]
+    assert (home["path"], home["ways"], home["held"], home["held_lost"]) == ("held", [], 7, 3)
 
 
 def test_paths_flows_and_policies_show_labels_by_their_names(make: Callable[..., Any]) -> None:

@@ -262,10 +262,13 @@ def test_a_policy_is_told_once() -> None:
 
 def test_the_ways_of_the_van_are_watched_while_it_uses_them(scene: Scene) -> None:
     prefix = scene.van()
+    scene.wait(0.01)
     assert {row["bid"] for row in scene.lma.monitor.rows()} == {1, 2}
     scene.path(1, prefixes=(prefix,), hi=4, lifetime=0)
+    scene.wait(0.01)
     assert {row["bid"] for row in scene.lma.monitor.rows()} == {2}
     scene.path(2, prefixes=(prefix,), hi=4, lifetime=0)
+    scene.wait(0.01)
     assert scene.lma.monitor.rows() == []
 
 

@@ -106,6 +106,7 @@ def test_prefixes_that_are_moved_here_are_routed_and_advertised() -> None:
     world = attached()
     assert status(notify(world, REASONS.FLOW_MOBILITY, MN1, MOVED)) == STATUSES.SUCCESS
     assert MOVED.prefix in world.mag.paths
+    world.run(0.1)
     assert MOVED.prefix in world.hosts["mn1"].offered()
 
 
@@ -122,6 +123,7 @@ def test_a_moved_prefix_that_is_left_out_is_removed() -> None:
     world.run(1.0)
     notify(world, REASONS.FLOW_MOBILITY, MN1, ROUTED)
     assert MOVED.prefix not in world.mag.paths
+    world.run(0.1)
     assert world.hosts["mn1"].offered()[MOVED.prefix] == 0
 
 

@@ -46,12 +46,12 @@ def test_every_repetition_has_a_later_timestamp_and_a_number_of_its_own() -> Non
     assert len({it.update.sequence_number for it in world.lma.updates}) == len(stamps)
 
 
-def test_nothing_is_repeated_for_a_node_that_left() -> None:
+def test_no_registration_is_repeated_for_a_node_that_left() -> None:
     world = unanswered()
     world.run(0.5)
     world.detach("mn1")
     world.run(300.0)
-    assert [it.update.lifetime for it in world.lma.updates] == [300, 0]
+    assert [it.update.lifetime for it in world.lma.updates] == [300, 0, 0]
 
 
 def test_nothing_is_repeated_for_a_node_that_slipped_away() -> None:
@@ -141,12 +141,26 @@ def test_a_node_that_left_is_taken_back_with_lifetime_0_and_handoff_4() -> None:
     assert (last.update.lifetime, last.handoff, last.prefixes) == (0, HandoffIndicator.HANDOFF_STATE_UNKNOWN, [prefix])
 
 
+def test_the_anchor_is_told_at_once_that_a_node_left() -> None:
+    world = registered()
+    world.detach("mn1")
+    world.run(0.1)
+    assert [it.update.lifetime for it in world.lma.updates] == [300, 0]
+
+
 def test_a_deregistration_is_said_once() -> None:
+    world = registered()
+    world.detach("mn1")
+    world.run(60.0)
+    assert [it.update.lifetime for it in world.lma.updates] == [300, 0]
+
+
+def test_a_deregistration_without_an_answer_is_said_once_more() -> None:
     world = registered()
     world.lma.silent = True
     world.detach("mn1")
     world.run(60.0)
-    assert [it.update.lifetime for it in world.lma.updates] == [300, 0]
+    assert [it.update.lifetime for it in world.lma.updates] == [300, 0, 0]
 
 
 def test_the_prefix_is_held_until_the_answer() -> None:

@@ -93,6 +93,7 @@ def test_a_binding_of_one_node_is_revoked_and_withdrawn(trigger: int) -> None:
     todo = world.revoke(trigger, MN1)
     assert status(todo) == RevocationStatus.SUCCESS
     assert [action.prefix for action in todo if isinstance(action, Unbind)] == [prefix]
+    world.run(0.1)
     assert (sessions(world), world.hosts["mn1"].offered()) == (1, {prefix: 0})
 
 
