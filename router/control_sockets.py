@@ -54,9 +54,10 @@ class SignalingSocket:
     def serve(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram) -> None:
         """Call on_datagram for everything that comes in."""
         self._loop, self._on_datagram = loop, on_datagram
-        loop.add_reader(self.socket.fileno(), self._read)
+        loop.add_reader(self.socket.fileno(), self.read)
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Take in what waits."""
         receive, sources, told = self.socket.recvfrom, self._sources, self._on_datagram
         for _ in range(READS):
             try:
@@ -69,7 +70,7 @@ class SignalingSocket:
                 # an ICMPv6 error about something we sent: repeating that is the role's.
                 # uvloop hears nothing more after it
                 self._loop.remove_reader(self.socket.fileno())
-                self._loop.add_reader(self.socket.fileno(), self._read)
+                self._loop.add_reader(self.socket.fileno(), self.read)
                 return
             source = sources.get(peer[0]) or self._learn(peer[0])
             told(octets, source, peer[1] if self._udp else 0, self.address)
@@ -132,6 +133,12 @@ class SignalingSockets:
         self._loop, self._on_datagram = loop, on_datagram
         for each in self._sockets.values():
             each.serve(loop, on_datagram)
+
+    def read(self) -> None:
+        """Take in what waits now, and not after whatever else the loop has to do."""
+        served = () if self._loop is None else tuple(self._sockets.values())
+        for each in served:  # what comes may close one, or open another
+            each.read()
 
     def add(self, address: Address) -> None:
         """Be heard at another address; one that is open already is no error. Raises as SignalingSocket."""

@@ -173,6 +173,7 @@ class Driver:
 
     def _wake(self) -> None:
         self._timer = None
+        self._sockets.read()  # after a stall, what was waited for is there and only has not been read
         self._take_turn(self._what_is_due)
 
     def _what_is_due(self, now: float) -> list[Action]:

@@ -76,7 +76,13 @@ class MagPart:
         self.access.open(self._machine.network)
         config = self._config
         if config.uplinks:
-            self._uplinks = Uplinks(Netlink(), config.uplinks, table=config.table, on_event=self._on_uplink)
+            self._uplinks = Uplinks(
+                Netlink(),
+                config.uplinks,
+                table=config.table,
+                on_event=self._on_uplink,
+                anchors=self._anchors(),
+            )
             self._uplinks.serve(asyncio.get_running_loop())
         for site in config.sites:
             self._on_event(SiteAttached(node=site.node))
@@ -115,6 +121,11 @@ class MagPart:
         uplinks, self._uplinks = self._uplinks, None
         if uplinks is not None:
             uplinks.close()
+
+    def _anchors(self) -> list[Address]:
+        """Where the anchor can be reached."""
+        found = (peer for peer in self._config.peers if peer.name == self._config.gateway.anchor)
+        return [address for peer in found for address in (peer.address, *peer.addresses) if address is not None]
 
     def _on_uplink(self, event: UplinkUp | UplinkDown) -> None:
         """Tunnels and signalling begin at the address of an uplink while it is up."""

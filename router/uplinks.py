@@ -98,6 +98,12 @@ def copied(routes: Iterable[Route], index: int, table: int, family: int) -> dict
     return table_now
 
 
+def leads(table: Iterable[Route], anchors: tuple[AnyAddress, ...]) -> bool:
+    """Whether there is a way to any of the anchors; if there are none, there is nothing to wait for."""
+    ways = [route.destination for route in table if route.kind == RouteKind.UNICAST]
+    return not anchors or any(anchor in destination for anchor in anchors for destination in ways)
+
+
 @dataclass(slots=True)
 class State:
     """One uplink as it is now."""
@@ -106,12 +112,14 @@ class State:
     table: int
     index: int = 0  # 0: there is no such interface
     carrier: bool = False
+    leads: bool = True  # its routes lead to an anchor
     address: AnyAddress | None = None  # that it has, with or without a carrier
     told: AnyAddress | None = None  # the role knows of; None: the uplink is down
 
     def news(self) -> list[UplinkUp | UplinkDown]:
         """What the role has to hear; asked again, nothing."""
-        usable = self.address if self.carrier else None
+        # a route that goes again is for probes to notice: the address is ours all the while
+        usable = self.address if self.carrier and (self.leads or self.address == self.told) else None
         if usable == self.told:
             return []
         name = self.uplink.interface
@@ -124,9 +132,10 @@ class State:
 
 
 class Uplinks:
-    """The configured uplinks. A carrier that is lost is told at once.
+    """The configured uplinks. A carrier that is lost is told at once; an address, when there is a way to an anchor.
 
-    netlink: of its own, as it hears of all routes. table: uplink with BID n uses table + n.
+    netlink: of its own, as it hears of all routes. table: uplink with BID n uses table + n. anchors: where they are
+    reached; (): any address will do.
     """
 
     def __init__(
@@ -136,10 +145,12 @@ class Uplinks:
         *,
         table: int,
         on_event: Callable[[UplinkUp | UplinkDown], None],
+        anchors: Iterable[AnyAddress] = (),
         families: tuple[int, ...] = (socket.AF_INET6, socket.AF_INET),
     ) -> None:
         self._netlink = netlink
         self._on_event = on_event
+        self._anchors = tuple(anchors)
         self._families = families
         self._states = {uplink.interface: State(uplink, table + uplink.binding_id) for uplink in uplinks}
         self._rules: dict[str, Rule] = {}  # interface -> the rule that is set
@@ -176,6 +187,7 @@ class Uplinks:
                 for hop in (NextHop(route.oif, route.gateway), *route.others):
                     for state in self._at(hop.oif):
                         self._copy_routes(state)
+                        self._tell(state)
             case _:
                 pass
 
@@ -266,6 +278,7 @@ class Uplinks:
             if key not in wanted:
                 self._quietly(self._netlink.delete_route, route)
         self._routes[name] = wanted
+        state.leads = leads(wanted.values(), self._anchors)
 
     def _forget_routes(self, name: str) -> None:
         """The interface was switched off, or is gone: the kernel has forgotten what went through it."""

@@ -89,13 +89,15 @@ class BranchStage(Stage[Branch]):
 
     # --- paths and policies ---
 
-    def attach_hosts(self, *, meanwhile: Callable[[], None] | None = None) -> None:
-        """Give both hosts their link, and wait until they have addresses and both paths are up. Raises RouterError."""
+    def attach_hosts(
+        self, accesses: Sequence[Access] = ACCESSES, *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """Give both hosts their link; wait until they have addresses and these paths are up. Raises RouterError."""
         for name in HOSTS:
             self.world.attach(GATEWAY, name)
         for name in HOSTS:
             self.wait_for_address(POOL, name, meanwhile=meanwhile)
-        self.wait_for_paths({access.name: "up" for access in ACCESSES})
+        self.wait_for_paths({access.name: "up" for access in accesses})
 
     def paths(self, router: str = GATEWAY) -> dict[str, str]:
         """State of each path, by the name of its access, as a router sees it."""

@@ -106,6 +106,11 @@ class Stage(ABC, Generic[S]):
         self._begin(name, self.told()[name].role)
         self._hear(name)
 
+    def kill(self, name: str) -> None:
+        """End a router without a farewell."""
+        self.routers.processes[name].kill()
+        self.routers.processes[name].wait()
+
     def _begin(self, name: str, role: str) -> None:
         with self.log_file(name).open("ab") as log:
             self.routers.processes[name] = self.world[name].spawn_module(
@@ -151,7 +156,7 @@ class Stage(ABC, Generic[S]):
         while True:
             try:
                 self.routers.clients[name].show("config")
-                return
+                break
             except NotRunning:
                 ended = self.routers.processes[name].poll() is not None
                 if ended or time.monotonic() > deadline:
@@ -159,6 +164,7 @@ class Stage(ABC, Generic[S]):
                     why = said[-1] if said else "it said nothing"
                     raise RouterError(f"router {name} did not start: {why}") from None
                 time.sleep(0.02)
+        threading.Thread(target=self._listen, args=(name,), daemon=True).start()
 
     def _listen(self, name: str) -> None:
         with suppress(RouterError, OSError):

@@ -1,13 +1,25 @@
 """The paths between two routers, watched: probes at both ends, each judging what reaches it, and telling the other.
 
     LMA                                   MAG
-     |---- probe, every 50 ms ------------>|   its own view of the path: from probes that came, and did not
-     |<--- probe, every 50 ms -------------|   what it tells: that view, loss, reports on the other paths
+     |---- probe, within 50 ms ----------->|   its own view of the path: from probes that came, and did not
+     |<--- probe, within 50 ms ------------|   what it tells: that view, loss, reports on the other paths
 
 A way is as good as the worse of our own view and the peer's report says: a path that loses one direction is dead for
-both. Views are reported, never states, or two ends would keep each other down. Probes leave at `interval` while there
-is traffic or trouble, else at `idle_interval`; each says when the next one comes, so that silence is judged by what
-was announced. At 50 ms, a silent path is left 105 ms after its last probe came, up to the jitter.
+both. Views are reported, never states, or two ends would keep each other down. Reports overtake each other, as paths
+are not equally long: the one that was written last counts.
+
+Probes leave within `interval` while there is traffic or trouble, else within `idle_interval`; each says when the next
+one comes, so that silence is judged by what was announced:
+
+    0 -------------- 75 % ---- 85 % --------- 100 %      of the interval; RFC 5880 6.8.7 has 75 to 100 % as well
+    a probe leaves   the next  it is late:
+                     one       what was announced
+
+Flows never take a way that is down, unless all are, and none for want of a carrier: then each is tried like a suspect
+one. What looks dead may be a router that stood still for a moment, and there is nothing to be lost.
+
+A router that is 10 % late has lost nothing. At 50 ms, a silent path is left 2 x 42.5 + 5 = 90 ms after its last probe
+came (`path_view`), up to the jitter; a flow that goes on by a path that takes 50 ms has a gap of 140 ms.
 
 Probes are Heartbeats (RFC 5847) with a Vendor-Specific option (RFC 5094): a request wants an answer at once (a path
 that begins, gets busy or recovers), an unsolicited response wants none (all others). A peer that answers without our
@@ -23,7 +35,7 @@ from signaling.door import Door
 from signaling.events import DatagramReceived
 from signaling.freshness import Freshness
 from signaling.iana import HeartbeatFlag
-from signaling.pmip.path_view import NUMBERS, Measurements, View
+from signaling.pmip.path_view import NUMBERS, ROUNDING, Measurements, Sign, View
 from signaling.pmip.probe import (
     REPORTS_IN_AN_OPTION,
     PathReport,
@@ -40,7 +52,8 @@ from signaling.wire.heartbeat import Heartbeat
 from signaling.wire.options.option import Option
 from signaling.wire.options.security import RestartCounter
 
-LOOKS = 4  # at the traffic of a path, per idle interval
+LEAVES, ANNOUNCED = 0.75, 0.85  # of the interval: when the next probe leaves, and when it is late
+LOOKS = 2  # at the traffic of a path, from one idle probe to the next
 RECOVERY_INTERVAL = 0.25  # s at most between probes of a path that is not up, so that it is back within 1 s
 QUICK_RECOVERY = 60.0  # s: for so long such a path is probed at the busy interval,
 SIGN_OF_LIFE = 1.0  # s: and again for so long after anything came by it
@@ -92,10 +105,15 @@ class Way:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """How the peer sees the way. until: monotonic s."""
+    """How the peer sees the way. until: monotonic s; written: us, by the clock of the peer."""
 
     view: WayState = WayState.UP
     until: float = 0.0
+    written: int = 0
+
+    def outdates(self, other: "Report", now: float) -> bool:
+        """Whether it was written after the other one. One that is stale says nothing: the peer may have restarted."""
+        return now >= other.until or between(other.written, self.written) >= 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,10 +125,12 @@ class Watched:
     since: float  # the last change of `told`
     next_probe: float
     next_look: float
-    told: WayState = WayState.UP  # the state that SetWay gave last
+    rhythm: float  # when looks at the ways of this peer began: they share wake-ups
+    told: WayState = WayState.UP  # the state that people were told last
+    given: WayState = WayState.UP  # the state that SetWay gave last
     measured: Measurements = field(default_factory=Measurements)
     report: Report = field(default_factory=Report)
-    every: float = 0.0  # s, what our last probe announced
+    every: float = 0.0  # s, the interval that our last probe announced
     asking: bool = True  # our probes are requests
     sent: int = 0
     traffic: int = -1  # what the counters said
@@ -171,8 +191,10 @@ class PathMonitor:
             return self._settle(known, now)
         if known is not None:
             self.forget(way.key)
-        path = Watched(way=way, view=View(self._care), since=now, next_probe=now, next_look=now)
-        self._ways.setdefault(way.peer, {})[way.tunnel.binding_id] = path
+        paths = self._ways.setdefault(way.peer, {})
+        rhythm = next((other.rhythm for other in paths.values()), now)
+        path = Watched(way=way, view=View(self._care), since=now, next_probe=now, next_look=now, rhythm=rhythm)
+        paths[way.tunnel.binding_id] = path
         actions: list[Action] = []
         if way.ends in self._left_down:
             self._left_down.discard(way.ends)
@@ -188,7 +210,7 @@ class PathMonitor:
         if path is None:
             return
         self._deadlines.cancel(key)
-        if path.told is not WayState.UP:
+        if path.given is not WayState.UP:
             self._left_down.add(path.way.ends)
         if not self._ways[peer]:
             del self._ways[peer]
@@ -264,14 +286,15 @@ class PathMonitor:
     def _take_reports(self, path: Watched, probe: Probe, reports: list[PathReport], now: float) -> list[Watched]:
         """Believe what the peer says about its views. Gives the other paths it spoke of."""
         until = now + REPORTS_KEPT * probe.interval + REPORT_GRACE
-        path.report = Report(view=probe.view, until=until)
+        views = {report.binding_id: report.view for report in reports} | {probe.binding_id: probe.view}
         spoken_of = []
-        for report in reports:
-            other = self._way((path.way.peer, report.binding_id))
-            if other is not None and other is not path:
-                other.report = Report(view=report.view, until=until)
-                spoken_of.append(other)
-        return spoken_of
+        for binding_id, view in views.items():
+            about = self._way((path.way.peer, binding_id))
+            report = Report(view=view, until=until, written=probe.timestamp)
+            if about is not None and report.outdates(about.report, now):
+                about.report = report
+                spoken_of.append(about)
+        return [other for other in spoken_of if other is not path]
 
     # --- time ---
 
@@ -291,7 +314,9 @@ class PathMonitor:
         actions = self._settle(path, now)
         if path.view.what is before:
             return actions
-        return actions + [self._probe(other, now) for other in self._others(path) if other.heard is not None]
+        # by this way too: if only the direction toward us is lost, it is the shortest
+        ways = self._ways[path.way.peer].values()
+        return actions + [self._probe(each, now) for each in ways if each.heard is not None]
 
     def _settle(self, path: Watched, now: float) -> list[Action]:
         """Say so if the state of the way changed."""
@@ -305,7 +330,20 @@ class PathMonitor:
         peer, binding_id = path.way.key
         self._counters[f"path.{state.value}"] += 1
         fields = {"peer": peer, "bid": binding_id, "label": path.way.tunnel.label, "state": state.value, "why": why}
-        return [SetWay(tunnel=path.way.tunnel, state=state), Note("path-state", fields)]
+        return [*self._give(peer), Note("path-state", fields)]
+
+    def _give(self, peer: str) -> list[Action]:
+        """What flows are to make of the ways of a peer: of ways that are all down, none is given up."""
+        ways = self._ways[peer].values()
+        all_down = all(path.told is WayState.DOWN for path in ways)
+        actions: list[Action] = []
+        for path in ways:
+            tried = all_down and path.view.sign is not Sign.CARRIER_LOST
+            state = WayState.SUSPECT if tried else path.told
+            if state is not path.given:
+                path.given = state
+                actions.append(SetWay(tunnel=path.way.tunnel, state=state))
+        return actions
 
     def _attend(self, path: Watched, now: float) -> list[Action]:
         """Look at the traffic, send the probe that is due."""
@@ -323,7 +361,7 @@ class PathMonitor:
         return actions
 
     def _look_at_traffic(self, path: Watched, now: float) -> None:
-        path.next_look = now + self._care.idle_interval / LOOKS
+        path.next_look = self._look_before(path, now) + self._between_looks
         before, path.traffic = path.traffic, self._traffic(path.way.tunnel)
         if path.traffic == before or before < 0:
             return
@@ -332,10 +370,19 @@ class PathMonitor:
         if begins and path.view.what is WayState.UP:
             # it may have died unnoticed while it was idle: the peer is asked, and has a round trip to answer
             path.asking = True
-            path.view.expect(now + (path.measured.round_trip or PATIENCE), self._care.interval)
+            path.view.expect(now + (path.measured.round_trip or PATIENCE), ANNOUNCED * self._care.interval)
+
+    @property
+    def _between_looks(self) -> float:
+        return LEAVES * self._care.idle_interval / LOOKS
+
+    def _look_before(self, path: Watched, at: float) -> float:
+        """The last time to look that is not after `at`."""
+        at += ROUNDING
+        return at - (at - path.rhythm) % self._between_looks
 
     def _interval(self, path: Watched, now: float) -> float:
-        """How long after a probe the next one leaves, s."""
+        """Within which time after a probe the next one leaves, s."""
         care = self._care
         if path.way.peer not in self._probing:
             return care.idle_interval if path.sent < PROBES_TO_A_STRANGER else LEGACY_INTERVAL
@@ -361,7 +408,9 @@ class PathMonitor:
         """The probe of a path; flags and number of a Heartbeat that it answers, else as the path needs it."""
         path.sent += 1
         path.every = self._interval(path, now)
-        path.next_probe = now + path.every
+        path.next_probe = now + LEAVES * path.every
+        if path.every >= self._care.idle_interval:  # no hurry: with a look, it costs no wake-up
+            path.next_probe = self._look_before(path, path.next_probe)
         if flags is None:
             asks = path.asking or path.told is not WayState.UP
             flags, number = (REQUEST, path.sent) if asks else (RESPONSE | UNSOLICITED, 0)
@@ -369,7 +418,7 @@ class PathMonitor:
         probe = Probe(
             binding_id=path.way.tunnel.binding_id,
             number=path.sent % NUMBERS,
-            interval=path.every,
+            interval=ANNOUNCED * path.every,
             timestamp=microseconds(now),
             view=path.view.what,
             traffic=now < path.traffic_until,

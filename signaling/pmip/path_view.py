@@ -4,8 +4,8 @@
      ^                  |                 |            dead: `down_after`
      +-----steady-------+------steady-----+            steady: `up_after` came in a row
 
-A probe says when the next one leaves. It is missing when it is late by more than the margin, which follows what has
-been seen: probes are a little late all the time, because of the path and because routers have other things to do.
+A probe says when the next one leaves at the latest. It is missing when it is late by more than the margin, which
+follows what is seen again and again: jitter of the path, routers that have other things to do.
 """
 
 from enum import Enum
@@ -82,7 +82,7 @@ class View:
     def arrived(self, every: float, now: float, *, lost: int) -> None:
         """A probe came; the next one leaves in `every` s. lost: those that should have come before it."""
         if self._due is not None and not lost:
-            late = min(max(0.0, now - self._due), self._every)
+            late = min(max(0.0, now - self._due), self._margin)  # once may be chance, e.g. that we were late ourselves
             self._lateness += (late - self._lateness) * LATENESS_GAIN
         self._due, self._every = now + every, every
         self._in_a_row = 1 if lost else self._in_a_row + 1

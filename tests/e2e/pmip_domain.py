@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from router.demo.branch import ACCESSES, GATEWAY
+from router.demo.branch import ACCESSES, GATEWAY, Access
 from router.demo.branch_stage import BranchStage, Rule
 from router.demo.proxy_stage import ProxyStage
 from router.demo.stage import Stage
@@ -28,14 +28,18 @@ def proxy_domain(directory: Path, **about: Any) -> Iterator[ProxyStage]:
 
 
 @contextmanager
-def branch_domain(directory: Path, rules: Sequence[Rule] = (), **about: Any) -> Iterator[BranchStage]:
-    """An LMA, a MAG with two uplinks that are up, and hosts that have addresses."""
+def branch_domain(
+    directory: Path, rules: Sequence[Rule] = (), *, without: Sequence[Access] = (), **about: Any
+) -> Iterator[BranchStage]:
+    """An LMA, a MAG with two uplinks that are up but for those it is without, and hosts that have addresses."""
     with BranchStage(directory, rules=rules, **about) as stage, watched(stage):
         for node in stage.world.nodes:
             stage.world[node].sysctl("net/ipv6/conf/radio0/dad_transmits", 0)
+        for access in without:
+            stage.world["wires"].link_down(access.toward(GATEWAY))
         stage.start_routers()
         stage.serve()
-        stage.attach_hosts()
+        stage.attach_hosts([access for access in ACCESSES if access not in without])
         yield stage
 
 

@@ -40,6 +40,7 @@ from signaling.wire.neighbor import (
     NeighborSolicitation,
     RouterSolicitation,
 )
+from tests.eventually import eventually
 
 pytestmark = [
     pytest.mark.namespaces,
@@ -401,6 +402,19 @@ def test_an_address_that_is_ours_no_more_sends_and_hears_nothing(addressed: Addr
     addressed.here.remove(OTHER)
     assert addressed.here.addresses == (MAR1, HERE4)
     assert addressed.here.send(b"x" * 8, MAR2, source=OTHER) == "2001:db8::12 is no address of ours"
+
+
+def test_what_waits_is_read_when_it_is_asked_for(addressed: Addressed) -> None:
+    for destination in (MAR1, HERE4):
+        addressed.there.send(encode(BindingRefreshRequest(), MAR2, MAR1), destination)
+    assert addressed.heard_here == []  # the loop has not run
+
+    def read() -> bool:
+        addressed.here.read()
+        return len(addressed.heard_here) == 2
+
+    eventually(read)
+    assert [destination for *_, destination in addressed.heard_here] == [MAR1, HERE4]
 
 
 def test_an_address_that_comes_later_is_heard(addressed: Addressed) -> None:

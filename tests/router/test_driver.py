@@ -20,6 +20,7 @@ from signaling.events import ClockStepped, Event, LinkLost
 from signaling.pmip.probe import Probe, options_of
 from signaling.pmip.saved_binding import SavedBinding
 from signaling.settings import Wants, WayState
+from signaling.wire.binding_refresh import BindingRefreshRequest
 from signaling.wire.heartbeat import Heartbeat
 from signaling.wire.neighbor import NeighborSolicitation, RouterAdvertisement
 
@@ -39,9 +40,9 @@ SESSION = Session(
     expires=0.0,
     valid_lifetime=7200,
 )
-HEARTBEAT = Heartbeat(sequence_number=1)
-SEND = actions.Send(octets=b"first", message=HEARTBEAT, destination=PEER)
-SEND_TOO = actions.Send(octets=b"second", message=HEARTBEAT, destination=PEER)
+REQUEST = BindingRefreshRequest()
+SEND = actions.Send(octets=b"first", message=REQUEST, destination=PEER)
+SEND_TOO = actions.Send(octets=b"second", message=REQUEST, destination=PEER)
 BIND = actions.Bind(prefix=PREFIX, path=actions.Held(), node=NODE)
 UNBIND = actions.Unbind(prefix=PREFIX, node=NODE)
 SAVE = actions.SaveSession(session=SESSION)
@@ -90,6 +91,9 @@ class Recorder:
         self.done = done
         self.futures: list[asyncio.Future[None]] = []
         self.answer: str | None = None
+
+    def read(self) -> None:
+        """Nothing waits in the sockets."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def called(*arguments: object) -> Any:
@@ -232,7 +236,7 @@ async def test_a_message_waits_for_the_last_that_is_not_durable() -> None:
 @sync
 async def test_a_message_leaves_from_the_address_the_role_says() -> None:
     bench = Bench()
-    bench.feed(actions.Send(octets=b"x", message=HEARTBEAT, destination=PEER, port=5, source=PREFIX[1]))
+    bench.feed(actions.Send(octets=b"x", message=REQUEST, destination=PEER, port=5, source=PREFIX[1]))
     assert bench.done == [("send", b"x", PEER, 5, PREFIX[1])]
     assert bench.lines[-1].fields["from"] == PREFIX[1]
 
@@ -371,6 +375,17 @@ async def test_a_role_that_breaks_is_woken_again() -> None:
 
 
 @sync
+async def test_what_waits_in_the_sockets_is_heard_before_the_time_tells_that_it_did_not_come() -> None:
+    bench = Bench()
+    woken_before_reading: list[int] = []
+    bench.recorder.read = lambda: woken_before_reading.append(len(bench.role.woken))  # type: ignore[method-assign]
+    bench.role.next_wake = time.monotonic()
+    bench.feed()
+    await until(lambda: bench.role.woken)
+    assert woken_before_reading == [0]
+
+
+@sync
 async def test_nothing_happens_after_the_stop_but_what_the_farewell_asks() -> None:
     bench = Bench()
     bench.role.next_wake = time.monotonic() + 0.002
@@ -424,7 +439,7 @@ async def test_what_is_done_is_told_with_what_matters() -> None:
     bench = Bench()
     care_of = actions.Bind(prefix=PREFIX, path=actions.TowardVisited.at(PEER), node=NODE)
     bench.feed(care_of, SEND, actions.Note("attached", {"node": NODE}))
-    assert [line.event for line in bench.lines] == ["tunnel-to-visited", "heartbeat-sent", "attached"]
+    assert [line.event for line in bench.lines] == ["tunnel-to-visited", "bindingrefreshrequest-sent", "attached"]
     assert bench.lines[0].fields == {"node": NODE, "prefix": PREFIX, "peer": PEER}
 
 
@@ -464,7 +479,7 @@ async def test_a_probe_leaves_without_a_line() -> None:
     message = Heartbeat(sequence_number=1, options=options_of(probe, []))
     bench.feed(actions.Send(octets=b"x", message=message, destination=PEER), SEND)
     assert [entry[0] for entry in bench.done].count("send") == 2
-    assert [line.event for line in bench.lines] == ["heartbeat-sent"]
+    assert [line.event for line in bench.lines] == ["bindingrefreshrequest-sent"]  # the other one's
 
 
 @sync

@@ -17,7 +17,7 @@ from router.demo.lab import Host, Lab, available, connect
 from router.links.netlink import ROUTE_PROTOCOL, Address, AddressFlag, Netlink, NetlinkError, Route, RouteKind
 from router.links.rtnetlink import NextHop
 from router.links.rtnetlink_constants import RouteProtocol, Table
-from router.uplinks import LAST_RESORT, MOST_ROUTES, State, Uplinks, choose, copied
+from router.uplinks import LAST_RESORT, MOST_ROUTES, State, Uplinks, choose, copied, leads
 from signaling.events import UplinkDown, UplinkUp
 from signaling.settings import Uplink
 
@@ -87,6 +87,25 @@ def state(**now: object) -> State:
 def test_an_uplink_is_up_with_a_carrier_and_an_address() -> None:
     assert state(carrier=True).news() == state(address=HERE).news() == []
     assert state(carrier=True, address=HERE).news() == [UplinkUp(interface="wan0", address=HERE)]
+
+
+def test_an_uplink_that_leads_nowhere_yet_is_not_told() -> None:
+    waiting = state(carrier=True, address=HERE, leads=False)
+    assert waiting.news() == []
+    waiting.leads = True
+    assert waiting.news() == [UplinkUp(interface="wan0", address=HERE)]
+    waiting.leads = False
+    assert waiting.news() == []  # probes notice that, and when the way is back
+
+
+def test_a_way_leads_to_an_anchor_of_its_family() -> None:
+    anchors = (FAR, IPv4Address("198.51.100.1"))
+    unreachable = route(kind=RouteKind.UNREACHABLE)
+    assert leads([], ())
+    assert leads([unreachable, route("3fff::/20", oif=7)], anchors)
+    assert not leads([unreachable, route("2001:db8:1::/64", oif=7)], anchors)
+    assert not leads([Route(destination=IPv4Network("192.0.2.0/24"), oif=7)], anchors)
+    assert leads([Route(destination=IPv4Network("0.0.0.0/0"), oif=7)], anchors)
 
 
 def test_news_are_told_once() -> None:
@@ -247,6 +266,17 @@ class TestInTheKernel:
 
     def test_uplinks_that_are_up_at_the_start_are_told(self, up: Bench) -> None:
         assert up.uplinks.addresses() == {"wlan0": WLAN, "lte0": LTE}
+
+    def test_an_uplink_is_told_when_there_is_a_way_to_the_anchor_by_it(self, bench: Bench) -> None:
+        bench.uplinks._anchors = (FAR,)
+        bench.uplinks.serve(bench.loop)
+        for name, own in (("wlan0", WLAN), ("lte0", LTE)):
+            bench.mag.address(name, f"{own}/64")
+        bench.default("wlan0", WLAN - 1, 100)
+        assert bench.hears(UP["wlan0"])
+        bench.default("lte0", LTE - 1, 200)
+        assert bench.hears(*BOTH_UP)
+        assert bench.way(LTE) == "lte0"
 
     def test_routes_may_come_after_the_address(self, bench: Bench) -> None:
         bench.uplinks.serve(bench.loop)

@@ -14,7 +14,7 @@ from signaling import actions
 from signaling.actions import Action, Held, TowardAnchor, TowardVisited
 from signaling.events import ClockStepped, DatagramReceived
 from signaling.roles.lma import Lma
-from signaling.settings import Address, LmaSettings, Peer, Uplink
+from signaling.settings import Address, LmaSettings, PathCare, Peer, Uplink
 from tests.signaling.pmip.pmip_world import ADDRESSES, KEY, LMA, WALL, World
 
 POOL = IPv6Network("2001:db8:1000::/40")
@@ -39,9 +39,11 @@ class Domain(World):
             "ipv4_pools": (IPv4Network("192.0.2.0/24"),),
             "heartbeat_interval": 1e6,
         }
+        care = PathCare(idle_interval=10.0)  # hours of registrations are cheap when probes are few
+        values["paths"] = care
         self.anchor = Lma(LmaSettings(address=LMA, tunnel_mtu=1460, peers=peers, **(values | (lma or {}))))
         self.anchor.handle(ClockStepped(wall_minus_monotonic=WALL), 0.0)
-        super().__init__(mags=mags, uplinks=uplinks, **settings)
+        super().__init__(mags=mags, uplinks=uplinks, **({"paths": care} | settings))
 
     def faults(self) -> list[str]:
         """What the two ends disagree on, once the world has settled."""

@@ -3,12 +3,14 @@
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from signaling.actions import SetWay
 from signaling.events import DatagramReceived
+from signaling.pmip.path_monitor import Report
 from signaling.pmip.probe import carries_probe, probe_of, reports_of
 from signaling.settings import WayState
 from signaling.wire.options.time import Timestamp
@@ -16,7 +18,9 @@ from tests.signaling.pmip.two_routers import LMA, MAG, End, TwoRouters
 
 UP, SUSPECT, DOWN = WayState.UP, WayState.SUSPECT, WayState.DOWN
 INTERVAL = 0.05
-BOUND = 2 * INTERVAL + 0.005  # s from the last probe that came until its path is left: two missing, and the margin
+LEAVES, ANNOUNCED = 0.75 * INTERVAL, 0.85 * INTERVAL
+MARGIN = 0.005
+BOUND = 2 * ANNOUNCED + MARGIN  # s from the last probe that came until its path is left: two missing
 
 
 def busy(**world: Any) -> TwoRouters:
@@ -24,7 +28,7 @@ def busy(**world: Any) -> TwoRouters:
     it = TwoRouters(**world)
     it.register()
     it.traffic = {1}
-    it.run(5.0)
+    it.run(2.0)
     assert it.state(1) == it.state(2) == (UP, UP)
     return it
 
@@ -44,15 +48,36 @@ def probes_in(world: TwoRouters, end: End, bid: int, seconds: float) -> int:
     return sum(probe.binding_id == bid for probe in probes)
 
 
-def test_both_ends_probe_a_path_with_traffic_twenty_times_a_second() -> None:
+def test_both_ends_probe_a_path_with_traffic_when_three_quarters_of_the_interval_are_over() -> None:
     world = busy()
-    assert probes_in(world, world.lma, 1, 1.0) == 20
-    assert probes_in(world, world.mag, 1, 1.0) == 20
+    assert probes_in(world, world.lma, 1, 3.0) == 80
+    assert probes_in(world, world.mag, 1, 3.0) == 80
 
 
-def test_a_path_without_traffic_is_probed_once_a_second() -> None:
+def test_what_is_announced_leaves_a_tenth_of_the_interval_to_routers_that_are_late() -> None:
     world = busy()
-    assert probes_in(world, world.lma, 2, 10.0) == 10
+    sent = [(at, probe_of(beat)) for at, beat in world.lma.sent if at > 1.5]
+    times = [(at, probe.interval) for at, probe in sent if probe.binding_id == 1]
+    assert all(interval == pytest.approx(ANNOUNCED, abs=0.001) for _, interval in times)
+    assert all(after - at == pytest.approx(LEAVES) for (at, _), (after, _) in pairwise(times))
+
+
+def test_a_path_without_traffic_is_probed_within_a_second() -> None:
+    world = busy()
+    assert probes_in(world, world.lma, 2, 15.0) == 20
+
+
+def test_idle_paths_share_their_wakes() -> None:
+    world = TwoRouters()
+    world.register(1)
+    world.run(0.29)
+    world.register(2)
+    world.run(10.0)
+    before = {end.name: end.wakes for end in (world.lma, world.mag)}
+    world.run(60.0)
+    for end in (world.lma, world.mag):
+        # a look each 0.375 s; every second one sends the probes of both paths; and two probes come in that time
+        assert (end.wakes - before[end.name]) / 60.0 <= 1 / 0.375 + 2 / 0.75 + 0.1
 
 
 def test_the_first_probe_leaves_at_once() -> None:
@@ -61,10 +86,10 @@ def test_the_first_probe_leaves_at_once() -> None:
     assert [at for at, _ in world.mag.sent] == [0.0, 0.0]
 
 
-def test_traffic_is_noticed_within_a_quarter_of_the_idle_interval() -> None:
+def test_traffic_is_noticed_before_the_next_idle_probe() -> None:
     world = busy()
     world.traffic = {1, 2}
-    assert probes_in(world, world.lma, 2, 1.25) >= 20
+    assert probes_in(world, world.lma, 2, 0.375 + 1.0) >= 1.0 / LEAVES
 
 
 def test_when_the_traffic_ends_the_last_quick_probe_announces_the_slow_ones() -> None:
@@ -72,33 +97,33 @@ def test_when_the_traffic_ends_the_last_quick_probe_announces_the_slow_ones() ->
     world.traffic = set()
     world.run(20.0)
     assert world.changes(1) == []
-    assert probes_in(world, world.lma, 1, 10.0) == 10
+    assert probes_in(world, world.lma, 1, 15.0) == 20
 
 
 def test_the_peer_follows_although_it_sees_no_traffic_itself() -> None:
     world = busy()
     world.mag.monitor._traffic = lambda tunnel: 0
     world.run(5.0)
-    assert probes_in(world, world.mag, 1, 1.0) == 20
+    assert probes_in(world, world.mag, 1, 3.0) == 80
 
 
 def test_between_probing_peers_no_probe_is_answered_by_another_one() -> None:
     world = busy()
     world.run(1.0)
-    assert all(beat.response for at, beat in world.lma.sent + world.mag.sent if at > 5.0)
+    assert all(beat.response for at, beat in world.lma.sent + world.mag.sent if at > 2.0)
 
 
 # --- silence ---
 
 
 @pytest.mark.parametrize("delays", [(0.01, 0.05), (0.1, 0.02), (0.05, 0.05)])
-def test_both_ends_leave_a_silent_path_within_105_ms_of_its_last_probe(delays: tuple[float, ...]) -> None:
-    for phase in range(20):
+def test_both_ends_leave_a_silent_path_within_90_ms_of_its_last_probe(delays: tuple[float, ...]) -> None:
+    for phase in range(10):
         world = busy(delays=delays)
-        world.run(phase * INTERVAL / 20)
+        world.run(phase * LEAVES / 10)
         cut_at = world.now
         world.cut(1)
-        world.run(1.0)
+        world.run(0.5)
         for end in (world.lma, world.mag):
             # what left just before still arrives, so the way there counts too
             assert left_after(world, end, 1, cut_at) <= BOUND + delays[0] + 1e-6
@@ -106,18 +131,49 @@ def test_both_ends_leave_a_silent_path_within_105_ms_of_its_last_probe(delays: t
         assert world.state(2) == (UP, UP)
 
 
-def test_with_jitter_and_late_wakes_a_silent_path_is_left_within_125_ms_and_the_delay() -> None:
+@pytest.mark.parametrize("lateness", [0.0, 0.004])
+def test_a_flow_that_goes_on_by_a_path_of_50_ms_has_a_gap_well_below_150_ms(lateness: float) -> None:
+    near, far, between_packets = 0.02, 0.05, 0.001
+    world = busy(delays=(near, far), seed=3, lateness=lateness)
+    longest = 0.0
+    for cycle in range(25):
+        world.run(0.4 + cycle * LEAVES / 25)
+        cut_at = world.now
+        world.cut(1)
+        world.run(0.5)
+        longest = max(longest, *(left_after(world, end, 1, cut_at) for end in (world.lma, world.mag)))
+        world.cut(1, cut=False)
+        world.run(0.5)
+    # the last packet came `near` after the cut, as the last probe did; the first one by the other path takes `far`
+    gap = between_packets + longest - near + far
+    assert gap <= between_packets + BOUND + lateness + far + 1e-6
+    assert gap <= 0.1451
+
+
+def test_with_jitter_and_late_wakes_a_silent_path_is_left_soon_all_the_same() -> None:
     times = []
-    for seed in range(20):
+    for seed in range(10):
         world = busy(seed=seed, lateness=0.005)
         for wire in world.wires.values():
             wire.jitter = 0.004
-        world.run(3.0 + seed * 0.007)
+        world.run(1.0 + seed * 0.007)
         cut_at = world.now
         world.cut(1)
-        world.run(1.0)
+        world.run(0.5)
         times += [left_after(world, end, 1, cut_at) for end in (world.lma, world.mag)]
-    assert max(times) <= 0.125 + 0.014, f"slowest: {max(times):.3f} s"
+    # the way there with its jitter, and the look that is late itself
+    assert max(times) <= 0.014 + BOUND + 0.005 + 1e-6, f"slowest: {max(times):.3f} s"
+
+
+def test_one_probe_that_is_very_late_does_not_make_the_next_death_slower() -> None:
+    world = busy()
+    world.mag.busy_until = world.now + 0.04
+    world.run(0.1)
+    cut_at = world.now
+    world.cut(1)
+    world.run(0.5)
+    for end in (world.lma, world.mag):
+        assert left_after(world, end, 1, cut_at) <= BOUND + 0.01 + 1e-6
 
 
 def test_a_suspect_path_is_down_one_probe_later() -> None:
@@ -127,7 +183,7 @@ def test_a_suspect_path_is_down_one_probe_later() -> None:
     world.run(1.0)
     states = [(state, at) for at, bid, state in world.lma.changes if bid == 1 and at >= cut_at]
     assert [state for state, _ in states] == [SUSPECT, DOWN]
-    assert states[1][1] - states[0][1] <= INTERVAL + 1e-6
+    assert states[1][1] - states[0][1] <= ANNOUNCED + 1e-6
 
 
 def test_a_path_that_died_while_it_was_idle_is_left_soon_after_traffic_begins() -> None:
@@ -138,7 +194,7 @@ def test_a_path_that_died_while_it_was_idle_is_left_soon_after_traffic_begins() 
     begins = world.now
     world.run(2.0)
     # a look, the round trip, two missing
-    assert left_after(world, world.lma, 2, begins) <= 0.25 + 0.1 + BOUND + 1e-6
+    assert left_after(world, world.lma, 2, begins) <= 0.375 + 0.1 + BOUND + 1e-6
 
 
 def test_an_idle_path_that_dies_is_noticed_by_its_slow_probes() -> None:
@@ -188,28 +244,56 @@ def test_a_path_that_loses_one_direction_is_down_at_both_ends(toward: str) -> No
     cut_at = world.now
     world.run(1.0)
     assert world.state(1) == (DOWN, DOWN)
-    for end in (world.lma, world.mag):  # the other end hears it by whichever path is faster
-        assert left_after(world, end, 1, cut_at) <= BOUND + 0.01 + 0.05 + 1e-6
+    for end in (world.lma, world.mag):  # the other end hears it by whichever path is faster: that one itself
+        assert left_after(world, end, 1, cut_at) <= BOUND + 0.01 + 0.01 + 1e-6
 
 
 @pytest.mark.parametrize("toward", ["lma", "mag"])
 def test_a_direction_that_returns_brings_the_way_back_at_both_ends(toward: str) -> None:
     world = busy()
     world.cut(1, toward=toward)
-    world.run(10.0)
+    world.run(5.0)
     world.cut(1, toward=toward, cut=False)
+    returned_at = world.now
     world.run(1.0)
-    assert world.state(1) == (UP, UP)
+    assert came_back_once(world, 1, returned_at)
 
 
-def test_a_direction_lost_on_the_only_path_is_down_at_both_ends() -> None:
+def told(world: TwoRouters, bid: int) -> list[object]:
+    """What people are told of a path, at the LMA and at the MAG."""
+    return [end.monitor.rows()[bid - 1]["state"] for end in (world.lma, world.mag)]
+
+
+def test_the_only_path_is_tried_although_it_is_down_one_way() -> None:
     world = TwoRouters(paths=1)
     world.register()
     world.traffic = {1}
     world.run(2.0)
     world.cut(1, toward="mag")
     world.run(1.0)
-    assert world.state(1) == (DOWN, DOWN)
+    assert (world.state(1), told(world, 1)) == ((SUSPECT, SUSPECT), ["down", "down"])
+
+
+def test_paths_that_are_all_down_are_tried_until_one_is_known_to_be_up() -> None:
+    world = busy()
+    world.traffic = {1, 2}
+    for bid in world.paths:
+        world.cut(bid)
+        world.run(0.5)
+    assert [world.state(bid) for bid in world.paths] == [(SUSPECT, SUSPECT)] * 2
+    assert [told(world, bid) for bid in world.paths] == [["down", "down"]] * 2
+    world.cut(2, cut=False)
+    world.run(1.0)
+    assert [world.state(bid) for bid in world.paths] == [(DOWN, DOWN), (UP, UP)]
+
+
+def test_a_path_without_carrier_is_not_tried_although_all_are_down() -> None:
+    world = busy()
+    world.cut(2)
+    world.run(5.0)
+    world.cut(1)
+    world.perform(world.mag, world.mag.monitor.carrier_lost(("lma", 1), world.now + world.mag.boot))
+    assert (world.mag.states[1], world.mag.states[2]) == (DOWN, SUSPECT)
 
 
 def test_a_report_that_is_not_repeated_becomes_stale() -> None:
@@ -249,12 +333,41 @@ def test_a_path_whose_carrier_returns_is_up_again_when_probes_pass() -> None:
 # --- return ---
 
 
+def came_back_once(world: TwoRouters, bid: int, since: float) -> bool:
+    """Each end changed its mind just once, to up."""
+    changes = {
+        end.name: [state for at, path, state in end.changes if path == bid and at >= since]
+        for end in (world.lma, world.mag)
+    }
+    return changes == {"lma": [UP], "mag": [UP]}
+
+
+@pytest.mark.parametrize("delays", [(0.02, 0.05), (0.05, 0.02), (0.01, 0.1)])
+def test_a_path_that_returns_is_up_once_although_reports_by_other_paths_are_older(delays: tuple[float, ...]) -> None:
+    world = busy(delays=delays, lateness=0.003)
+    world.traffic = {1, 2}  # so that there are many reports by the other path
+    for cycle in range(12):
+        world.cut(1)
+        world.run(0.5 + cycle * LEAVES / 12)
+        world.cut(1, cut=False)
+        returned_at = world.now
+        world.run(0.6)
+        assert came_back_once(world, 1, returned_at), f"cycle {cycle}: {world.changes(1, returned_at)}"
+
+
+def test_an_older_report_is_believed_only_if_the_later_one_is_stale() -> None:
+    later, older = Report(view=UP, until=10.0, written=5), Report(view=DOWN, until=11.0, written=2**32 - 5)
+    assert later.outdates(older, 9.0)
+    assert not older.outdates(later, 9.0)
+    assert older.outdates(later, 10.0)  # the peer may have been switched on again: its clock began anew
+
+
 def test_twenty_of_twenty_cycles_recover_within_a_second_of_the_return() -> None:
     world = busy(seed=4, lateness=0.005)
     slowest = 0.0
     for cycle in range(20):
         world.cut(1)
-        world.run((0.3, 2.0, 30.0, 90.0)[cycle % 4] + 0.013 * cycle)
+        world.run((0.3, 0.7, 1.2, 2.5)[cycle % 4] + 0.013 * cycle + (60.0 if cycle == 10 else 0.0))
         assert world.state(1) == (DOWN, DOWN)
         world.cut(1, cut=False)
         returned_at = world.now
@@ -269,7 +382,7 @@ def test_all_paths_return_after_all_were_dead_for_minutes() -> None:
     world = busy()
     for bid in world.paths:
         world.cut(bid)
-    world.run(300.0)
+    world.run(130.0)
     for bid in world.paths:
         world.cut(bid, cut=False)
     world.run(1.0)
@@ -280,9 +393,9 @@ def test_a_dead_path_is_probed_quickly_for_a_minute_and_then_four_times_a_second
     world = busy()
     world.cut(1)
     world.run(50.0)
-    assert probes_in(world, world.lma, 1, 5.0) == 100
-    world.run(10.0)
-    assert probes_in(world, world.lma, 1, 5.0) == 20
+    assert probes_in(world, world.lma, 1, 3.0) == 80
+    world.run(15.0)
+    assert probes_in(world, world.lma, 1, 3.0) == 16
 
 
 def test_one_probe_alone_does_not_bring_a_path_back() -> None:
@@ -300,17 +413,16 @@ def test_one_probe_alone_does_not_bring_a_path_back() -> None:
 # --- loss ---
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_one_percent_of_loss_for_ten_minutes_takes_no_path_down(seed: int) -> None:
-    world = busy(seed=seed, lateness=0.005)
+def test_one_percent_of_loss_for_ten_minutes_takes_no_path_down() -> None:
+    world = busy(seed=1, lateness=0.005, key=b"")
     for wire in world.wires.values():
         wire.loss, wire.jitter = 0.01, 0.005
-    world.run(600.0)  # traffic both ways, 20 probes a second each
+    world.run(600.0)  # traffic both ways, a probe each way every 37.5 ms
     states = [state for _, _, state in world.changes(1)]
-    # two in a row of 24,000 probes: 2.4 on the average, told at both ends
-    assert DOWN not in states, f"seed {seed}"
-    assert states.count(SUSPECT) <= 16, f"seed {seed}: {states.count(SUSPECT)}"
-    assert 5 <= world.lma.monitor.rows()[0]["lost"] / 12000 * 1000 <= 15  # type: ignore[operator]
+    # two in a row of 32,000 probes: 3.2 on the average, told at both ends
+    assert DOWN not in states
+    assert states.count(SUSPECT) <= 16
+    assert 5 <= world.lma.monitor.rows()[0]["lost"] / 16000 * 1000 <= 15  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("jitter", [0.01, 0.03])
@@ -318,7 +430,7 @@ def test_jitter_alone_makes_no_path_suspect(jitter: float) -> None:
     world = busy(seed=7, lateness=0.005)
     for wire in world.wires.values():
         wire.jitter = jitter
-    world.run(120.0)
+    world.run(60.0)
     assert world.changes(1) == []
 
 
@@ -359,9 +471,9 @@ def weather(world: TwoRouters, dice: random.Random) -> Iterator[str]:
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happened_good_paths_are_up_at_both_ends_within_seconds(seed: int) -> None:
     dice = random.Random(seed)
-    world = busy(paths=3, seed=seed, lateness=0.005)
+    world = busy(paths=3, seed=seed, lateness=0.005, key=b"")
     happenings = weather(world, dice)
-    for walk in range(6):
+    for walk in range(3):
         story = []
         for _ in range(12):
             story.append(next(happenings))
@@ -400,7 +512,7 @@ def test_the_ways_to_a_legacy_peer_stay_up() -> None:
 def test_a_legacy_peer_is_asked_rarely() -> None:
     world = legacy()
     world.run(60.0)
-    assert probes_in(world, world.lma, 1, 60.0) == 6
+    assert probes_in(world, world.lma, 1, 60.0) <= 8
 
 
 def test_a_legacy_path_without_carrier_is_up_again_when_it_is_registered_again() -> None:
@@ -505,6 +617,7 @@ def recorded(world: TwoRouters) -> DatagramReceived:
 def test_a_replayed_probe_does_not_keep_a_dead_path_alive(later: float) -> None:
     world = busy()
     event = recorded(world)
+    world.traffic = set()
     world.run(later)
     before = world.lma.counters["probe.replayed"]
     world.deliver(world.lma, event)
@@ -539,23 +652,23 @@ def test_without_keys_probes_carry_no_timestamp_and_are_believed() -> None:
 
 
 def test_round_trip_jitter_and_loss_are_measured() -> None:
-    world = busy(delays=(0.01, 0.05))
+    world = busy(seed=2, delays=(0.01, 0.05))
     for name in ("lma", "mag"):
         world.wires[name, 1].jitter, world.wires[name, 1].loss = 0.006, 0.1
-    world.run(60.0)
+    world.run(30.0)
     row = world.lma.monitor.rows()[0]
     assert (row["peer"], row["bid"], row["label"], row["local"], row["remote"]) == ("mag", 1, 10, LMA, MAG[0])
     assert row["rtt_ms"] == pytest.approx(26.0, abs=3.0)
     assert row["jitter_ms"] == pytest.approx(2.0, abs=1.0)
     assert row["loss_percent"] == pytest.approx(10.0, abs=8.0)
-    assert row["sent"] >= 1200  # type: ignore[operator]
+    assert row["sent"] >= 800  # type: ignore[operator]
     assert world.lma.monitor.rows()[1]["rtt_ms"] == pytest.approx(100.0, abs=1.0)
 
 
 def test_a_dead_path_has_lost_everything_after_a_while() -> None:
     world = busy()
     world.cut(1)
-    world.run(600.0)
+    world.run(90.0)
     assert world.lma.monitor.rows()[0]["loss_percent"] > 95.0  # type: ignore[operator]
 
 

@@ -197,7 +197,7 @@ def test_the_wire_may_lose_an_uplink_for_a_while() -> None:
     world.attach("mn1")
     world.run(1.0)
     world.cut = {ADDRESSES["wlan0"]}
-    world.keep_talking("mn1", 700.0)
+    world.keep_talking("mn1", 400.0)
     world.cut = set()
     world.keep_talking("mn1", 100.0)
     assert (sorted(world.stages("mn1")), world.faults()) == ([1, 2], [])

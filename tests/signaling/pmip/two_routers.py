@@ -52,6 +52,7 @@ class End:
     notes: list[Note] = field(default_factory=list)
     sent: list[tuple[float, Heartbeat]] = field(default_factory=list)
     woken_at: float = 0.0  # not before
+    wakes: int = 0  # because of the time, or of what came
     busy_until: float = 0.0  # it does nothing else until then
     legacy: bool = False  # answers heartbeats without looking into them
 
@@ -147,6 +148,7 @@ class TwoRouters:
     def _step(self) -> None:
         for end in (self.lma, self.mag):
             if self._wake_of(end) <= self.now:
+                end.wakes += 1
                 self.perform(end, end.monitor.wake(self.now + end.boot))
                 due = end.monitor.next_wake
                 late = self.random.random() * self.lateness
@@ -193,6 +195,7 @@ class TwoRouters:
         if end.busy_until > self.now:
             self.later(end.busy_until, lambda: self.deliver(end, event))
             return
+        end.wakes += 1
         message = end.door.decode(event.octets, event.source, event.destination)
         care_of = end.door.path_care_of(event.destination, event.source)
         verdict, peer = end.door.who(event.octets, message, event.source, care_of, port=event.port)
