@@ -22,7 +22,9 @@ ETH_P_IPV6 = 0x86DD
 SO_ATTACH_FILTER = 26
 SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23  # not in the socket module
 MAX_FILTERED_NODES = 500  # above, data packets of strangers announce nobody: the filter would get too long
-MOST_SOURCES = 65536  # peers whose address is remembered as an object
+MOST_SOURCES = 65536  # peers whose address is remembered in both of its forms: making one of the other takes long
+RECEIVE_BUFFER = 4 << 20  # octets; a kernel counts some 1 KiB for a message: 0.2 s of a busy anchor
+SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
 
 OnDatagram = Callable[[bytes, Address, int, Address], None]  # octets, source, UDP source port or 0, destination
 OnFrame = Callable[[bytes, bytes], None]  # IPv6 packet, link-layer source
@@ -50,6 +52,8 @@ class SignalingSocket:
             raise _opening_error(error, f"signalling on {address}, {where}", address) from None
         self._errors = None if udp else _raw_icmp(address)
         self._sources: dict[str, Address] = {}
+        self._hosts: dict[Address, str] = {}
+        _enlarge(self.socket)
 
     def serve(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram) -> None:
         """Call on_datagram for everything that comes in."""
@@ -76,16 +80,24 @@ class SignalingSocket:
             told(octets, source, peer[1] if self._udp else 0, self.address)
 
     def _learn(self, host: str) -> Address:
-        """An address as an object: making one takes longer than reading the message."""
+        """An address as an object."""
         if len(self._sources) >= MOST_SOURCES:
             self._sources.clear()
         address = self._sources[host] = ip_address(host.partition("%")[0])
         return address
 
+    def _host(self, address: Address) -> str:
+        host = self._hosts.get(address)
+        if host is None:
+            if len(self._hosts) >= MOST_SOURCES:
+                self._hosts.clear()
+            host = self._hosts[address] = str(address)
+        return host
+
     def send(self, octets: bytes, destination: Address, port: int = 0) -> str | None:
         """Send to a peer. Returns why it could not leave, None when it has; the role repeats what matters."""
         try:
-            self.socket.sendto(octets, (str(destination), (port or UDP_PORT) if self._udp else 0))
+            self.socket.sendto(octets, (self._host(destination), (port or UDP_PORT) if self._udp else 0))
         except OSError as error:
             return os.strerror(error.errno or 0)
         return None
@@ -114,6 +126,7 @@ class SignalingSockets:
         """Open all or none. The first of each family is the address of this router. Raises as SignalingSocket."""
         self._transport = transport
         self._sockets: dict[Address, SignalingSocket] = {}
+        self._firsts: dict[int, SignalingSocket] = {}  # of each version of IP
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_datagram: OnDatagram | None = None
         try:
@@ -145,6 +158,7 @@ class SignalingSockets:
         if address in self._sockets:
             return
         self._sockets[address] = opened = SignalingSocket(address, self._transport)
+        self._firsts.setdefault(address.version, opened)
         if self._loop is not None and self._on_datagram is not None:
             opened.serve(self._loop, self._on_datagram)
 
@@ -153,28 +167,27 @@ class SignalingSockets:
         gone = self._sockets.pop(address, None)
         if gone is not None:
             gone.close(self._loop)
+            self._firsts = {each.address.version: each for each in reversed(self._sockets.values())}
 
     def send(self, octets: bytes, destination: Address, port: int = 0, source: Address | None = None) -> str | None:
         """Send to a peer from one of our addresses, None: the first of its family. Returns why it could not leave."""
-        sender = self._sockets.get(source) if source is not None else self._first(destination.version)
+        sender = self._sockets.get(source) if source is not None else self._firsts.get(destination.version)
         if sender is None:
             return f"{source} is no address of ours" if source else f"no address of ours has IPv{destination.version}"
         return sender.send(octets, destination, port)
 
     def send_error(self, octets: bytes, destination: Address) -> None:
         """Send an ICMPv6 error message; best effort, as all of them."""
-        sender = self._first(destination.version)
+        sender = self._firsts.get(destination.version)
         if sender is not None:
             sender.send_error(octets, destination)
-
-    def _first(self, version: int) -> SignalingSocket | None:
-        return next((each for each in self._sockets.values() if each.address.version == version), None)
 
     def close(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Stop reading and close all."""
         for each in self._sockets.values():
             each.close(loop)
         self._sockets.clear()
+        self._firsts.clear()
 
 
 class AccessSocket:
@@ -280,6 +293,14 @@ def frame_filter(known: list[bytes]) -> list[bytes]:
 
 def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("HBBI", code, if_true, if_false, value)
+
+
+def _enlarge(opened: socket.socket) -> None:
+    """Let messages wait while others are answered, beyond what the system allows to all if we may."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+    except OSError:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
 
 def _raw_icmp(address: Address) -> socket.socket:

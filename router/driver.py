@@ -9,8 +9,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from engine import EngineError
 from router.control_sockets import SignalingSockets
@@ -66,13 +66,20 @@ class Bindings(Protocol):
         """The session with that number is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+Fields = Mapping[str, Any]
+
+
+class Line(NamedTuple):
     """Something that happened, for people: `monitor` and the log. time: wall clock s."""
 
     time: float
     event: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    about: Fields | Callable[[], Fields]
+
+    @property
+    def fields(self) -> Fields:
+        """What is to be said; put together when somebody reads it, as of most lines nobody does."""
+        return self.about() if callable(self.about) else self.about
 
 
 class Journalist:
@@ -83,16 +90,17 @@ class Journalist:
         self.listeners: set[Callable[[Line], None]] = set()
         self._warnings = RateLimit(rate=1.0, burst=20)  # what peers and nodes can cause must not fill a disk
 
-    def tell(self, event: str, fields: Mapping[str, Any], at: float | None = None) -> None:
-        """A line for everybody. at: wall clock s, None: it happened now."""
-        fields = with_cure(event, fields)
-        line = Line(time.time() if at is None else at, event, fields)
+    def tell(self, event: str, about: Fields | Callable[[], Fields], at: float | None = None) -> None:
+        """A line for everybody. about: its fields, or what makes them. at: wall clock s, None: it happened now."""
+        about = about if callable(about) else with_cure(event, about)
+        line = Line(time.time() if at is None else at, event, about)
         self.history.append(line)
         level = logging.WARNING if event in TROUBLE and self._warnings.allows(time.monotonic()) else logging.INFO
         if log.isEnabledFor(level):
-            log.log(level, "%s %s", event, " ".join(f"{key}={_text(value)}" for key, value in fields.items()))
-        for listener in tuple(self.listeners):
-            listener(line)
+            log.log(level, "%s %s", event, " ".join(f"{key}={_text(value)}" for key, value in line.fields.items()))
+        if self.listeners:
+            for listener in tuple(self.listeners):
+                listener(line)
 
 
 def _text(value: object) -> str:
@@ -130,16 +138,24 @@ class Driver:
             self.sessions = sessions(self)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_for: float | None = None  # monotonic s: what the timer stands at
+        self._timer_doubted = False  # it is looked at once for all that came in together
         self._wall_minus_monotonic: float | None = None
         self._durable: asyncio.Future[None] | None = None  # what messages of this turn wait for
-        self._lines: list[tuple[str, Mapping[str, Any], float]] = []  # told when the turn is over: packets come first
+        # told when the turn is over: packets come first
+        self._lines: list[tuple[str, Fields | Callable[[], Fields], float]] = []
         self._stopped = False
 
     def feed(self, event: Event) -> None:
         """Something happened."""
         if self._stopped:
             return  # a node that was told to look for another router must not find this one again
-        self._take_turn(lambda now: self.role.handle(event, now))
+        try:
+            self._perform(self.role.handle(event, self._now()))
+        finally:
+            if not self._timer_doubted:
+                self._timer_doubted = True
+                self._loop.call_soon(self._set_timer)
 
     def perform(self, todo: list[Action]) -> None:
         """Actions that came from somewhere else than an event: an order of the operator, or the farewell."""
@@ -163,10 +179,14 @@ class Driver:
         return now
 
     def _set_timer(self) -> None:
+        self._timer_doubted = False
+        due = self.role.next_wake
+        if self._stopped or (due == self._armed_for and self._timer is not None):
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.role.next_wake
+        self._armed_for = due
         if due is not None:
             wait = due - time.monotonic()
             self._timer = self._loop.call_later(wait + TIMER_ROUNDING if wait > 0 else 0.0, self._wake)
@@ -174,16 +194,11 @@ class Driver:
     def _wake(self) -> None:
         self._timer = None
         self._sockets.read()  # after a stall, what was waited for is there and only has not been read
-        self._take_turn(self._what_is_due)
-
-    def _what_is_due(self, now: float) -> list[Action]:
-        due = self.role.next_wake
-        return self.role.wake(now) if due is not None and due <= now else []  # the timer may still be early
-
-    def _take_turn(self, decide: Callable[[float], list[Action]]) -> None:
-        """Do what the role decides now; whatever comes of it, the timer stands afterwards."""
         try:
-            self._perform(decide(self._now()))
+            now = self._now()
+            due = self.role.next_wake
+            if due is not None and due <= now:  # the timer may still be early
+                self._perform(self.role.wake(now))
         finally:
             self._set_timer()
 
@@ -203,8 +218,8 @@ class Driver:
         for line in lines:
             self.journalist.tell(*line)
 
-    def _tell(self, event: str, fields: Mapping[str, Any]) -> None:
-        self._lines.append((event, fields, time.time()))
+    def _tell(self, event: str, about: Fields | Callable[[], Fields]) -> None:
+        self._lines.append((event, about, time.time()))
 
     # --- one method for each kind of action ---
 
@@ -212,8 +227,7 @@ class Driver:
         self.network.bind(action.prefix, action.path, action.node)
         if isinstance(action.path, actions.Held):
             self._loop.call_soon(self._on_held)
-        event, fields = _told(action.path)
-        self._tell(event, {"node": action.node, "prefix": action.prefix, **fields})
+        self._tell(PATHS[type(action.path)], partial(_about_path, action))
 
     def _unbind(self, action: actions.Unbind) -> None:
         self.network.unbind(action.prefix)
@@ -237,14 +251,9 @@ class Driver:
 
     def _send_now(self, action: actions.Send) -> None:
         failure = self._sockets.send(action.octets, action.destination, action.port, action.source)
-        if isinstance(action.message, Heartbeat) and carries_probe(action.message):
+        if action.kind is Heartbeat and carries_probe(action.message):  # type: ignore[arg-type]
             return  # twenty a second on each path: `show paths` tells what they find
-        fields = _summary(action.message) | {"peer": action.destination}
-        if action.source is not None:
-            fields["from"] = action.source
-        if failure is not None:
-            fields["failed"] = failure
-        self._tell(f"{NAMES.get(type(action.message), type(action.message).__name__.lower())}-sent", fields)
+        self._tell(f"{_name(action.kind)}-sent", partial(_about_message, action, failure))
 
     def _send_error(self, action: actions.SendError) -> None:
         self._sockets.send_error(action.octets, action.destination)
@@ -287,16 +296,22 @@ class Driver:
         self._tell(action.event, action.fields)
 
 
-def _told(path: actions.Path) -> tuple[str, dict[str, Any]]:
-    match path:
+def _about_path(action: actions.Bind) -> dict[str, Any]:
+    fields: dict[str, Any] = {"node": action.node, "prefix": action.prefix}
+    match action.path:
         case actions.LocalLink(interface=interface):
-            return "native", {"interface": interface}
-        case actions.TowardVisited(tunnels=tunnels, policy=policy):
-            return "tunnel-to-visited", _ways(tunnels, policy)
-        case actions.TowardAnchor(tunnels=tunnels, policy=policy):
-            return "tunnel-to-anchor", _ways(tunnels, policy)
+            fields["interface"] = interface
+        case actions.TowardVisited(tunnels=tunnels, policy=policy) | actions.TowardAnchor(
+            tunnels=tunnels, policy=policy
+        ):
+            fields |= _ways(tunnels, policy)
         case _:
-            return "held", {}
+            pass
+    return fields
+
+
+def _name(kind: type[Message]) -> str:
+    return NAMES.get(kind) or kind.__name__.lower()
 
 
 def _ways(tunnels: tuple[actions.TunnelEnd, ...], policy: str) -> dict[str, Any]:
@@ -306,8 +321,9 @@ def _ways(tunnels: tuple[actions.TunnelEnd, ...], policy: str) -> dict[str, Any]
     return fields | ({"policy": policy} if policy else {})
 
 
-def _summary(message: Message) -> dict[str, Any]:
-    """What of a message is worth a line."""
+def _about_message(action: actions.Send, failure: str | None) -> dict[str, Any]:
+    """What of a message is worth a line, and what became of it."""
+    message = action.message
     fields: dict[str, Any] = {}
     if node := node_of(message):
         fields = {"node": node, "prefix": prefixes_of(message)}
@@ -315,9 +331,20 @@ def _summary(message: Message) -> dict[str, Any]:
         value = getattr(message, name, None)
         if value is not None:
             fields[name] = getattr(value, "name", value)
+    fields["peer"] = action.destination
+    if action.source is not None:
+        fields["from"] = action.source
+    if failure is not None:
+        fields["failed"] = failure
     return fields
 
 
+PATHS: dict[type, str] = {
+    actions.LocalLink: "native",
+    actions.TowardVisited: "tunnel-to-visited",
+    actions.TowardAnchor: "tunnel-to-anchor",
+    actions.Held: "held",
+}
 NAMES: dict[type[Message], str] = {
     BindingUpdate: "pbu",
     BindingAck: "pba",
@@ -334,6 +361,7 @@ PERFORM: dict[type, Callable[[Driver, Any], None]] = {
     actions.SetPolicy: Driver._set_policy,
     actions.SetWay: Driver._set_way,
     actions.Send: Driver._send,
+    actions.SendRepeated: Driver._send,
     actions.SendError: Driver._send_error,
     actions.SendOnLink: Driver._send_on_link,
     actions.SaveSession: Driver._save,

@@ -115,9 +115,8 @@ def wanted(prefix: Prefix, path: Path | None, *, aggregated: bool = False) -> Wa
     match path:
         case LocalLink(interface=interface):
             return Wanted(routes=(WantedRoute(destination=prefix, device=Device.ACCESS, interface=interface),))
-        case TowardVisited(tunnels=tunnels, policy=policy):
-            binding = WantedBinding(prefix=prefix, tunnels=tunnels, side=Side.ANCHOR, policy=policy)
-            return Wanted(routes=to_tun, binding=binding)
+        case TowardVisited():
+            return Wanted(routes=to_tun, binding=_toward_visited(prefix, path))
         case TowardAnchor():
             return _toward_anchor(prefix, path)
         case Held():
@@ -129,6 +128,8 @@ def wanted(prefix: Prefix, path: Path | None, *, aggregated: bool = False) -> Wa
 
 def edits(prefix: Prefix, before: Path | None, after: Path | None, *, aggregated: bool = False) -> Edits:
     """How to go from one path to the other."""
+    if aggregated and isinstance(after, TowardVisited) and (before is None or isinstance(before, TowardVisited | Held)):
+        return Edits(bind=None if before == after else _toward_visited(prefix, after))  # what an LMA does all day
     old, new = wanted(prefix, before, aggregated=aggregated), wanted(prefix, after, aggregated=aggregated)
     kept = {route.key for route in new.routes}
     return Edits(
@@ -144,6 +145,10 @@ def edits(prefix: Prefix, before: Path | None, after: Path | None, *, aggregated
 def wants_ipv4_uplink(prefix: Prefix, path: Path | None) -> bool:
     """While there is such a path, IPv4 that comes in by an access link is sent to the TUN."""
     return prefix.version == 4 and isinstance(path, TowardAnchor)
+
+
+def _toward_visited(prefix: Prefix, path: TowardVisited) -> WantedBinding:
+    return WantedBinding(prefix=prefix, tunnels=path.tunnels, side=Side.ANCHOR, policy=path.policy)
 
 
 def _toward_anchor(prefix: Prefix, path: TowardAnchor) -> Wanted:

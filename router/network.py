@@ -25,7 +25,7 @@ from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import ANY_IPV4, EVERYWHERE, ROUTE_PROTOCOL, Address, Link, Neighbor, Route, Rule
 from router.links.rtnetlink_constants import AddressFlag, NeighborState, RouteKind, Table
 from router.source_guard import LAST_RESORT, SourceGuard
-from router.ways import Ways, refuse_numbers
+from router.ways import Ends, Ways, refuse_numbers
 from signaling import actions
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
 from signaling.flow_rules import FlowRule
@@ -38,6 +38,7 @@ GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENET
 SYSCTL, SYSCTL_IPV4 = Path("/proc/sys/net/ipv6"), Path("/proc/sys/net/ipv4")
 SYSCTLS = {"sysctl": SYSCTL, "sysctl_ipv4": SYSCTL_IPV4}  # by the kind of a change
 LINK_LOCAL_LENGTH = 64
+MOST_ENDS = 4096  # kept as objects of the engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,7 @@ class Network:
         self._tun_name = ""
         self._claimed: tuple[Prefix, ...] = ()  # pools that lead to the TUN
         self._access: dict[str, int] = {}  # interface -> index
+        self._known_ends: dict[int, tuple[tuple[actions.TunnelEnd, ...], Ends]] = {}  # by identity: they stay
         self._ipv4_uplink: set[Prefix] = set()  # of nodes here, anchored elsewhere
         self.paths: dict[Prefix, actions.Path] = {}
         self.nodes: dict[Prefix, str] = {}
@@ -384,8 +386,18 @@ class Network:
             self._hold(binding.prefix)
             self._ways.forget(binding.prefix)
             return
-        ends = tuple(forwarding.path(end, self._tunnel(end)) for end in binding.tunnels)
+        ends = self._ends(binding.tunnels)
         self._ways.bind(binding.prefix, ends, side=binding.side, policy=binding.policy, node=node)
+
+    def _ends(self, tunnels: tuple[actions.TunnelEnd, ...]) -> Ends:
+        """The same for all prefixes that are told to take the same tunnels, as those of one gateway are."""
+        known = self._known_ends.get(id(tunnels))
+        if known is None:
+            if len(self._known_ends) >= MOST_ENDS:
+                self._known_ends.clear()
+            ends = tuple(forwarding.path(end, self._tunnel(end)) for end in tunnels)
+            known = self._known_ends[id(tunnels)] = tunnels, ends
+        return known[1]
 
     def _hold(self, prefix: Prefix) -> None:
         try:

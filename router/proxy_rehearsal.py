@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import Encapsulation, HoldBuffer, Tables
-from router.driver import Driver, Journalist, Line
+from router.driver import Driver, Fields, Journalist, Line
 from router.links.attach import AccessInterface, Identities, sighting
 from router.links.netlink import Netlink
 from router.links.rtnetlink import Link, Reply
@@ -133,9 +133,9 @@ class Prompter:
 class Whisperer(Journalist):
     """Tells nobody."""
 
-    def tell(self, event: str, fields: Mapping[str, Any], at: float | None = None) -> None:
+    def tell(self, event: str, about: Fields | Callable[[], Fields], at: float | None = None) -> None:
         """Into a drawer."""
-        self.history.append(Line(at or 0.0, event, fields))
+        self.history.append(Line(at or 0.0, event, about))
 
 
 class Stagehand(Netlink):

@@ -58,6 +58,7 @@ def _of_every_role(config: Config, address: Address, tunnel_mtu: int) -> dict[st
         "pools": config.prefixes,
         "authentication": config.authentication,
         "transport": config.transport,
+        "checksums": False,  # the kernel sees to them: see control_sockets.py
         "valid_lifetime": config.valid_lifetime,
         "preferred_lifetime": config.preferred_lifetime,
         "on_link": config.on_link,

@@ -11,6 +11,7 @@ from signaling.dma.session import Session
 from signaling.flow_rules import FlowRule
 from signaling.pmip.saved_binding import SavedBinding
 from signaling.settings import Address, Prefix, Wants, WayState
+from signaling.wire import mobility_header
 from signaling.wire.message import Message
 
 
@@ -123,6 +124,34 @@ class Send:
     port: int = 0  # UDP destination port; 0: the well-known one
     source: Address | None = None  # one of our addresses; None: the address of this router
 
+    @property
+    def kind(self) -> type[Message]:
+        """Class of the message."""
+        return type(self.message)
+
+
+class SendRepeated(Send):
+    """Send a message of which only octets were made: its object is read from them when somebody asks."""
+
+    __slots__ = ()
+
+    def __init__(self, octets: bytes, destination: Address, port: int, source: Address | None) -> None:
+        fill = object.__setattr__
+        fill(self, "octets", octets)
+        fill(self, "destination", destination)
+        fill(self, "port", port)
+        fill(self, "source", source)
+
+    @property
+    def message(self) -> Message:
+        """What the octets say, read anew each time."""
+        return mobility_header.decode(self.octets, self.destination, self.destination, verify_checksum=False)
+
+    @property
+    def kind(self) -> type[Message]:
+        """Class of the message, as its type says; not a revocation's: two have that type."""
+        return mobility_header.KINDS[self.octets[2]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendError:
@@ -217,6 +246,7 @@ Action = (
     | SetPolicy
     | SetWay
     | Send
+    | SendRepeated
     | SendError
     | SendOnLink
     | SaveSession

@@ -19,6 +19,7 @@ from signaling.events import DatagramReceived
 from signaling.settings import Address, Authentication, Counters, MagSettings, Peer, Settings, Transport
 from signaling.wire import authentication, mobility_header
 from signaling.wire.message import Message
+from signaling.wire.mobility_header import KINDS
 
 NO_ADDRESS = IPv6Address(0)
 IPV4_MAPPED = 0xFFFF << 32  # ::ffff:a.b.c.d, RFC 4291 2.5.5.2
@@ -74,7 +75,7 @@ class Door:
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._address = settings.address
-        self._checksum = settings.transport is Transport.MOBILITY_HEADER
+        self._checksum = settings.transport is Transport.MOBILITY_HEADER and settings.checksums
         self._required = settings.authentication is Authentication.REQUIRED
         self._is_gateway = isinstance(settings, MagSettings)
         self._whereabouts = Whereabouts()
@@ -147,6 +148,12 @@ class Door:
         genuine = authentication.verify(octets, peer.key, care_of=care_of, home_address=NO_ADDRESS)
         return Verdict.TRUSTED if genuine else Verdict.FORGED
 
+    def has_signed(self, peer: Peer, octets: bytes, source: Address) -> bool:
+        """Whether a message about the path to `source` ends with what only this peer can have computed."""
+        if authentication.spi_at_end(octets) != peer.spi:
+            return False
+        return authentication.verify(octets, peer.key, care_of=_covered(source, source), home_address=NO_ADDRESS)
+
     # --- out ---
 
     def signs_for(self, destination: Address, port: int = 0) -> bool:
@@ -179,6 +186,14 @@ class Door:
             octets = mobility_header.encode(message, ours, destination, checksum=checksum)
         self._counters[f"sent.{type(message).__name__}"] += 1
         return Send(octets=octets, message=message, destination=destination, port=port, source=source)
+
+    def seal(self, octets: bytearray, peer: Peer, destination: Address, *, source: Address | None = None) -> bytes:
+        """Sign anew a message about the path to `destination`, which was signed for this peer and then changed."""
+        authentication.sign_again(octets, peer.key, care_of=_covered(destination, destination))
+        if self._checksum and destination.version == 6:
+            mobility_header.fill_checksum(octets, source or self._address, destination)
+        self._counters[f"sent.{KINDS[octets[2]].__name__}"] += 1
+        return bytes(octets)
 
     def reply(self, message: Message, event: DatagramReceived) -> Send:
         """An answer: it leaves from where the question arrived, to where that came from."""

@@ -72,6 +72,7 @@ class Settings:
     pools: tuple[IPv6Network, ...] = ()
     authentication: Authentication = Authentication.REQUIRED
     transport: Transport = Transport.MOBILITY_HEADER
+    checksums: bool = True  # verify and fill in those of Mobility Headers; False: the sockets do, as raw ones always do
     technology: AccessTechnologyType = AccessTechnologyType.IEEE_802_3
     valid_lifetime: int = 7200
     preferred_lifetime: int = 1800  # RFC 8273 5

@@ -115,6 +115,7 @@ class MobilitySession:
         "number",
         "policy",
         "prefixes",
+        "repeated",
         "service",
         "technology",
     )
@@ -135,6 +136,7 @@ class MobilitySession:
         self.flows: tuple[FlowBinding, ...] = ()
         self.policy = ""  # name of the flow policy its paths were bound with
         self.departed: dict[int, int] | None = None  # BID -> timestamp of a path that is gone: no replay revives it
+        self.repeated = b""  # what it said last, see repeated_updates.py
         self.leaving = False  # de-registered: kept for MinDelayBeforeBCEDelete, its packets are held
         self.expires = inf
         self.filed = 0

@@ -69,6 +69,10 @@ class ProxyChecks:
                 return status
         return None
 
+    def in_order(self, timestamp: int, last: int, now: float) -> bool:
+        """Whether this timestamp would pass after the last accepted one."""
+        return timestamp > last and abs(timestamp - self._clock.timestamp(now)) <= self._window
+
     def last_said(self, request: RegistrationRequest, finding: Finding) -> Said:
         """What the last accepted update about the same binding said: nothing older is accepted (RFC 5213 5.5).
 
@@ -147,11 +151,7 @@ class ProxyChecks:
             return Status.SEQUENCE_NUMBER_OUT_OF_WINDOW if stale else None
         if request.timestamp < timestamp:
             return Status.TIMESTAMP_LOWER_THAN_PREV_ACCEPTED  # before the window: the MAG may try again at once
-        if request.timestamp == timestamp:
-            return Status.TIMESTAMP_MISMATCH  # not greater (rule 9)
-        if abs(request.timestamp - self._clock.timestamp(now)) > self._window:
-            return Status.TIMESTAMP_MISMATCH
-        return None
+        return None if self.in_order(request.timestamp, timestamp, now) else Status.TIMESTAMP_MISMATCH
 
     def _families(
         self, request: RegistrationRequest, profile: NodeProfile, finding: Finding, now: float

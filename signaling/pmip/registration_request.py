@@ -57,6 +57,7 @@ class RegistrationRequest:
         "local",
         "multipath",
         "node",
+        "octets",
         "port",
         "prefix_options",
         "source",
@@ -67,13 +68,21 @@ class RegistrationRequest:
     )
 
     def __init__(
-        self, update: BindingUpdate, source: Address, gateway: str, *, local: Address | None = None, port: int = 0
+        self,
+        update: BindingUpdate,
+        source: Address,
+        gateway: str,
+        *,
+        local: Address | None = None,
+        port: int = 0,
+        octets: bytes = b"",
     ) -> None:
         self.update = update
         self.flags = int(update.flags)
         self.source = source  # where it came from, and where the answer goes
         self.gateway = gateway
         self.local = local  # address of ours it was sent to; None: the one address of this router
+        self.octets = octets  # it was read from
         self.port = port  # its UDP source port, 0 over protocol 135
         self.found: dict[type[Option], Option] = {}  # the first well-formed option of each class
         self.prefix_options: list[HomeNetworkPrefix] = []

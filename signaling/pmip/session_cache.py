@@ -39,6 +39,10 @@ class SessionCache:
         """All sessions of a node, oldest first."""
         return _all(self._by_node.get(node))
 
+    def is_alone(self, session: MobilitySession) -> bool:
+        """Whether it is the only one of its node, and not over."""
+        return self._by_node.get(session.node) is session
+
     def holding(self, key: int) -> tuple[MobilitySession, ...]:
         """The sessions that have the home network prefix with this key."""
         return _all(self._by_prefix.get(key))

@@ -131,13 +131,13 @@ class Lma:
     def revoke(self, subject: str | None, now: float) -> list[Action]:
         """End sessions: of a node, of a MAG (name of the peer), of a realm ("@example.net"), or all (None)."""
         if subject is None:
-            actions = self.anchor.revoke_all(now)
+            actions = self.anchor.revocations.revoke_all(now)
         elif subject.startswith("@"):
-            actions = self.anchor.revoke_realm(subject[1:], now)
+            actions = self.anchor.revocations.revoke_realm(subject[1:], now)
         elif self.door.named(subject) is not None:
-            actions = self.anchor.revoke_gateway(subject, now)
+            actions = self.anchor.revocations.revoke_gateway(subject, now)
         else:
-            actions = self.anchor.revoke_node(subject, now)
+            actions = self.anchor.revocations.revoke_node(subject, now)
         self._notice_ways(now)
         return actions
 
@@ -145,7 +145,7 @@ class Lma:
         """Other peers or keys. A MAG that is no peer any more loses its sessions, while it can still be told."""
         kept = {peer.name for peer in peers}
         gone = [name for name in self.anchor.gateways if name not in kept]
-        actions = [action for name in gone for action in self.anchor.revoke_gateway(name, now)]
+        actions = [action for name in gone for action in self.anchor.revocations.revoke_gateway(name, now)]
         self._notice_ways(now)
         self.door.set_peers(peers)
         return actions
@@ -217,7 +217,7 @@ class Lma:
 
     def _take_news(self, news: PeerNews, now: float) -> list[Action]:
         if news.kind is PeerEvent.RESTARTED:
-            return self.anchor.gateway_restarted(news.peer, now)
+            return self.anchor.sessions.gateway_restarted(news.peer, now)
         return [Note(f"gateway-{news.kind.value}", {"peer": news.peer})]
 
     # --- what comes in ---
@@ -233,6 +233,10 @@ class Lma:
         return actions + self.heartbeats.announce_restart(known, now)
 
     def _datagram(self, event: DatagramReceived, now: float) -> list[Action]:
+        repeated = self.anchor.repeat(event, now)
+        if repeated is not None:
+            self.counters["received.BindingUpdate"] += 1
+            return [repeated]
         return self.reception.take(event, now)
 
     def _update(
@@ -259,7 +263,7 @@ class Lma:
         if not self.reception.is_fresh(indication, peer, now):
             return []
         # answered first: the way back may be one of those that end
-        status, actions = self.anchor.revoked_by(indication, peer, now)
+        status, actions = self.anchor.revocations.revoked_by(indication, peer, now)
         self.counters[f"revocation.{status.name.lower().replace('_', '-')}"] += 1
         echoed = tuple(option for option in indication.options if option.number in ECHOED)
         ack = BindingRevocationAck(

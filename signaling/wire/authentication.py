@@ -76,6 +76,19 @@ def sign(
     return bytes(octets)
 
 
+def sign_again(
+    octets: bytearray,
+    key: bytes,
+    *,
+    care_of: Address,
+    home_address: Address = NO_HOME_ADDRESS,
+    subtype: AuthenticationSubtype = AuthenticationSubtype.MN_HA,
+) -> None:
+    """Write anew the authenticator that ends octets, a message from sign() that was changed; the length stays."""
+    size = AUTHENTICATOR[subtype]
+    octets[-size:] = authenticator(key, care_of, home_address, bytes(octets[:-size]), subtype)
+
+
 def verify(
     octets: bytes,
     key: bytes,
@@ -101,6 +114,12 @@ def spi_of(message: Message, subtype: AuthenticationSubtype = AuthenticationSubt
         if option.subtype == subtype:
             return option.spi
     return None
+
+
+def spi_at_end(octets: bytes, subtype: AuthenticationSubtype = AuthenticationSubtype.MN_HA) -> int:
+    """The SPI of a message that ends with an authentication option of this subtype."""
+    end = len(octets) - AUTHENTICATOR[subtype]
+    return int.from_bytes(octets[end - 4 : end], "big")
 
 
 def _place(octets: bytes, subtype: AuthenticationSubtype) -> tuple[int, int] | None:

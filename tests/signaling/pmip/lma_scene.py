@@ -190,7 +190,7 @@ class Scene:
         return [
             (it.saved(), it.expires, it.leaving, [(path.timestamp, path.expires) for path in it.care_ofs])
             for it in self.cache
-        ] + [sorted(self.anchor.allotments.prefixes._taken), len(self.anchor._waiting)]
+        ] + [sorted(self.anchor.sessions.allotments.prefixes._taken), len(self.anchor._waiting)]
 
 
 def multipath(binding_id: int, flags: int = 0, mag_id: str | None = "van") -> tuple[Option, ...]:

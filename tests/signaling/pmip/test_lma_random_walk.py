@@ -101,7 +101,7 @@ def check(scene: Scene, books: Books) -> None:
             if isinstance(path, TowardVisited):
                 assert [tunnel.remote for tunnel in path.tunnels] == ways
     assert {key: reach.sessions for key, reach in scene.anchor.gateways._reach.items()} == dict(held)
-    allotments = scene.anchor.allotments
+    allotments = scene.anchor.sessions.allotments
     assert len(allotments.prefixes) == len({prefix for session in sessions for prefix in session.prefixes})
     assert len(allotments.ipv4) == len({it.ipv4_home for it in sessions if it.ipv4_home is not None})
     assert len(allotments.delegated) == len({prefix for session in sessions for prefix in session.delegated})
