@@ -7,6 +7,7 @@ from ipaddress import IPv6Address
 
 from router.config import Config
 from router.errors import NoInterface, RouterError
+from router.links.address_socket import AddressServer
 from router.links.attach import GROUP_BIT, AccessInterface, Identities
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import Event as KernelEvent
@@ -27,6 +28,7 @@ class AccessLinks:
             name: AccessInterface(name, self.identities, on_event) for name in dict.fromkeys(config.interfaces)
         }
         self._fixed_link_layer = config.fixed_link_layer
+        self.addresses: AddressServer | None = None  # who answers DHCP on them, if anybody does
         self._on_event = on_event
         self._network: Network
 
@@ -57,9 +59,8 @@ class AccessLinks:
 
     def close(self) -> None:
         """Stop listening."""
-        loop = asyncio.get_running_loop()
         for link in self.interfaces.values():
-            link.close(loop)
+            self._close(link)
 
     # --- what the kernel tells ---
 
@@ -91,10 +92,10 @@ class AccessLinks:
     def _follow(self, access: AccessInterface, event: LinkChanged) -> None:
         if event.gone:
             access.changed(event)
-            access.close(asyncio.get_running_loop())
+            self._close(access)
             access.index = 0
         elif access.index != event.link.index:  # it came back as another device
-            access.close(asyncio.get_running_loop())
+            self._close(access)
             self._open(access)
         else:
             if event.link.up and not access.up:
@@ -103,9 +104,16 @@ class AccessLinks:
 
     def _open(self, access: AccessInterface) -> None:
         link = self._network.add_access(access.name, fixed_link_layer=self._fixed_link_layer)
-        access.open(asyncio.get_running_loop(), link)
+        access.open(_loop(), link)
+        if self.addresses is not None:
+            self.addresses.open(_loop(), access.name)
         self._network.refresh(access.name)
         access.changed(LinkChanged(link=link, gone=False))
+
+    def _close(self, access: AccessInterface) -> None:
+        access.close(_loop())
+        if self.addresses is not None:
+            self.addresses.close(_loop(), access.name)
 
     def _reclaim(self, access: AccessInterface) -> None:
         """Switching an interface off made the kernel forget its addresses and routes."""
@@ -143,3 +151,7 @@ class AccessLinks:
             )
         )
         return node
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()

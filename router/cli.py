@@ -20,6 +20,7 @@ from router.places import RoleName, default_socket, started_as
 SHOWN = (
     "nodes",
     "prefixes",
+    "leases",
     "sessions",
     "bindings",
     "paths",
@@ -39,7 +40,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a file that 
 EPILOG = """\
 verbs ({program} VERB --help tells more):
   show WHAT        what a running router knows: nodes, bindings, tunnels, peers, counters, config;
-                   a MAR also prefixes; an LMA or MAG sessions, paths, flows, policy
+                   a MAR also prefixes; an LMA or MAG sessions, paths, flows, policy; a MAG leases
   monitor          a line for each thing it does, as it happens
   capture          what goes through its tunnels, into a pcapng file for wireshark
   attach, detach   tell it that a node came or left

@@ -36,6 +36,7 @@ def check(
     _check_nodes(found, policies, problems)
     _check_uplinks(found, labels, problems)
     _check_sites(found, problems)
+    _check_keys(found, problems)
     if role is not None:
         NEEDS[role](found, problems)
 
@@ -81,6 +82,13 @@ def _check_lifetimes(found: Found, problems: Problems) -> None:
 def _check_each_once(names: Sequence[str], where: tuple[str, str], problems: Problems) -> None:
     for twice in sorted({item for item in names if names.count(item) > 1}):
         problems.add(where, f"{twice} is named twice: expected each once")
+
+
+def _check_keys(found: Found, problems: Problems) -> None:
+    is_gre = getattr(found.get("encapsulation"), "value", "") == "gre"
+    for table, field in (("anchor", "anchoring.gre_keys"), ("gateway", "gateway.gre_keys")):
+        if found.get(field) and not is_gre:
+            problems.add((table, "gre_keys"), 'keys are for GRE alone: expected [underlay] encapsulation = "gre" too')
 
 
 # --- peers ---

@@ -70,6 +70,7 @@ class Gateway:
     local_routing: bool = False
     timestamps: bool = True
     gre_keys: bool = False
+    ipv4: bool = False
     force_udp: bool = False
     refresh_before: float = 40.0
     bulk_refresh: bool = True
@@ -207,6 +208,7 @@ SCHEMA: dict[str, dict[str, tuple[str, Reader]]] = {
         "local_routing": ("gateway.local_routing", boolean),
         "timestamps": ("gateway.timestamps", boolean),
         "gre_keys": ("gateway.gre_keys", boolean),
+        "ipv4": ("gateway.ipv4", boolean),
         "force_udp": ("gateway.force_udp", boolean),
         "refresh_before": ("gateway.refresh_before", number(1.0, 3600.0, "s")),
         "bulk_refresh": ("gateway.bulk_refresh", boolean),

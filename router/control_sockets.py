@@ -8,12 +8,15 @@ import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ctypes import addressof, create_string_buffer
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 from router.errors import InUse, NoInterface, NoRights, RouterError
+from signaling.errors import MalformedMessage
+from signaling.iana import PROXY_MOBILE_IPV6_DATA_PORT as DATA_PORT
 from signaling.iana import PROXY_MOBILE_IPV6_SIGNALING_PORT as UDP_PORT
 from signaling.iana import Icmpv6Type, ProtocolNumber
 from signaling.settings import Address, Transport
+from signaling.wire import udp
 
 READS = 64  # datagrams a wake-up, so that a flood from one socket cannot hold the loop
 MAX_DATAGRAM = 65536  # octets
@@ -22,11 +25,13 @@ ETH_P_IPV6 = 0x86DD
 SO_ATTACH_FILTER = 26
 SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23  # not in the socket module
 MAX_FILTERED_NODES = 500  # above, data packets of strangers announce nobody: the filter would get too long
+IPV4_HEADER = 20  # octets, without options
 MOST_SOURCES = 65536  # peers whose address is remembered in both of its forms: making one of the other takes long
 RECEIVE_BUFFER = 4 << 20  # octets; a kernel counts some 1 KiB for a message: 0.2 s of a busy anchor
 SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
 
-OnDatagram = Callable[[bytes, Address, int, Address], None]  # octets, source, UDP source port or 0, destination
+# octets, source, UDP source port or 0, destination; and True, if it came to the UDP port of tunnels
+OnDatagram = Callable[..., None]
 OnFrame = Callable[[bytes, bytes], None]  # IPv6 packet, link-layer source
 
 
@@ -119,6 +124,61 @@ class SignalingSocket:
             self._errors.close()
 
 
+class BesideData:
+    """Mobility Headers from and to the UDP port of tunnels at one of our IPv4 addresses.
+
+    Whatever a NAT makes of data it makes of them, so who has signed one tells where its data comes from. They are told
+    apart by the first octet: Payload Proto 59, where data has its IP version. A raw socket beside that of the engine:
+    a filter in the kernel lets nothing else through. A TTL of 255 keeps the kernel from joining them to data (GRO).
+    """
+
+    def __init__(self, address: IPv4Address, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram) -> None:
+        """Open and bind. Raises NoRights, InUse, NoInterface."""
+        self.address = address
+        self._loop = loop
+        self._on_datagram = on_datagram
+        try:
+            self.socket = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, ProtocolNumber.UDP)
+            _attach(self.socket, beside_data_filter())
+            self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+            self.socket.bind((str(address), 0))
+        except OSError as error:
+            raise _opening_error(error, f"probes on {address}, UDP port {DATA_PORT}", address) from None
+        loop.add_reader(self.socket.fileno(), self._read)
+
+    def _read(self) -> None:
+        for _ in range(READS):
+            try:
+                datagram = udp.decode(self.socket.recv(MAX_DATAGRAM))
+            except (BlockingIOError, InterruptedError):
+                return
+            except MalformedMessage:
+                continue
+            except OSError:  # as in SignalingSocket
+                self._loop.remove_reader(self.socket.fileno())
+                self._loop.add_reader(self.socket.fileno(), self._read)
+                return
+            if datagram.destination_port == DATA_PORT:  # what came before the filter was there
+                source, port = datagram.source, datagram.source_port
+                self._on_datagram(datagram.payload, source, port, self.address, True)
+
+    def send(self, octets: bytes, destination: Address, port: int) -> str | None:
+        """Send to the data port of a peer. Returns why it could not leave."""
+        datagram = udp.Datagram(
+            source=self.address, destination=destination, source_port=DATA_PORT, destination_port=port, payload=octets
+        )
+        try:
+            self.socket.sendto(udp.encode(datagram)[IPV4_HEADER:], (str(destination), 0))
+        except OSError as error:
+            return os.strerror(error.errno or 0)
+        return None
+
+    def close(self) -> None:
+        """Stop reading and close."""
+        self._loop.remove_reader(self.socket.fileno())
+        self.socket.close()
+
+
 class SignalingSockets:
     """One SignalingSocket for each of our addresses; addresses of uplinks come and go while they are served."""
 
@@ -127,6 +187,7 @@ class SignalingSockets:
         self._transport = transport
         self._sockets: dict[Address, SignalingSocket] = {}
         self._firsts: dict[int, SignalingSocket] = {}  # of each version of IP
+        self._beside_data: dict[Address, BesideData] = {}  # opened when the first message takes that way
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_datagram: OnDatagram | None = None
         try:
@@ -168,13 +229,41 @@ class SignalingSockets:
         if gone is not None:
             gone.close(self._loop)
             self._firsts = {each.address.version: each for each in reversed(self._sockets.values())}
+        beside = self._beside_data.pop(address, None)
+        if beside is not None:
+            beside.close()
 
-    def send(self, octets: bytes, destination: Address, port: int = 0, source: Address | None = None) -> str | None:
-        """Send to a peer from one of our addresses, None: the first of its family. Returns why it could not leave."""
+    def send(
+        self,
+        octets: bytes,
+        destination: Address,
+        port: int = 0,
+        source: Address | None = None,
+        *,
+        beside_data: bool = False,
+    ) -> str | None:
+        """Send to a peer from one of our addresses, None: the first of its family. Returns why it could not leave.
+
+        beside_data: from the UDP port of tunnels, and to that of the peer.
+        """
         sender = self._sockets.get(source) if source is not None else self._firsts.get(destination.version)
         if sender is None:
             return f"{source} is no address of ours" if source else f"no address of ours has IPv{destination.version}"
-        return sender.send(octets, destination, port)
+        if not beside_data:
+            return sender.send(octets, destination, port)
+        try:
+            return self._beside(sender.address).send(octets, destination, port or DATA_PORT)
+        except RouterError as error:
+            return str(error)
+
+    def _beside(self, address: Address) -> BesideData:
+        found = self._beside_data.get(address)
+        if found is None:
+            assert self._loop is not None
+            assert self._on_datagram is not None
+            assert isinstance(address, IPv4Address)
+            found = self._beside_data[address] = BesideData(address, self._loop, self._on_datagram)
+        return found
 
     def send_error(self, octets: bytes, destination: Address) -> None:
         """Send an ICMPv6 error message; best effort, as all of them."""
@@ -186,8 +275,11 @@ class SignalingSockets:
         """Stop reading and close all."""
         for each in self._sockets.values():
             each.close(loop)
+        for beside in self._beside_data.values():
+            beside.close()
         self._sockets.clear()
         self._firsts.clear()
+        self._beside_data.clear()
 
 
 class AccessSocket:
@@ -240,9 +332,7 @@ class AccessSocket:
 
     def expect(self, nodes: Iterable[bytes]) -> None:
         """From now on data packets of these link-layer addresses are of no interest."""
-        program = frame_filter(list(nodes))
-        octets = create_string_buffer(b"".join(program))
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), addressof(octets)))
+        _attach(self.socket, frame_filter(list(nodes)))
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stop reading and close."""
@@ -250,9 +340,10 @@ class AccessSocket:
         self.socket.close()
 
 
-# --- the filter: classic BPF, on the IPv6 packet; the link-layer header stands at negative offsets ---
+# --- the filters: classic BPF, on the IP packet; the link-layer header stands at negative offsets ---
 
 LD_WORD, LD_HALF, LD_BYTE, LD_MEMORY, STORE = 0x20, 0x28, 0x30, 0x60, 0x02
+LDX_HEADER_LENGTH, LD_HALF_AT_X, LD_BYTE_AT_X = 0xB1, 0x48, 0x50
 JUMP_IF_EQUAL, RETURN = 0x15, 0x06
 LINK_LAYER = 0xFFE00000  # SKF_LL_OFF
 PASS, DROP = 0xFFFF, 0
@@ -289,6 +380,24 @@ def frame_filter(known: list[bytes]) -> list[bytes]:
             _op(RETURN, DROP),
         ]
     return [*program, _op(RETURN, PASS)]
+
+
+def beside_data_filter() -> list[bytes]:
+    """The program: of UDP over IPv4, pass Mobility Headers to the port of tunnels."""
+    return [
+        _op(LDX_HEADER_LENGTH, 0),
+        _op(LD_HALF_AT_X, 2),  # destination port
+        _op(JUMP_IF_EQUAL, DATA_PORT, 0, 3),
+        _op(LD_BYTE_AT_X, 8),  # Payload Proto
+        _op(JUMP_IF_EQUAL, ProtocolNumber.NO_NEXT_HEADER, 0, 1),
+        _op(RETURN, PASS),
+        _op(RETURN, DROP),
+    ]
+
+
+def _attach(opened: socket.socket, program: list[bytes]) -> None:
+    octets = create_string_buffer(b"".join(program))
+    opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), addressof(octets)))
 
 
 def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

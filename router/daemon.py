@@ -138,8 +138,14 @@ class Router:
         self.failure = InUse(f"{error}: the device was taken away from this router")
         self.stopped.set()
 
-    def _on_datagram(self, octets: bytes, source: Address, port: int, destination: Address) -> None:
-        self.driver.feed(DatagramReceived(octets=octets, source=source, destination=destination, port=port))
+    def _on_datagram(
+        self, octets: bytes, source: Address, port: int, destination: Address, beside_data: bool = False
+    ) -> None:
+        self.driver.feed(
+            DatagramReceived(
+                octets=octets, source=source, destination=destination, port=port, beside_data=beside_data
+            )
+        )
 
     def _on_kernel(self, event: KernelEvent) -> None:
         match event:

@@ -66,6 +66,16 @@ class Bindings(Protocol):
         """The session with that number is over."""
 
 
+class Addresses(Protocol):
+    """Who leases addresses on the access links of a MAG."""
+
+    def give(self, action: actions.GiveAddress) -> None:
+        """This may be leased from now on, or nothing any more."""
+
+    def forget(self, node: str) -> None:
+        """The node is on no link of ours any more."""
+
+
 Fields = Mapping[str, Any]
 
 
@@ -110,7 +120,7 @@ def _text(value: object) -> str:
 class Driver:
     """One role at work.
 
-    bindings: of a role that saves any (an LMA). on_address: what becomes of an address given to a node (a MAG's DHCP).
+    bindings: of a role that saves any (an LMA). addresses: of one that gives any to nodes (a MAG).
     on_held: told after a turn in which a prefix was held: its node is about to come somewhere.
     """
 
@@ -123,7 +133,7 @@ class Driver:
         links: Mapping[str, AccessInterface],
         sessions: Callable[["Driver"], Sessions] | None = None,
         bindings: Bindings | None = None,
-        on_address: Callable[[actions.GiveAddress], None] = lambda action: None,
+        addresses: Addresses | None = None,
         on_held: Callable[[], None] = lambda: None,
     ) -> None:
         self.role = role
@@ -132,7 +142,7 @@ class Driver:
         self._sockets = sockets
         self._links = links
         self._bindings = bindings
-        self._on_address = on_address
+        self._addresses = addresses
         self._on_held = on_held
         if sessions is not None:  # a MAR's: other roles have nothing to find or save there
             self.sessions = sessions(self)
@@ -250,7 +260,9 @@ class Driver:
         self._tell_all()
 
     def _send_now(self, action: actions.Send) -> None:
-        failure = self._sockets.send(action.octets, action.destination, action.port, action.source)
+        failure = self._sockets.send(
+            action.octets, action.destination, action.port, action.source, beside_data=action.beside_data
+        )
         if action.kind is Heartbeat and carries_probe(action.message):  # type: ignore[arg-type]
             return  # twenty a second on each path: `show paths` tells what they find
         self._tell(f"{_name(action.kind)}-sent", partial(_about_message, action, failure))
@@ -288,9 +300,13 @@ class Driver:
         self.network.expect(action)
         for link in self._links.values():
             link.expect(action)
+        if self._addresses is not None and action.interface is None:
+            self._addresses.forget(action.node)
 
     def _give_address(self, action: actions.GiveAddress) -> None:
-        self._on_address(action)
+        self.network.give(action)
+        if self._addresses is not None:
+            self._addresses.give(action)
 
     def _note(self, action: actions.Note) -> None:
         self._tell(action.event, action.fields)

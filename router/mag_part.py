@@ -11,6 +11,7 @@ from router.access_links import AccessLinks
 from router.config import Config
 from router.driver import Driver
 from router.errors import RouterError
+from router.links.address_socket import AddressServer
 from router.links.netlink import Netlink
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine
@@ -18,7 +19,6 @@ from router.proxy_rehearsal import ProxyRehearsal
 from router.role_settings import mag_settings
 from router.store.restarts import restart_counter
 from router.uplinks import Uplinks
-from signaling.actions import GiveAddress
 from signaling.events import Event, LinkUp, SiteAttached, UplinkDown, UplinkUp
 from signaling.roles.mag import Mag
 from signaling.settings import Address
@@ -34,6 +34,7 @@ class MagPart:
     def __init__(self, config: Config, machine: Machine) -> None:
         self.access = AccessLinks(config, self._on_event)
         self.role: Mag
+        self.addresses: AddressServer
         self._config = config
         self._machine = machine
         self._rehearsal: ProxyRehearsal
@@ -48,6 +49,8 @@ class MagPart:
         counter = restart_counter(config.state_dir / RESTARTS, lost=True)
         settings = mag_settings(config, machine.underlay.address, machine.tunnel_mtu, counter)
         self.role = Mag(settings, traffic=lambda end: machine.network.traffic(end))
+        self.addresses = AddressServer(settings, self.access.identities, self.role.counters, self._on_event)
+        self.access.addresses = self.addresses
         return config
 
     def open(self) -> Driver:
@@ -59,14 +62,10 @@ class MagPart:
             network=network,
             sockets=self._machine.signaling,
             links=self.access.interfaces,
-            on_address=self.on_address,
+            addresses=self.addresses,
         )
         self._rehearsal = ProxyRehearsal()
         return self._driver
-
-    def on_address(self, action: GiveAddress) -> None:
-        """What DHCP on the access links may lease; who answers it there takes the place of this method."""
-        log.info("address for %s: %s", action.node, action.prefix)
 
     async def restore(self) -> None:
         """There is nothing to take up."""

@@ -29,7 +29,7 @@ from router.ways import Ends, Ways, refuse_numbers
 from signaling import actions
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
 from signaling.flow_rules import FlowRule
-from signaling.settings import Prefix
+from signaling.settings import Prefix, Wants
 
 T = TypeVar("T")
 
@@ -45,9 +45,22 @@ MOST_ENDS = 4096  # kept as objects of the engine
 class Change:
     """Something without an owner mark that we changed. value: what it was before."""
 
-    kind: str  # "sysctl", "sysctl_ipv4", "link_layer", or "switched_on": an interface that was off
-    name: str  # of the sysctl, or of the interface
+    kind: str  # "sysctl", "sysctl_ipv4", "link_layer", "router": our address, "switched_on": an interface that was off
+    name: str  # of the sysctl, or of the interface; of a router: router/interface/address
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRouter:
+    """The default router of IPv4 home addresses, as an access interface has it while there are any."""
+
+    interface: str
+    address: IPv4Address
+
+    @property
+    def change(self) -> Change:
+        """What is noted of it."""
+        return Change(kind="router", name=f"router/{self.interface}/{self.address}", value="")
 
 
 class Journal:
@@ -73,7 +86,7 @@ class Journal:
 
     def forget(self, interface: str) -> None:
         """The interface is gone, and what was changed of it; one that comes with its name is another."""
-        # sysctls of an interface are conf/eth1/... and neigh/eth1/...
+        # sysctls of an interface are conf/eth1/..., its addresses router/eth1/...
         self._keep([item for item in self.changes if interface not in (item.name, *item.name.split("/")[1:2])])
 
     def take(self, kind: str, name: str) -> Change | None:
@@ -141,6 +154,7 @@ class Network:
         self._access: dict[str, int] = {}  # interface -> index
         self._known_ends: dict[int, tuple[tuple[actions.TunnelEnd, ...], Ends]] = {}  # by identity: they stay
         self._ipv4_uplink: set[Prefix] = set()  # of nodes here, anchored elsewhere
+        self._default_routers: dict[bytes, DefaultRouter] = {}  # of nodes that have IPv4, by link-layer address
         self.paths: dict[Prefix, actions.Path] = {}
         self.nodes: dict[Prefix, str] = {}
         self.policies: dict[str, tuple[FlowRule, ...]] = {}
@@ -246,12 +260,18 @@ class Network:
             self._guard_access(name)
         if self._ipv4_uplink:
             self._add_ipv4_access(name)
+        for router in set(self._default_routers.values()):
+            if router.interface == name:
+                self._add_default_router(router)
         return self._netlink.link(link.index)
 
     def remove_access(self, name: str) -> None:
         """Stop being the router of an access link."""
         if self._ipv4_uplink:
             self._remove_ipv4_access(name)
+        for link_layer, router in list(self._default_routers.items()):
+            if router.interface == name:
+                self._set_default_router(link_layer, None)
         index = self._access.pop(name)
         self._quietly(self._netlink.delete_rule, self._rule(name))
         for rule in self._guard.rules(name):
@@ -360,6 +380,45 @@ class Network:
                 state=NeighborState.REACHABLE,
             )
             self._quietly(self._netlink.replace_neighbor, neighbor)
+
+    def give(self, action: actions.GiveAddress) -> None:
+        """A node has an IPv4 home address: it needs no ARP, and its default router is here. Or it has none any more.
+
+        A renewal is sent to that router: as an address of ours it is not forwarded into the tunnel.
+        """
+        if action.wants is not Wants.IPV4:
+            return
+        index, prefix = self._access.get(action.interface, 0), action.prefix
+        router = None
+        if isinstance(prefix, IPv4Network) and index:
+            near = Neighbor(
+                index=index,
+                address=prefix.network_address,
+                link_layer=action.link_layer,
+                state=NeighborState.REACHABLE,
+            )
+            self._quietly(self._netlink.replace_neighbor, near)
+            router = DefaultRouter(action.interface, action.default_router) if action.default_router else None
+        self._set_default_router(action.link_layer, router)
+
+    def _set_default_router(self, link_layer: bytes, router: DefaultRouter | None) -> None:
+        before = self._default_routers.pop(link_layer, None)
+        if router is not None and router not in self._default_routers.values() and router != before:
+            self._journal.note(router.change)
+            self._add_default_router(router)
+        if router is not None:
+            self._default_routers[link_layer] = router
+        if before is not None and before != router and before not in self._default_routers.values():
+            self._journal.take(before.change.kind, before.change.name)
+            self._quietly(self._netlink.delete_address, self._address_of(before))
+
+    def _add_default_router(self, router: DefaultRouter) -> None:
+        with suppress_errno(errno.EEXIST, *GONE):  # it survives that the interface is switched off
+            self._netlink.add_address(self._address_of(router))
+
+    def _address_of(self, router: DefaultRouter) -> Address:
+        index = self._access.get(router.interface, 0)
+        return Address(index=index, address=router.address, prefixlen=router.address.max_prefixlen)
 
     def _apply(self, prefix: Prefix, todo: Edits, node: str = "") -> None:
         if todo.bind is not None:
@@ -477,18 +536,11 @@ class Network:
         self._quietly(self._netlink.delete_route, self._ipv4_default())
 
     def _add_ipv4_access(self, name: str) -> None:
-        """The anchor's addresses, default router first, are answered for by us; at once, unlike a proxy's custom."""
-        self._write_sysctl(f"neigh/{name}/proxy_delay", "0", "sysctl_ipv4")
-        self._write_sysctl(f"conf/{name}/proxy_arp", "1", "sysctl_ipv4")
         with suppress_errno(errno.EEXIST):
             self._netlink.add_rule(self._ipv4_rule(name))
 
     def _remove_ipv4_access(self, name: str) -> None:
         self._quietly(self._netlink.delete_rule, self._ipv4_rule(name))
-        for sysctl in (f"conf/{name}/proxy_arp", f"neigh/{name}/proxy_delay"):
-            change = self._journal.take("sysctl_ipv4", sysctl)
-            if change is not None:
-                self._restore(change)
 
     def _ipv4_default(self) -> Route:
         return Route(destination=EVERYWHERE_IPV4, oif=self._tun, table=self._table)
@@ -530,6 +582,10 @@ class Network:
                 (SYSCTLS[change.kind] / change.name).write_text(change.value)
             elif change.kind == "link_layer":
                 self._netlink.set_link_layer(self._netlink.link(change.name).index, bytes.fromhex(change.value))
+            elif change.kind == "router":
+                _, name, address = change.name.split("/")
+                own = Address(index=self._netlink.link(name).index, address=IPv4Address(address), prefixlen=32)
+                self._netlink.delete_address(own)
             elif change.kind == "switched_on":
                 self._netlink.set_down(self._netlink.link(change.name).index)
 

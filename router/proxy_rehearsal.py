@@ -125,7 +125,15 @@ class Prompter:
     def __init__(self, send: Callable[[bytes, Address], None]) -> None:
         self._send = send
 
-    def send(self, octets: bytes, destination: Address, port: int = 0, source: Address | None = None) -> None:
+    def send(
+        self,
+        octets: bytes,
+        destination: Address,
+        port: int = 0,
+        source: Address | None = None,
+        *,
+        beside_data: bool = False,
+    ) -> None:
         """Onto the stage."""
         self._send(octets, destination)
 

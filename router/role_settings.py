@@ -44,6 +44,8 @@ def mag_settings(config: Config, address: Address, tunnel_mtu: int, restart_coun
         local_routing=own.local_routing,
         use_timestamps=own.timestamps,
         gre_keys=own.gre_keys,
+        gre_tunnels=config.encapsulation.value == "gre",
+        ipv4=own.ipv4,
         force_udp=own.force_udp,
         refresh_before=own.refresh_before,
         bulk_refresh=own.bulk_refresh,

@@ -31,6 +31,7 @@ from engine import (
     UnknownTunnel,
 )
 from engine.tables import Prefix
+from engine.tunnels import IDENTITY
 from router.errors import RouterError
 
 MOST_STATES = 65536  # of tunnels that are not up; the oldest is forgotten
@@ -46,6 +47,12 @@ def wants_numbers(rules: Iterable[FlowRule]) -> bool:
     return any(
         isinstance(rule.action, Steer) and rule.action.spread in (Spread.PER_PACKET, Spread.BICAST) for rule in rules
     )
+
+
+def way_of(key: bytes) -> bytes:
+    """The key of a tunnel without its GRE key: that is a session's, the way is that of all (RFC 5845 3.1)."""
+    kind, _, port, _, local, remote = IDENTITY.unpack(key)
+    return IDENTITY.pack(kind, 0, port, 0, local, remote)
 
 
 def refuse_numbers(policy: str, rules: Iterable[FlowRule], encapsulation: Encapsulation) -> None:
@@ -99,8 +106,8 @@ class Ways:
         self._policies: dict[str, Named] = {}
         self._numbering = False  # from the first policy that wants numbers on: GRE tunnels are made to carry them
         self._retired: list[tuple[float, ReorderGroup]] = []  # monotonic s
-        self._states: dict[bytes, TunnelState] = {}  # by the key of a tunnel; those that are up are not in it
-        self._traffic: dict[bytes, int] = {}
+        self._states: dict[bytes, TunnelState] = {}  # by way, see way_of; those that are up are not in it
+        self._traffic: dict[bytes, int] = {}  # by way
         self._traffic_until = 0.0  # monotonic s
 
     # --- prefixes ---
@@ -175,24 +182,31 @@ class Ways:
         }
 
     def set_state(self, tunnel: Tunnel, state: TunnelState) -> None:
-        """What is known of a tunnel, also of one that nothing is bound to yet."""
-        self._states.pop(tunnel.key, None)
+        """What is known of a tunnel, whichever key its packets have, also of one that nothing is bound to yet."""
+        way = way_of(tunnel.key)
+        self._states.pop(way, None)
         if state is not TunnelState.UP:
             if len(self._states) == MOST_STATES:
                 del self._states[next(iter(self._states))]
-            self._states[tunnel.key] = state
-        with suppress(UnknownTunnel):
-            self._tables.set_state(tunnel, state)
+            self._states[way] = state
+        keyed = tunnel.encapsulation is Encapsulation.GRE
+        rows = self._tables.storage.tunnels() if keyed else ()
+        for each in [row[0] for row in rows if way_of(row[0].key) == way] if keyed else [tunnel]:
+            with suppress(UnknownTunnel):
+                self._tables.set_state(each, state)
 
     def traffic(self, tunnel: Tunnel) -> int:
-        """Packets in and out of a tunnel so far, as of a moment ago; -1: nothing is bound to it."""
+        """Packets in and out of a tunnel so far, by all its keys, as of a moment ago; -1: nothing is bound to it."""
         now = time.monotonic()
         if now >= self._traffic_until:
             rows = self._tables.storage.tunnels()
-            self._traffic = {face.key: came + left for face, _, _, _, came, _, left, _ in rows}
+            self._traffic = {}
+            for face, _, _, _, came, _, left, _ in rows:
+                way = way_of(face.key)
+                self._traffic[way] = self._traffic.get(way, 0) + came + left
             done = time.monotonic()
             self._traffic_until = done + max(TRAFFIC_FRESH, (done - now) / TRAFFIC_SHARE)
-        return self._traffic.get(tunnel.key, -1)
+        return self._traffic.get(way_of(tunnel.key), -1)
 
     def least_mtu(self) -> int | None:
         """Octets of the largest inner packet that all tunnels take, as far as they have learned; None: none has."""
@@ -273,7 +287,7 @@ class Ways:
     def _tell_states(self, ends: Ends) -> None:
         """A tunnel begins as one that is up."""
         for end in ends if self._states else ():
-            state = self._states.get(end.tunnel.key)
+            state = self._states.get(way_of(end.tunnel.key))
             if state is not None:
                 self._tables.set_state(end.tunnel, state)
 

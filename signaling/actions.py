@@ -123,6 +123,7 @@ class Send:
     destination: Address
     port: int = 0  # UDP destination port; 0: the well-known one
     source: Address | None = None  # one of our addresses; None: the address of this router
+    beside_data: bool = False  # from the UDP port of tunnels, as data is: a NAT passes it by the same mapping
 
     @property
     def kind(self) -> type[Message]:

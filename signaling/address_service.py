@@ -56,6 +56,7 @@ class Frame:
     ether_type: EtherType
     packet: bytes  # without the link-layer header
     checksum: udp.Checksum = udp.Checksum.VERIFY
+    ours: bytes = ROUTER_LINK_LAYER  # link-layer address of the interface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +208,7 @@ class AddressService:
             return self._ignored("too-many-arp-requests")
         reply = ArpPacket(
             operation=ArpOperation.REPLY,
-            sender_link_layer=ROUTER_LINK_LAYER,
+            sender_link_layer=frame.ours,
             sender=packet.target,
             target_link_layer=packet.sender_link_layer,
             target=packet.sender,

@@ -162,11 +162,18 @@ class Door:
         return peer is not None and bool(peer.key)
 
     def send(
-        self, message: Message, destination: Address, *, care_of: Address, port: int = 0, source: Address | None = None
+        self,
+        message: Message,
+        destination: Address,
+        *,
+        care_of: Address,
+        port: int = 0,
+        source: Address | None = None,
+        beside_data: bool = False,
     ) -> Send:
         """The action that sends a message to a peer, signed if there is a key.
 
-        care_of: as for who(). source: one of our addresses; None: the address of this router.
+        care_of: as for who(). source: one of our addresses; None: the address of this router. beside_data: as of Send.
         """
         peer = self._fixed.get(destination) or self._whereabouts.peer(destination, port)
         ours = source or self._address
@@ -185,7 +192,14 @@ class Door:
         else:
             octets = mobility_header.encode(message, ours, destination, checksum=checksum)
         self._counters[f"sent.{type(message).__name__}"] += 1
-        return Send(octets=octets, message=message, destination=destination, port=port, source=source)
+        return Send(
+            octets=octets,
+            message=message,
+            destination=destination,
+            port=port,
+            source=source,
+            beside_data=beside_data,
+        )
 
     def seal(self, octets: bytearray, peer: Peer, destination: Address, *, source: Address | None = None) -> bytes:
         """Sign anew a message about the path to `destination`, which was signed for this peer and then changed."""

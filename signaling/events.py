@@ -27,6 +27,7 @@ class DatagramReceived:
     source: Address
     destination: Address  # one of our addresses
     port: int = 0  # UDP source port; 0 over protocol 135
+    beside_data: bool = False  # it came to the UDP port of tunnels, from the one the peer sends data from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

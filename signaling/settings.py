@@ -177,6 +177,8 @@ class MagSettings(Settings):
     local_routing: bool = False  # EnableMAGLocalRouting, RFC 5213 9.2
     use_timestamps: bool = True  # TimestampBasedApproachInUse, RFC 5213 9.3
     gre_keys: bool = False
+    gre_tunnels: bool = True  # tunnels can have GRE keys, where the anchor wants them
+    ipv4: bool = False  # an IPv4 home address is asked for with the first update of every node, not only by DHCP
     force_udp: bool = False  # ForceIPv4UDPEncapsulationSupport, RFC 5844 5
     refresh_before: float = 40.0  # s before expiry, the default of RFC 8127 4.1
     bulk_refresh: bool = True  # one message with B extends all paths (RFC 8278 4.1)

@@ -33,6 +33,8 @@ def tunnels(router: "Router") -> list[Row]:
             "remote": str(item.tunnel.remote),
             "local": str(item.tunnel.local),
             "encapsulation": item.tunnel.encapsulation.value,
+            "port": item.tunnel.port if item.tunnel.encapsulation.value == "udp" else None,
+            "key": item.tunnel.key_in,
             "state": item.state.value,
             "mtu": item.mtu,
             "prefixes": item.prefixes,
@@ -109,5 +111,5 @@ VIEWS: dict[RoleName, dict[str, View]] = {
         "config": config,
     },
     RoleName.LMA: PMIP,
-    RoleName.MAG: {"nodes": pmip_views.nodes, **PMIP},
+    RoleName.MAG: {"nodes": pmip_views.nodes, "leases": pmip_views.leases, **PMIP},
 }

@@ -61,6 +61,12 @@ TELLING: dict[str, Callable[[Any, Labels, float], Any]] = {
 }
 
 
+def leases(router: "Router") -> list[Row]:
+    """IPv4 home addresses and delegated prefixes that DHCP leases to the nodes of a MAG."""
+    addresses = router.access.addresses if router.access is not None else None
+    return addresses.rows() if addresses is not None else []
+
+
 def bindings(router: "Router") -> list[Row]:
     """Every prefix this router forwards, and the path it takes."""
     labels = Labels(router.config.labels)

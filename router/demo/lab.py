@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from ipaddress import IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, Self
@@ -32,7 +32,7 @@ from typing import IO, NoReturn, Self
 from router.errors import ExitCode, RouterError
 from router.links.netlink import Address, AddressFlag, Link, Netlink, OperState, Route
 from router.links.rtnetlink import LINK as LINK_HEADER
-from router.links.rtnetlink import U32, attribute, text
+from router.links.rtnetlink import NO_FLAGS, U32, attribute, text
 from router.links.rtnetlink_constants import LinkAttribute, RouteProtocol
 
 CLONE_NEWNS = 0x00020000
@@ -290,20 +290,20 @@ class Host:
 
     def address(self, name: str, address: str) -> None:
         """Give a link an address, written with its prefix length; usable at once (no duplicate detection)."""
-        with_prefix = IPv6Interface(address)
+        with_prefix = ip_interface(address)
         wanted = Address(
             index=self.link(name).index,
             address=with_prefix.ip,
             prefixlen=with_prefix.network.prefixlen,
-            flags=AddressFlag.NODAD,
+            flags=AddressFlag.NODAD if with_prefix.version == 6 else NO_FLAGS,
         )
         self.netlink.add_address(wanted)
 
     def route(self, destination: str, *, via: str = "", dev: str = "") -> None:
         """Add a static route through a gateway, a link, or both."""
         route = Route(
-            destination=IPv6Network(destination),
-            gateway=IPv6Address(via) if via else None,
+            destination=ip_network(destination),
+            gateway=ip_address(via) if via else None,
             oif=self.link(dev).index if dev else 0,
             protocol=RouteProtocol.STATIC,
         )

@@ -194,7 +194,7 @@ def give(connection: socket.socket, octets: int, rate: float, stop: Callable[[],
 def tcp_serve(chosen: argparse.Namespace) -> int:
     """Serve downloads and uploads, a thread each."""
     stop = Stop()
-    listener = socket.create_server(("::", chosen.port), family=socket.AF_INET6, backlog=64)
+    listener = socket.create_server(("::", chosen.port), family=socket.AF_INET6, backlog=64, dualstack_ipv6=True)
     listener.settimeout(LOOK_UP_EVERY)
     report("ready", port=listener.getsockname()[1])
     connections = 0

@@ -111,6 +111,12 @@ class AddressSocket:
             return os.strerror(error.errno or 0)
         return None
 
+    @property
+    def link_layer(self) -> bytes:
+        """Address of the interface, as it is now."""
+        address: bytes = self._sockets[EtherType.ARP].getsockname()[4]
+        return address
+
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stop reading and close."""
         for opened in self._sockets.values():
@@ -206,6 +212,7 @@ class AddressServer:
             ether_type=ether_type,
             packet=packet,
             checksum=checksum,
+            ours=self._sockets[interface].link_layer,
         )
         outcome = self.service.receive(frame, self._now())
         self._send(outcome.answers)

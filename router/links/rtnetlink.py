@@ -132,10 +132,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbor:
-    """A neighbour of an interface, as neighbour discovery has it."""
+    """A neighbour of an interface, as neighbour discovery or ARP has it."""
 
     index: int
-    address: IPv6Address
+    address: AnyAddress
     link_layer: bytes = b""  # MAC, empty while unknown
     state: NeighborState = NeighborState.PERMANENT
 
@@ -167,7 +167,7 @@ class NeighborChanged:
     """A neighbour came, changed its state or went."""
 
     index: int
-    address: IPv6Address
+    address: AnyAddress
     link_layer: bytes
     state: NeighborState
     gone: bool
@@ -453,7 +453,7 @@ def encode_address(wanted: Address) -> bytes:
 
 def encode_neighbor(neighbor: Neighbor) -> bytes:
     """Body of a neighbour request."""
-    header = NEIGHBOR.pack(socket.AF_INET6, neighbor.index, neighbor.state, 0, 0)
+    header = NEIGHBOR.pack(family_of(neighbor.address), neighbor.index, neighbor.state, 0, 0)
     link_layer = attribute(NeighborAttribute.LLADDR, neighbor.link_layer) if neighbor.link_layer else b""
     return header + address(NeighborAttribute.DST, neighbor.address) + link_layer
 

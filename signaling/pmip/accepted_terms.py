@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
-from signaling.iana import Status
+from signaling.iana import PROXY_MOBILE_IPV6_DATA_PORT, Status
 from signaling.pmip.binding_update_list import Multipath, Question, Registration, Service, Session
 from signaling.pmip.proxy_answer import flows_accepted
 from signaling.wire.binding_ack import FIRST_REFUSAL, BindingAck
@@ -11,7 +11,7 @@ from signaling.wire.options.ipv4 import Ipv4DefaultRouterAddress, Ipv4HomeAddres
 from signaling.wire.options.lma_control import LmaControlledMagParameters
 from signaling.wire.options.multipath import MagMultipathBinding
 from signaling.wire.options.prefix import DelegatedMobileNetworkPrefix, HomeNetworkPrefix
-from signaling.wire.options.tunnel import GreKey
+from signaling.wire.options.tunnel import GreKey, NatDetection
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,11 +27,10 @@ def take(ack: BindingAck, item: Registration, question: Question, terms: Terms) 
     session = item.session
     given = tuple(option for option in ack.options_of(HomeNetworkPrefix) if not option.all_zero)
     session.prefixes = given if question.services & Service.IPV6 else ()
-    if question.services & Service.IPV4:
+    if question.services & session.services & Service.IPV4:
         _take_ipv4(ack, session)
-    if question.services & Service.DELEGATION:
-        options = ack.options_of(DelegatedMobileNetworkPrefix)
-        session.delegated = tuple(option.prefix for option in options if not option.all_zero)
+    _take_delegated(ack, session, question)
+    item.data_port = PROXY_MOBILE_IPV6_DATA_PORT if ack.option(NatDetection) is not None else 0
     _take_key(ack, item, question, terms)
     _take_timers(ack, session)
     session.announced = True
@@ -51,6 +50,16 @@ def _take_ipv4(ack: BindingAck, session: Session) -> None:
         return
     session.ipv4 = IPv4Interface((reply.address, reply.prefix_length))
     session.default_router = router.address if router else session.default_router
+
+
+def _take_delegated(ack: BindingAck, session: Session, question: Question) -> None:
+    """What was asked for; or what the session had at another gateway, which this one did not know of."""
+    options = ack.options_of(DelegatedMobileNetworkPrefix)
+    given = tuple(option.prefix for option in options if not option.all_zero)
+    if given:
+        session.services |= Service.DELEGATION
+    if given or question.services & Service.DELEGATION:
+        session.delegated = given
 
 
 def _take_key(ack: BindingAck, item: Registration, question: Question, terms: Terms) -> None:

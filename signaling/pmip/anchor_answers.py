@@ -18,7 +18,7 @@ from signaling.pmip.binding_update_list import (
 from signaling.pmip.path_registrations import PathRegistrations
 from signaling.pmip.proxy_answer import Reaction, answers, impossible_timers, reaction_to
 from signaling.pmip.session_keeper import SessionKeeper
-from signaling.pmip.update_sender import MAX_BINDACK_TIMEOUT
+from signaling.pmip.update_sender import MAX_BINDACK_TIMEOUT, NOT_CHANGED
 from signaling.settings import TIMESTAMP_UNITS
 from signaling.update_request import node_of
 from signaling.wire.binding_ack import BindingAck
@@ -51,6 +51,8 @@ class AnchorAnswers:
             return self._other_answer(item, now)
         if item.stage is Stage.DEREGISTERING:
             return self._taken_back(item, ack, question, now)
+        if question.releases:
+            return self._released(item, now)
         if item.stage is Stage.LEAVING:
             item.taken_back = True  # whatever it says of it: it has been told
             return []
@@ -88,7 +90,9 @@ class AnchorAnswers:
                 "node": session.node, "prefixes": tuple(session.bound), "bid": item.path.binding_id
             }
             actions.append(Note("session-registered", fields))
-        if session.asked & ~question.services & session.services:
+        if session.releasing is not None:
+            actions += self._keeper.release_ipv4(session, now)
+        elif session.asked & ~question.services & session.services:
             actions += self._keeper.ask_more(session, now)
         return actions + self._paths.further(session, now) + self._keeper.same_flows(session, now)
 
@@ -107,6 +111,14 @@ class AnchorAnswers:
         if ack.accepted and question.flows:
             session.flows = session.flows_asked = question.flows
         return self._keeper.end(item, Step.ACCEPTED, now) + self._keeper.same_flows(session, now)
+
+    def _released(self, item: Registration, now: float) -> list[Action]:
+        """The anchor has the IPv4 home address back. What is left is refreshed at once, if anything is."""
+        session = item.session
+        session.releasing = None
+        if not session.services:
+            return self._keeper.forget(session, now)
+        return self._sender.ask(item, now, handoff=NOT_CHANGED) if item.stage is Stage.REGISTERED else []
 
     def _refused(self, item: Registration, ack: BindingAck, question: Question, now: float) -> list[Action]:
         name = ack.status.name if isinstance(ack.status, Status) else str(ack.status)
@@ -175,13 +187,19 @@ def _ask_any_prefix(keeper: SessionKeeper, item: Registration, ack: BindingAck, 
 
 
 def _with_gre_key(keeper: SessionKeeper, item: Registration, ack: BindingAck, question: Question) -> bool:
-    item.session.gre = True
-    return not question.gre
+    item.session.gre = keeper.settings.gre_tunnels
+    return not question.gre and item.session.gre
 
 
 def _without_ipv4(keeper: SessionKeeper, item: Registration, ack: BindingAck, question: Question) -> bool:
     item.session.ipv4 = None
     keeper.deny(item.session, Service.IPV4)
+    return bool(question.services & Service.IPV4 and item.session.services)
+
+
+def _no_ipv4_now(keeper: SessionKeeper, item: Registration, ack: BindingAck, question: Question) -> bool:
+    item.session.ipv4 = None
+    item.session.services &= ~Service.IPV4
     return bool(question.services & Service.IPV4 and item.session.services)
 
 
@@ -219,6 +237,7 @@ AGAIN: dict[Reaction, Callable[[SessionKeeper, Registration, BindingAck, Questio
     Reaction.ASK_ANY_PREFIX: _ask_any_prefix,
     Reaction.WITH_GRE_KEY: _with_gre_key,
     Reaction.WITHOUT_IPV4: _without_ipv4,
+    Reaction.NO_IPV4_NOW: _no_ipv4_now,
     Reaction.ANY_IPV4: _any_ipv4,
     Reaction.WITHOUT_IPV6: _without_ipv6,
     Reaction.WITHOUT_DELEGATION: _without_delegation,

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 
 from signaling.actions import Action, ForgetBinding, Note, SaveBinding
 from signaling.flow_rules import FlowRule
+from signaling.iana import PROXY_MOBILE_IPV6_DATA_PORT
 from signaling.pmip.allotments import Allotment, Allotments
 from signaling.pmip.data_path import DataPath
 from signaling.pmip.expiry_wheel import ExpiryWheel
-from signaling.pmip.gateways import Gateways
+from signaling.pmip.gateways import Gateways, WayKey
 from signaling.pmip.mobility_session import CareOf, MobilitySession
 from signaling.pmip.profiles import Profiles
 from signaling.pmip.proxy_checks import BULK
@@ -78,6 +79,31 @@ class AnchoredSessions:
         """Something durable of it is not as it was: what was answered before is answered anew."""
         self.repeated.forget(session)
         return SaveBinding(binding=session.saved())
+
+    # --- a path behind a NAT ---
+
+    def data_port(self, request: RegistrationRequest, path: CareOf) -> int:
+        """Where its data comes from: as other sessions by that way have it, or as a NAT leaves it, if it can."""
+        if not request.in_udp:
+            return 0
+        reach = self.gateways.way((request.gateway, path.way_id))
+        known = reach.tunnel.port if reach is not None and reach.address == path.address else 0
+        return known or path.data_port or PROXY_MOBILE_IPV6_DATA_PORT
+
+    def data_moved(self, key: WayKey, port: int) -> list[Action]:
+        """Behind its NAT a MAG sends data from this port now: that is where it gets its own."""
+        name, number = key
+        actions: list[Action] = []
+        for session in self.cache:
+            moved = [it for it in session.care_ofs if it.way_id == number and it.data_port not in (0, port)]
+            if session.gateway != name or session.leaving or not moved:
+                continue
+            for path in moved:
+                path.data_port = port
+            actions += [*self.data_path.bind(session), self.save(session)]
+        self.gateways.data_moved(key, port)
+        self._counters["lma.data-moved"] += 1
+        return [*actions, Note("data-moved", {"peer": name, "bid": number, "port": port})]
 
     # --- parts of a session end ---
 

@@ -148,6 +148,7 @@ class Question:
     bulk: bool  # B: for all paths
     gre: bool
     flows: tuple[Option, ...]  # all that are to be kept, written out
+    releases: bool = False  # it takes back the IPv4 home address, and nothing else
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -171,6 +172,7 @@ class Registration:
     expires: float = 0.0  # monotonic s, of the lifetime that was granted; 0: none
     key_in: int | None = None  # GRE key of what comes down (RFC 5845)
     key_out: int | None = None
+    data_port: int = 0  # UDP port of the anchor for data, where that has to be in UDP; 0: as is configured
 
     @property
     def key(self) -> "RegistrationKey":
@@ -208,6 +210,7 @@ class Session:
     prefixes: tuple[HomeNetworkPrefix, ...] = ()  # as the anchor gave them, or as they are known before
     moved: tuple[HomeNetworkPrefix, ...] = ()  # of other sessions of the node, moved here (RFC 7864 3.2.2)
     ipv4: IPv4Interface | None = None
+    releasing: IPv4Interface | None = None  # the node gave it back, and the anchor has not said yet that it knows
     default_router: IPv4Address | None = None
     delegated: tuple[Prefix, ...] = ()
     announced: bool = False  # the anchor has accepted the service selection (RFC 5149 3: in the first update)

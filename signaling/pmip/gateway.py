@@ -94,7 +94,7 @@ class Gateway:
         """A session as far as it is known before the anchor was asked; of an interface just left it goes on."""
         node = arrival.who.node
         profile = self._keeper.profiles.get(node) or self._keeper.profiles.get("") or NodeProfile(node="")
-        if profile.ipv4_address is not None and profile.node:
+        if (self._settings.ipv4 and not arrival.lasting) or (profile.ipv4_address is not None and profile.node):
             services |= Service.IPV4 & ~self._keeper.denied.get(node, Service.NONE)
         others = self.entries.of(node)
         left = next((other for other in reversed(others) if not other.present), None)
@@ -235,10 +235,10 @@ class Gateway:
             return []
         session.services &= ~SERVICE_OF[event.wants]
         if event.wants is Wants.IPV4:
-            session.ipv4 = session.ipv4_hint = session.default_router = None
-        else:
-            session.delegated, session.delegated_hint = (), None
-        del session.given[event.wants]
+            session.releasing, session.ipv4 = session.ipv4, None
+            session.ipv4_hint = session.default_router = None
+            return self._keeper.settled(session, now) + self._keeper.release_ipv4(session, now)
+        session.delegated, session.delegated_hint = (), None
         return self._keeper.settled(session, now) + self._keeper.ask_more(session, now)
 
     # --- uplinks and policies ---
@@ -365,6 +365,8 @@ class Gateway:
         session = item.session
         if now >= item.expires:
             return self._expired(item, now)
+        if item.question is not None and item.question.releases:
+            return self._sender.release_ipv4(item, now)
         others = [other for other in session.of(Stage.REGISTERED) if other is not item]
         if any(other.question and other.question.bulk for other in others):
             self._sender.deadlines.set(item.key, min(now + CONFIRM_PRESENCE, item.expires))

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from signaling.actions import TunnelEnd
 from signaling.pmip.mobility_session import CareOf, MobilitySession
@@ -53,9 +53,17 @@ class Gateways:
             self._changed[key] = None
             return
         reach.sessions += 1
-        if reach.address != care_of.address or reach.port != care_of.port:
+        before = reach.address, reach.port, reach.tunnel.port
+        if before != (care_of.address, care_of.port, care_of.data_port):
             reach.address, reach.local, reach.port = care_of.address, care_of.local, care_of.port
             reach.tunnel = care_of.tunnel(session.uplink_key)
+            self._changed[key] = None
+
+    def data_moved(self, key: WayKey, port: int) -> None:
+        """Data by this way comes from another UDP port now."""
+        reach = self._reach.get(key)
+        if reach is not None:
+            reach.tunnel = replace(reach.tunnel, port=port)
             self._changed[key] = None
 
     def remove(self, session: MobilitySession, care_of: CareOf) -> None:

@@ -235,7 +235,9 @@ class LocalMobilityAnchor:
         """The session is at the MAG that sent the update; data path, store and MAG learn of it, in this order."""
         for care_of in session.care_ofs if not session.leaving else ():
             self.gateways.remove(session, care_of)
+        came = before is not None and (session.leaving or session.gateway != request.gateway)
         path = place(request, session)
+        path.data_port = self.sessions.data_port(request, path)
         gre_status, gre = exchange_keys(request, session, path, wanted=self._settings.gre_keys)
         for care_of in session.care_ofs:
             self.gateways.add(session, care_of)
@@ -254,7 +256,7 @@ class LocalMobilityAnchor:
             actions.append(self.sessions.save(session))
             fields = {"node": session.node, "prefix": session.bound, "peer": session.gateway, "bid": path.binding_id}
             actions.append(Note("registered", fields))
-        actions.append(self._accept(request, session, gre_status, lifetime, flows=flows, gre=gre))
+        actions.append(self._accept(request, session, gre_status, lifetime, flows=flows, gre=gre, handoff=came))
         return actions
 
     def _flows(self, request: RegistrationRequest, session: MobilitySession) -> tuple[FlowIdentification, ...]:
@@ -426,9 +428,12 @@ class LocalMobilityAnchor:
         *,
         flows: tuple[FlowIdentification, ...] = (),
         gre: GreKey | None = None,
+        handoff: bool = False,
     ) -> Send:
         allotments = self.sessions.allotments
-        return self._replies.accept(request, session, allotments, status, lifetime, flows=flows, gre=gre)
+        return self._replies.accept(
+            request, session, allotments, status, lifetime, flows=flows, gre=gre, handoff=handoff
+        )
 
     def _ignore(self, reason: str) -> list[Action]:
         self._counters[f"lma.ignored.{reason}"] += 1

@@ -27,7 +27,8 @@ option is a legacy one: its ways are up as long as they are registered.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from signaling.actions import Action, Note, SetWay, TunnelEnd
 from signaling.deadlines import Deadlines
@@ -70,7 +71,16 @@ RESPONSE, UNSOLICITED, REQUEST = HeartbeatFlag.RESPONSE, HeartbeatFlag.UNSOLICIT
 WORSE = (WayState.UP, WayState.SUSPECT, WayState.DOWN)  # each worse than the one before
 
 Key = tuple[str, int]  # name of the peer, BID
-Ends = tuple[Address | None, Address, int, int | None]  # local, remote, port, key_in of a tunnel
+Ends = tuple[Address | None, Address, int]  # local, remote, port of a tunnel
+
+
+class Recipient(NamedTuple):
+    """Where a probe goes, from which address and kind of port of ours."""
+
+    address: Address
+    port: int
+    source: Address | None
+    beside_data: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,17 +100,29 @@ class Way:
 
     @property
     def ends(self) -> Ends:
-        """What makes its tunnel another one."""
-        return self.tunnel.local, self.tunnel.remote, self.tunnel.port, self.tunnel.key_in
+        """What makes its tunnel another one; GRE keys do not, they are a session's."""
+        return self.tunnel.local, self.tunnel.remote, self.tunnel.port
+
+    @property
+    def beside_data(self) -> bool:
+        """Whether probes take the UDP port of tunnels: through a NAT that is another way than that of signalling."""
+        return bool(self.tunnel.port)
+
+    @property
+    def recipient(self) -> Recipient:
+        """Where its probes go."""
+        return Recipient(self.destination, self.tunnel.port or self.port, self.source, self.beside_data)
 
     def joins(self, other: "Way") -> bool:
-        """Whether the other is the same path, whatever its label and weight."""
-        mine = (self.ends, self.source, self.destination, self.port)
-        return mine == (other.ends, other.source, other.destination, other.port)
+        """Whether the other is the same path, whatever its label and weight, and the ports of its NAT."""
+        mine = (self.tunnel.local, self.tunnel.remote, self.beside_data, self.source, self.destination)
+        others = (other.tunnel.local, other.tunnel.remote, other.beside_data, other.source, other.destination)
+        return mine == others
 
     def carried(self, event: DatagramReceived) -> bool:
         """Whether it came by this way. The port may have changed: the NAT of the peer chooses it."""
-        return event.source == self.destination and self.source in (None, event.destination)
+        here = event.source == self.destination and self.source in (None, event.destination)
+        return here and event.beside_data == self.beside_data
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,6 +194,7 @@ class PathMonitor:
         self._probing: set[str] = set()  # peers that sent a probe on any path
         self._mute: set[str] = set()  # peers that do not know heartbeats
         self._left_down: set[Ends] = set()  # of tunnels forgotten while they were not up
+        self._moved: dict[Key, int] = {}  # UDP port that data of a way comes from now
         self._now = 0.0  # monotonic s, when something happened last
 
     @property
@@ -225,6 +248,11 @@ class PathMonitor:
         path.view.carrier_lost()
         return self._react(path, before, now)
 
+    def take_moved(self) -> dict[Key, int]:
+        """The ways whose data came from another UDP port since the last call, and from which."""
+        moved, self._moved = self._moved, {}
+        return moved
+
     def not_understood(self, peer: str) -> None:
         """The peer answered with a Binding Error, status 2: it gets no more probes."""
         self._mute.add(peer)
@@ -257,10 +285,11 @@ class PathMonitor:
             self._counters["probe.elsewhere"] += 1  # a path that is not registered yet, or no more
             return [] if beat.response else [self._plain_answer(beat, event, now)]
         self._meet(peer.name, now)
+        moved = self._follow_port(path, event)
         before = path.view.what
         self._measure(path, probe, now)
         spoken_of = self._take_reports(path, probe, reports, now)
-        actions = self._react(path, before, now)
+        actions = moved + self._react(path, before, now)
         for other in spoken_of:
             actions += self._settle(other, now)
         if not beat.response:
@@ -273,6 +302,14 @@ class PathMonitor:
             self._probing.add(peer)
             for path in self._ways[peer].values():
                 path.view.start(now + PATIENCE)
+
+    def _follow_port(self, path: Watched, event: DatagramReceived) -> list[Action]:
+        """Behind its NAT the peer sends data from another port now: probes go there at once, data with `take_moved`."""
+        if not event.beside_data or event.port == path.way.tunnel.port:
+            return []
+        path.way = replace(path.way, tunnel=replace(path.way.tunnel, port=event.port))
+        self._moved[path.way.key] = event.port
+        return [SetWay(tunnel=path.way.tunnel, state=path.told)]  # a tunnel begins as one that is up
 
     def _measure(self, path: Watched, probe: Probe, now: float) -> None:
         lost = path.measured.arrived(probe.number, microseconds(now) - probe.timestamp)
@@ -429,29 +466,28 @@ class PathMonitor:
         )
         worst_first = sorted(self._others(path), key=lambda other: -WORSE.index(other.view.what))
         options = options_of(probe, [_report(other, now) for other in worst_first[:MOST_REPORTS]])
-        return self._send(flags, number, options, path.way.destination, path.way.port, path.way.source, now)
+        return self._send(flags, number, options, path.way.recipient, now)
 
     def _plain_answer(self, beat: Heartbeat, event: DatagramReceived, now: float) -> Action:
         """What every request gets, from whomever (RFC 5847 3.2): about the path we have nothing to say."""
-        return self._send(RESPONSE, beat.sequence_number, (), event.source, event.port, event.destination, now)
+        to = Recipient(event.source, event.port, event.destination, event.beside_data)
+        return self._send(RESPONSE, beat.sequence_number, (), to, now)
 
     def _send(
-        self,
-        flags: HeartbeatFlag,
-        number: int,
-        options: tuple[Option, ...],
-        destination: Address,
-        port: int,
-        source: Address | None,
-        now: float,
+        self, flags: HeartbeatFlag, number: int, options: tuple[Option, ...], to: Recipient, now: float
     ) -> Action:
         if RESPONSE in flags:
             options = (*options, RestartCounter(counter=self._settings.restart_counter))
-        if self._door.signs_for(destination, port):
+        if self._door.signs_for(to.address, to.port):
             options = (*options, self._freshness.stamp(now))
-        beat = Heartbeat(flags=flags, sequence_number=number, options=options)
-        care_of = self._door.path_care_of(source, destination)
-        return self._door.send(beat, destination, care_of=care_of, port=port, source=source)
+        return self._door.send(
+            Heartbeat(flags=flags, sequence_number=number, options=options),
+            to.address,
+            care_of=self._door.path_care_of(to.source, to.address),
+            port=to.port,
+            source=to.source,
+            beside_data=to.beside_data,
+        )
 
     # --- what people ask ---
 

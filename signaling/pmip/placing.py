@@ -28,6 +28,7 @@ def is_refresh(request: RegistrationRequest, session: MobilitySession, path: Car
         or session.technology != request.technology
         or path.port != request.port
         or path.local != request.local
+        or bool(path.data_port) != request.in_udp
         or session.flows
         or request.speaks_of_flows
     ):
@@ -84,7 +85,7 @@ def exchange_keys(
 ) -> tuple[Status, GreKey | None]:
     """GRE as RFC 5845 5.2 has it: the status of the answer and its option. wanted: this LMA does GRE with keys."""
     option = request.get(GreKey)
-    if option is None or not wanted:
+    if option is None or not wanted or path.data_port:
         path.downlink_key, session.gre_keys = None, False
         return (ACCEPTED if option is None else Status.GRE_KEY_OPTION_NOT_REQUIRED), None
     path.downlink_key, session.gre_keys = option.key, option.key is not None

@@ -14,7 +14,7 @@ from signaling.iana import (
     Status,
 )
 from signaling.pmip.mobility_session import MobilitySession
-from signaling.pmip.registration_request import RegistrationRequest, key_of
+from signaling.pmip.registration_request import FORCED_UDP, RegistrationRequest, key_of
 from signaling.update_request import ALL_ZERO, MAX_ECHOED
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption, LinkLocalAddress
@@ -46,7 +46,7 @@ class Granted:
     default_router: IPv4Address | None = None
     flows: tuple[FlowIdentification, ...] = ()
     gre: GreKey | None = None
-    udp: bool = False  # tunnels are in UDP, as asked
+    handoff: bool = False  # it has come from another MAG
 
 
 def accepting(
@@ -63,13 +63,13 @@ def accepting(
         options.append(request.found[Timestamp])  # an accepted value comes back as it was (RFC 5213 5.5)
     if request.asks_ipv4:
         options += _ipv4_granted(session.ipv4_home, granted)
-    if request.delegations:
+    if request.delegations or granted.handoff:  # a MAG that does not know of them would not forward them
         options += [DelegatedMobileNetworkPrefix(prefix=prefix) for prefix in session.delegated]
     if granted.gre is not None:
         options.append(granted.gre)
-    if granted.udp:
-        # the MAG could not know otherwise that it was granted (only implied by RFC 5844 4.2.2)
-        options.append(NatDetection(force_udp=True, refresh_time=NAT_KEEPALIVE))
+    if request.in_udp:
+        # the MAG could not know otherwise that there is a NAT, or that it was granted (only implied by RFC 5844 4.2.2)
+        options.append(NatDetection(force_udp=request.has_flag(FORCED_UDP), refresh_time=NAT_KEEPALIVE))
     options += granted.flows[:MAX_ECHOED_FLOWS]
     if request.multipath is not None:
         options.append(request.multipath)

@@ -14,6 +14,7 @@ from signaling.wire.binding_ack import BindingAck
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
 from signaling.wire.options.flow import FlowIdentification
 from signaling.wire.options.identity import MobileNodeLinkLayerIdentifier
+from signaling.wire.options.ipv4 import Ipv4HomeAddressReply
 from signaling.wire.options.lma_control import LmaControlledMagParameters
 from signaling.wire.options.option import Option
 
@@ -28,6 +29,7 @@ class Reaction(Enum):
     ASK_ANY_PREFIX = "ask-any-prefix"  # again, for a prefix of the anchor's choice
     WITH_GRE_KEY = "with-gre-key"
     WITHOUT_IPV4 = "without-ipv4"
+    NO_IPV4_NOW = "no-ipv4-now"  # there is no address left: without one, until the node asks again
     ANY_IPV4 = "any-ipv4"  # again, for an address of the anchor's choice
     WITHOUT_IPV6 = "without-ipv6"
     WITHOUT_DELEGATION = "without-delegation"
@@ -58,6 +60,8 @@ REACTIONS: Final[dict[int, Reaction]] = {
 
 def reaction_to(ack: BindingAck) -> Reaction:
     """What to do about a refusal."""
+    if ack.status == Status.INSUFFICIENT_RESOURCES and ack.option(Ipv4HomeAddressReply) is not None:
+        return Reaction.NO_IPV4_NOW  # RFC 5844 3.1.2.2; perhaps it is prefixes that are short: that comes to light then
     return REACTIONS.get(ack.status, Reaction.REFUSE)
 
 

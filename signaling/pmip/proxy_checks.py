@@ -19,7 +19,7 @@ from signaling.door import Door
 from signaling.iana import BindingUpdateFlag, MultipathBindingFlag, Status
 from signaling.pmip.mobility_session import MobilitySession
 from signaling.pmip.profiles import Profiles
-from signaling.pmip.registration_request import RegistrationRequest
+from signaling.pmip.registration_request import FORCED_UDP, RegistrationRequest
 from signaling.pmip.session_cache import SessionCache
 from signaling.pmip.session_lookup import Finding, Outcome
 from signaling.settings import TIMESTAMP_UNITS, Clock, LmaSettings, NodeProfile
@@ -35,7 +35,6 @@ NOTHING_SAID = (0, None)
 # plain numbers: the operators of an IntFlag cost more than all the checks that use them
 BULK = int(MultipathBindingFlag.BULK_REREGISTRATION)
 OVERWRITE = int(MultipathBindingFlag.REGISTRATION_OVERWRITE)
-FORCED_UDP = int(BindingUpdateFlag.FORCING_UDP_ENCAPSULATION)
 BULK_UPDATE = int(BindingUpdateFlag.BULK_BINDING_UPDATE)
 
 Said = tuple[int, int | None]  # timestamp and sequence number of the last accepted update
@@ -167,8 +166,10 @@ class ProxyChecks:
             return None
         if not profile.ipv4:
             return Status.NOT_AUTHORIZED_FOR_IPV4_MOBILITY_SERVICE
-        several = len(request.all(Ipv4HomeAddressRequest)) > 1
-        return Status.MULTIPLE_IPV4_HOME_ADDRESS_ASSIGNMENT_NOT_SUPPORTED if several else None
+        if len(request.all(Ipv4HomeAddressRequest)) > 1:
+            return Status.MULTIPLE_IPV4_HOME_ADDRESS_ASSIGNMENT_NOT_SUPPORTED
+        here = self._settings.ipv4_pools or profile.ipv4_address is not None
+        return None if here else Status.NOT_AUTHORIZED_FOR_IPV4_MOBILITY_SERVICE
 
     def _handoff(
         self, request: RegistrationRequest, profile: NodeProfile, finding: Finding, now: float
@@ -194,7 +195,8 @@ class ProxyChecks:
         self, request: RegistrationRequest, profile: NodeProfile, finding: Finding, now: float
     ) -> Status | None:
         # a de-registration should leave the option out (RFC 5845 4.2)
-        if self._settings.gre_keys and GreKey not in request.found and request.update.lifetime:
+        missing = GreKey not in request.found and not request.in_udp
+        if self._settings.gre_keys and missing and request.update.lifetime:
             return Status.GRE_KEY_OPTION_REQUIRED
         forced = request.has_flag(FORCED_UDP)
         return Status.ADMINISTRATIVELY_PROHIBITED if forced and not self._settings.accept_forced_udp else None

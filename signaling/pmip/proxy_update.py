@@ -14,7 +14,7 @@ from signaling.settings import Address
 from signaling.update_request import ALL_ZERO, identifier_of
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
-from signaling.wire.options.care_of import AlternateCareOfAddress
+from signaling.wire.options.care_of import AlternateCareOfAddress, Ipv4CareOfAddress
 from signaling.wire.options.flow import FlowIdentification, FlowSummary
 from signaling.wire.options.identity import MagIdentifier, MobileNodeLinkLayerIdentifier, ServiceSelection
 from signaling.wire.options.ipv4 import Ipv4HomeAddressRequest
@@ -47,17 +47,19 @@ def proxy_update(
     options: list[Option] = [identifier_of(session.node)]
     if service and not session.announced:
         options.append(ServiceSelection(identifier=service.encode()))
-    options += _home(session)
+    options += _home(session, question)
     options.append(HandoffIndicatorOption(indicator=question.handoff))
     options.append(AccessTechnologyTypeOption(technology=question.technology))
     if any(session.who.link_layer):  # an identifier of zeros is not valid: left out (RFC 5213 6.9.1.1-7)
         options.append(MobileNodeLinkLayerIdentifier(identifier=session.who.link_layer))
-    options += _more(session)
+    options += _more(session, question)
     if question.gre:
         options.append(GreKey(key=item.key_in))
     if question.multipath:
         options += _multipath(item, question, gateway)
     options += _alternate(item.path.care_of, by.care_of)
+    if isinstance(by.care_of, IPv4Address):
+        options.append(Ipv4CareOfAddress(address=by.care_of))
     options += flow_options(question.flows, session.flows)
     if timestamp is not None:
         options.append(Timestamp(value=timestamp))
@@ -69,24 +71,24 @@ def proxy_update(
     )
 
 
-def _home(session: Session) -> list[Option]:
+def _home(session: Session, question: Question) -> list[Option]:
     """Known prefixes, or a single request for one; none where IPv6 is not wanted (RFC 5844 3.2.3.1)."""
-    if Service.IPV6 not in session.services:
+    if Service.IPV6 not in question.services:
         return []
     # flags of the option are the anchor's to set
     known = [HomeNetworkPrefix(prefix=option.prefix) for option in session.prefixes]
     return [*known] or [ANY_HOME_PREFIX]
 
 
-def _more(session: Session) -> Iterator[Option]:
-    if Service.IPV4 in session.services:
-        given = session.ipv4
+def _more(session: Session, question: Question) -> Iterator[Option]:
+    if Service.IPV4 in question.services:
+        given = session.releasing if question.releases else session.ipv4
         yield (
             Ipv4HomeAddressRequest(address=IPv4Address(given.packed), prefix_length=given.network.prefixlen)
             if given
             else Ipv4HomeAddressRequest(address=session.ipv4_hint or IPv4Address(0))
         )
-    if Service.DELEGATION in session.services:
+    if Service.DELEGATION in question.services:
         known = [DelegatedMobileNetworkPrefix(prefix=prefix) for prefix in session.delegated]
         hint = session.delegated_hint
         yield from known or [DelegatedMobileNetworkPrefix(prefix=hint) if hint else ANY_DELEGATED_PREFIX]

@@ -6,12 +6,12 @@ for every refresh of every session, so it is a plain class that fills its slots 
 
 from typing import TypeVar
 
-from signaling.iana import OptionType
+from signaling.iana import BindingUpdateFlag, OptionType
 from signaling.settings import Address, Prefix
 from signaling.update_request import HNP_LENGTH, KNOWN, name_of
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
-from signaling.wire.options.care_of import AlternateCareOfAddress
+from signaling.wire.options.care_of import AlternateCareOfAddress, Ipv4CareOfAddress
 from signaling.wire.options.flow import FlowIdentification, FlowSummary
 from signaling.wire.options.identity import MagIdentifier, MobileNodeIdentifier, MobileNodeLinkLayerIdentifier
 from signaling.wire.options.ipv4 import Ipv4HomeAddressRequest
@@ -33,6 +33,7 @@ MAY_REPEAT = frozenset(
         OptionType.BINDING_IDENTIFIER,  # RFC 5648 4.3
     }
 )
+FORCED_UDP = int(BindingUpdateFlag.FORCING_UDP_ENCAPSULATION)  # a plain number, as in the checks
 PREFIX_BITS = 8  # of a key: enough for a prefix length
 
 
@@ -137,6 +138,17 @@ class RegistrationRequest:
     def prefixes_wanted(self) -> bool:
         """Whether it asks for a home network prefix to be chosen."""
         return len(self.keys) < len(self.prefix_options)
+
+    @property
+    def behind_nat(self) -> bool:
+        """Whether its sender has another IPv4 address than it comes from."""
+        option = self.get(Ipv4CareOfAddress)
+        return option is not None and self.source.version == 4 and option.address != self.source
+
+    @property
+    def in_udp(self) -> bool:
+        """Whether tunnels have to be in UDP: because of a NAT, or because the sender wants it so (RFC 5844 4.1.3.1)."""
+        return self.source.version == 4 and (self.has_flag(FORCED_UDP) or self.behind_nat)
 
     @property
     def delegations(self) -> tuple[DelegatedMobileNetworkPrefix, ...]:

@@ -6,7 +6,6 @@ from signaling.iana import Ipv4HomeAddressStatus, Status
 from signaling.pmip.allotments import Allotments
 from signaling.pmip.mobility_session import MobilitySession
 from signaling.pmip.proxy_ack import Granted, accepting, refusing
-from signaling.pmip.proxy_checks import FORCED_UDP
 from signaling.pmip.registration_request import RegistrationRequest
 from signaling.rate_limit import RateLimit
 from signaling.settings import Clock, Counters
@@ -34,15 +33,15 @@ class Replies:
         *,
         flows: tuple[FlowIdentification, ...] = (),
         gre: GreKey | None = None,
+        handoff: bool = False,
     ) -> Send:
-        """The answer that gives a session what it has. lifetime: s."""
+        """The answer that gives a session what it has. lifetime: s; handoff: it came from another MAG."""
         address = session.ipv4_home
-        udp = request.has_flag(FORCED_UDP)
         if address is None:
-            granted = Granted(session, flows=flows, gre=gre, udp=udp)
+            granted = Granted(session, flows=flows, gre=gre, handoff=handoff)
         else:
             pool = allotments.ipv4
-            granted = Granted(session, pool.subnet(address).prefixlen, pool.router(address), flows, gre, udp)
+            granted = Granted(session, pool.subnet(address).prefixlen, pool.router(address), flows, gre, handoff)
         return self._send(request, accepting(request, status, lifetime, granted))
 
     def refuse(

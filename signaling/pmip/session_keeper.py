@@ -96,6 +96,12 @@ class SessionKeeper:
         idle = all(item.question is None for item in session.registrations.values())
         return self.sender.ask(items[0], now, handoff=NOT_CHANGED) if items and idle else []
 
+    def release_ipv4(self, session: Session, now: float) -> list[Action]:
+        """The node gave its IPv4 home address back: one path says so, once nothing else waits for an answer."""
+        items = session.of(Stage.REGISTERED)
+        idle = all(item.question is None for item in session.registrations.values())
+        return self.sender.release_ipv4(items[0], now) if items and idle else []
+
     def same_flows(self, session: Session, now: float) -> list[Action]:
         """The anchor is told the flows anew when they differ from those it was told, once it has answered all else."""
         items = session.of(Stage.REGISTERED)

@@ -3,6 +3,7 @@
 Nothing here decides anything: after whatever happened to a session, what was bound is compared with what should be.
 """
 
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 from signaling.actions import Action, Bind, Held, Path, TowardAnchor, Unbind
@@ -43,7 +44,7 @@ def paths(session: Session) -> dict[Prefix, Path]:
         )
         found: dict[Prefix, Path] = {option.prefix: home for option in session.home_prefixes}
         if session.ipv4 is not None:
-            found[IPv4Network(session.ipv4.ip)] = home
+            found[IPv4Network(session.ipv4.ip)] = replace(home, gateway=None)  # that one is an IPv6 address
         return found | dict.fromkeys(session.delegated, site)
     if _may_come_back(session):
         return dict.fromkeys(session.bound, Held())

@@ -15,6 +15,7 @@ from signaling.pmip.binding_update_list import (
     Question,
     Registration,
     RegistrationKey,
+    Service,
     Stage,
     Step,
 )
@@ -37,6 +38,7 @@ def tunnel_of(item: Registration) -> TunnelEnd:
     return TunnelEnd(
         remote=path.anchor,
         local=path.source,
+        port=item.data_port,
         key_in=item.key_in,
         key_out=item.key_out,
         binding_id=path.binding_id or 1,
@@ -90,6 +92,25 @@ class UpdateSender:
         """Whether another update of a registration is allowed now."""
         item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline of `ask`, to the last bit
         return len(item.sent) < MAX_UPDATE_RATE
+
+    def release_ipv4(self, item: Registration, now: float) -> list[Action]:
+        """Take back the IPv4 home address of a session, and no path of it (RFC 5844 3.2.3.3); again until answered."""
+        again = item.question is not None and item.question.releases
+        item.retry_after = min(item.retry_after * 2, MAX_BINDACK_TIMEOUT) if again else INITIAL_BINDACK_TIMEOUT
+        self.deadlines.set(item.key, now + item.retry_after)
+        question = Question(
+            lifetime=0,
+            handoff=NOT_CHANGED,
+            technology=item.session.technology,
+            services=Service.IPV4,
+            named=False,
+            multipath=False,
+            bulk=False,
+            gre=False,
+            flows=(),
+            releases=True,
+        )
+        return [self._send(item, question, item.path, now)]
 
     def _question(self, item: Registration, lifetime: int, handoff: int, *, bulk: bool) -> Question:
         session = item.session

@@ -235,7 +235,7 @@ class Lma:
     def _datagram(self, event: DatagramReceived, now: float) -> list[Action]:
         repeated = self.anchor.repeat(event, now)
         if repeated is not None:
-            self.counters["received.BindingUpdate"] += 1
+            self.counters[f"received.{BindingUpdate.__name__}"] += 1
             return [repeated]
         return self.reception.take(event, now)
 
@@ -253,7 +253,9 @@ class Lma:
         self, beat: Heartbeat, event: DatagramReceived, peer: Peer | None, now: float
     ) -> list[Action]:
         if self.monitor.is_probe(beat):
-            return self.monitor.receive(beat, event, peer, now)
+            actions = self.monitor.receive(beat, event, peer, now)
+            moved = self.monitor.take_moved().items()
+            return actions + [action for way, port in moved for action in self.anchor.sessions.data_moved(way, port)]
         actions, news = self.heartbeats.receive(beat, event, peer, now)
         return actions + self._take_news(news, now) if news is not None else actions
 

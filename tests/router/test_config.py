@@ -32,7 +32,7 @@ table = 100
 [underlay]
 address = "2001:db8::1"
 ipv4_address = "192.0.2.1"
-encapsulation = "ip"
+encapsulation = "gre"
 signaling = "udp"
 
 [engine]
@@ -76,6 +76,7 @@ services = {{ "mn1@example.net" = "internet" }}
 local_routing = true
 timestamps = false
 gre_keys = true
+ipv4 = true
 force_udp = true
 refresh_before = 20
 bulk_refresh = false
@@ -159,7 +160,7 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
         tun="mob0",
         table=100,
         address=IPv6Address("2001:db8::1"),
-        encapsulation=Encapsulation.IP,
+        encapsulation=Encapsulation.GRE,
         transport=Transport.UDP,
         interfaces=("eth1", "eth2"),
         realm="example.net",
@@ -191,6 +192,7 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
             local_routing=True,
             timestamps=False,
             gre_keys=True,
+            ipv4=True,
             force_udp=True,
             refresh_before=20,
             bulk_refresh=False,
@@ -339,6 +341,7 @@ BAD = [
     ("gateway", "local_routing = 1", "true or false"),
     ("gateway", "timestamps = 1", "true or false"),
     ("gateway", "gre_keys = 1", "true or false"),
+    ("gateway", "ipv4 = 1", "true or false"),
     ("gateway", "force_udp = 1", "true or false"),
     ("gateway", "refresh_before = 0", "a number from 1 to 3600 s"),
     ("gateway", "bulk_refresh = 1", "true or false"),
@@ -447,10 +450,10 @@ def test_a_key_and_a_key_file_are_one_too_many(problems: Callable[[str], list[st
         ("[anchor]\nvalid_lifetime = 60\npreferred_lifetime = 61", "3: anchor.preferred_lifetime: preferred 61 s"),
         ("[anchor]\nvalid_lifetime = 60", "2: anchor.valid_lifetime: preferred 1800 s, valid 60 s"),
         ('[access]\ninterfaces = ["eth1", "eth1"]', "2: access.interfaces: eth1 is named twice"),
-        (EVERYTHING.replace('"mar3"', '"mar2"'), '89: peer.name: "mar2" is taken'),
-        (EVERYTHING.replace("db8::3", "db8::2"), "90: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING.replace("db8::3", "db8::1"), "90: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "99: node.link_layer: has an identif"),
+        (EVERYTHING.replace('"mar3"', '"mar2"'), '90: peer.name: "mar2" is taken'),
+        (EVERYTHING.replace("db8::3", "db8::2"), "91: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING.replace("db8::3", "db8::1"), "91: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "100: node.link_layer: has an identif"),
         ('[[peer]]\nname = "a"\nkey = "' + KEY + '"', "1: peer.address: missing: expected in every [[peer]]"),
         ('[[node]]\nlink_layer = "02:00:00:00:00:11"', "1: node.id: missing: expected in every [[node]]"),
     ],

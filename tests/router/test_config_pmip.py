@@ -223,6 +223,8 @@ def test_an_lma_is_told_its_part(read: Callable[..., Config]) -> None:
 
 def test_every_field_of_an_lma_but_two_can_be_configured(read: Callable[..., Config]) -> None:
     text = """
+[underlay]
+encapsulation = "gre"
 [anchor]
 prefixes = ["2001:db8:1000::/48"]
 ipv4_prefixes = ["10.5.0.0/16"]
@@ -245,7 +247,7 @@ accept_forced_udp = true
 
 
 def test_a_mag_is_told_its_part(read: Callable[..., Config]) -> None:
-    text = EVERYTHING.replace(
+    text = '[underlay]\nencapsulation = "gre"\n' + EVERYTHING.replace(
         'anchor = "lma"',
         'anchor = "lma"\nservices = { "mn1@example.net" = "internet" }\nlocal_routing = true\ntimestamps = false\n'
         "gre_keys = true\nforce_udp = true\nrefresh_before = 20\nbulk_refresh = false",
@@ -389,3 +391,9 @@ def test_a_bad_value_of_a_list_is_placed_and_explained(
 def test_values_of_lists_that_do_not_fit_together_are_told(problems: Problems, text: str, expected: str) -> None:
     (problem,) = problems(text)
     assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize(("role", "table"), [(RoleName.LMA, "anchor"), (RoleName.MAG, "gateway")])
+def test_gre_keys_need_gre(read: Callable[..., Config], role: RoleName, table: str) -> None:
+    with pytest.raises(ConfigError, match=f"{table}.gre_keys: keys are for GRE alone"):
+        read(EVERYTHING.replace(f"[{table}]", f"[{table}]\ngre_keys = true"), role)

@@ -14,6 +14,7 @@ import pytest
 import uvloop
 
 from router.control_sockets import (
+    DATA_PORT,
     ETH_P_IPV6,
     MAX_FILTERED_NODES,
     UDP_PORT,
@@ -336,14 +337,14 @@ def test_a_port_of_another_program_is_named_with_a_cure(
 
 OTHER = IPv6Address("2001:db8::12")
 HERE4, THERE4 = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
-Heard = list[tuple[bytes, Address, int, Address]]
+Heard = list[tuple[object, ...]]  # octets, source, port, destination; True: beside data
 
 
 class Addressed:
     """mar1 with two IPv6 addresses and one of IPv4, mar2 with one of each: what each hears."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, mar1: Host, mar2: Host, transport: Transport) -> None:
-        self.loop, self.mar1 = loop, mar1
+        self.loop, self.mar1, self.mar2 = loop, mar1, mar2
         mar1.address("eth0", f"{OTHER}/64")
         for host, address in ((mar1, HERE4), (mar2, THERE4)):
             index = host.link("eth0").index
@@ -395,6 +396,24 @@ def test_over_ipv4_there_is_always_a_port(addressed: Addressed) -> None:
     addressed.there.send(b"over UDP", HERE4)
     run_until(addressed.loop, lambda: addressed.heard_here)
     assert addressed.heard_here == [(b"over UDP", THERE4, UDP_PORT, HERE4)]
+
+
+def test_beside_data_a_message_has_the_ports_of_data_and_data_wakes_nobody(addressed: Addressed) -> None:
+    octets = encode(BindingRefreshRequest(), MAR1, MAR2, checksum=False)
+    with addressed.mar1.inside():  # opened with the first message that leaves so
+        assert addressed.here.send(octets, THERE4, beside_data=True) is None
+        data = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        data.bind((str(HERE4), DATA_PORT))
+    with addressed.mar2.inside():
+        assert addressed.there.send(octets, HERE4, beside_data=True) is None
+    run_until(addressed.loop, lambda: addressed.heard_here)
+    data.sendto(b"\x45" + octets, (str(THERE4), DATA_PORT))
+    assert addressed.here.send(octets, THERE4, beside_data=True) is None
+    run_until(addressed.loop, lambda: addressed.heard_there)
+    assert addressed.heard_here == [(octets, THERE4, DATA_PORT, HERE4, True)]
+    assert addressed.heard_there == [(octets, HERE4, DATA_PORT, THERE4, True)]
+    addressed.here.remove(HERE4)
+    data.close()
 
 
 def test_an_address_that_is_ours_no_more_sends_and_hears_nothing(addressed: Addressed) -> None:

@@ -96,8 +96,8 @@ class Recorder:
         """Nothing waits in the sockets."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        def called(*arguments: object) -> Any:
-            self.done.append((name, *arguments))
+        def called(*arguments: object, **named: object) -> Any:
+            self.done.append((name, *arguments, *(key for key, value in named.items() if value)))
             if name in ("save", "forget"):
                 self.futures.append(asyncio.get_running_loop().create_future())
                 return self.futures[-1]
@@ -138,6 +138,7 @@ class Bench:
         self.bindings = FakeBindings(self.done)
         self.given: list[actions.GiveAddress] = []
         self.held = 0
+        self.forgotten: list[str] = []
         self.driver = Driver(
             self.role,
             network=double,
@@ -145,7 +146,7 @@ class Bench:
             links={"eth1": double},
             sessions=lambda driver: double,
             bindings=self.bindings,
-            on_address=self.given.append,
+            addresses=self,
             on_held=self._count_held,
         )
         self.lines: list[Line] = []
@@ -156,6 +157,12 @@ class Bench:
 
     def names(self) -> list[object]:
         return [entry[0] for entry in self.done]
+
+    def give(self, action: actions.GiveAddress) -> None:
+        self.given.append(action)
+
+    def forget(self, node: str) -> None:
+        self.forgotten.append(node)
 
     def feed(self, *todo: Action) -> None:
         self.role.todo = list(todo)

@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,21 @@ from router.links.netlink import ROUTE_PROTOCOL, Netlink, NetlinkError
 from router.network import RULE_PRIORITY, SYSCTL, SYSCTL_IPV4, Change, Journal, Network
 from router.source_guard import FIRST_TABLE, SourceGuard
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
-from signaling.actions import ExpectNode, Held, LocalLink, SetPolicy, SetWay, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import (
+    ExpectNode,
+    GiveAddress,
+    Held,
+    LocalLink,
+    SetPolicy,
+    SetWay,
+    TowardAnchor,
+    TowardVisited,
+    TunnelEnd,
+)
 from signaling.actions import Path as Way
 from signaling.flow_rules import FlowRule, Spread
 from signaling.iana import TrafficSelectorFormat
-from signaling.settings import WayState
+from signaling.settings import Wants, WayState
 from signaling.wire.traffic_selector import Range, TrafficSelector
 from tests.eventually import eventually
 
@@ -312,7 +323,6 @@ def test_ipv4_of_a_node_goes_to_its_link_and_comes_back_through_the_tunnel(begun
     assert begun.routes(family=socket.AF_INET) == {("0.0.0.0/0", str(HOST), "eth1")}
     assert lookup4(begun, "10.1.0.9", "eth1") == "mob0"
     assert lookup4(begun, "198.51.100.1", "mob0", to="10.1.0.9") == "eth1"
-    assert setting("conf/eth1/proxy_arp") == setting("conf/eth2/proxy_arp") == "1"
     assert begun.tables.bindings() == [Binding(prefix=HOST, tunnel=tunnel(PEER), side=Side.ACCESS)]
 
 
@@ -325,16 +335,54 @@ def test_with_the_last_ipv4_node_all_that_ipv4_needed_goes(begun: Bench) -> None
     begun.network.unbind(other)
     assert begun.routes(family=socket.AF_INET) == begun.routes(TABLE, family=socket.AF_INET) == set()
     assert begun.host.netlink.rules(protocol=ROUTE_PROTOCOL, family=socket.AF_INET) == []
-    assert setting("conf/eth1/proxy_arp") == "0"
-    assert setting("neigh/eth1/proxy_delay") != "0"
+
+
+LEASE = GiveAddress(
+    node=NODE,
+    interface="eth1",
+    link_layer=bytes.fromhex("020000000011"),
+    wants=Wants.IPV4,
+    prefix=HOST,
+    subnet_length=24,
+    default_router=IPv4Address("10.1.0.1"),
+    lifetime=300,
+)
+
+
+def ipv4_addresses(bench: Bench) -> list[str]:
+    """Of eth1."""
+    return [str(each) for each in bench.host.netlink.addresses(bench.index("eth1"), family=socket.AF_INET)]
+
+
+def test_the_default_router_is_on_the_link_while_a_node_there_has_ipv4(begun: Bench) -> None:
+    other = replace(LEASE, link_layer=bytes.fromhex("020000000012"))
+    begun.network.give(LEASE)
+    begun.network.give(other)
+    assert ipv4_addresses(begun) == ["10.1.0.1/32"]
+    begun.network.give(replace(LEASE, prefix=None, default_router=None))
+    assert ipv4_addresses(begun) == ["10.1.0.1/32"]
+    begun.network.give(replace(other, prefix=None, default_router=None))
+    assert ipv4_addresses(begun) == []
+
+
+def test_the_default_router_stays_where_a_link_is_switched_off_and_on(begun: Bench) -> None:
+    begun.network.give(LEASE)
+    begun.host.link_down("eth1")
+    begun.host.link_up("eth1")
+    begun.network.add_access("eth1", fixed_link_layer=True)
+    assert ipv4_addresses(begun) == ["10.1.0.1/32"]
+
+
+def test_a_default_router_left_by_a_crash_is_removed(begun: Bench) -> None:
+    begun.network.give(LEASE)
+    begun.another().clean()
+    assert ipv4_addresses(begun) == []
 
 
 def test_an_access_link_that_comes_later_has_ipv4_too(begun: Bench) -> None:
     begun.network.remove_access("eth2")
     begun.network.bind(HOST, ARRIVED, NODE)
-    assert setting("conf/eth2/proxy_arp") == "0"
     begun.network.add_access("eth2", fixed_link_layer=True)
-    assert setting("conf/eth2/proxy_arp") == "1"
     assert lookup4(begun, "10.1.0.9", "eth2") == "mob0"
 
 

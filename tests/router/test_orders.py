@@ -114,7 +114,8 @@ class Fake:
         self.driver = SimpleNamespace(perform=self.done.extend)
         self.renamed: list[Any] = []
         self.checked: list[str] = []
-        self.access = None if config.role is RoleName.LMA else SimpleNamespace(rename=self.renamed.append)
+        access = SimpleNamespace(rename=self.renamed.append, addresses=None)
+        self.access = None if config.role is RoleName.LMA else access
         ends = (TunnelEnd(remote=BUS, label=1), TunnelEnd(remote=IPv4Address("192.0.2.1"), binding_id=2, label=9))
         self.network = SimpleNamespace(
             paths={

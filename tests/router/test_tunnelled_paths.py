@@ -25,10 +25,10 @@ from router.links.rtnetlink_constants import RouteProtocol
 from router.network import Network
 from router.packets import Packets
 from signaling.access_link import ROUTER_ADDRESS
-from signaling.actions import SetPolicy, SetWay, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import GiveAddress, SetPolicy, SetWay, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.flow_rules import FlowRule, Spread
 from signaling.iana import TrafficSelectorFormat
-from signaling.settings import WayState
+from signaling.settings import Wants, WayState
 from signaling.wire.traffic_selector import Range, TrafficSelector
 
 pytestmark = [
@@ -39,10 +39,18 @@ pytestmark = [
 POOL, POOL4 = IPv6Network("2001:db8:a::/48"), IPv4Network("10.1.0.0/16")
 PREFIX, HOST4 = IPv6Network("2001:db8:a:1::/64"), IPv4Network("10.1.0.9/32")
 NODE, NODE4 = PREFIX[9], HOST4[0]
-ROUTER4 = IPv4Address("10.1.0.1")  # nobody has it: the gateway answers for it
+ROUTER4 = IPv4Address("10.1.0.1")  # the gateway has it while the node has its address
 CORRESPONDENT, CORRESPONDENT4 = IPv6Address("2001:db8:c::2"), IPv4Address("198.51.100.2")
 WAYS = {"wlan0": ("w1", 1), "lte0": ("w2", 2)}
 MTU, PORT, MN = 1400, 5004, "mn1@example.net"
+LEASE = GiveAddress(
+    node=MN,
+    interface="eth1",
+    link_layer=bytes.fromhex("020000000011"),
+    wants=Wants.IPV4,
+    prefix=HOST4,
+    default_router=ROUTER4,
+)
 TWICE = SetPolicy(name="twice", rules=(FlowRule(selector=None, spread=Spread.BICAST),))
 
 
@@ -97,6 +105,7 @@ class Bench:
         for host in lab.hosts.values():
             host.sysctl("net/ipv6/conf/default/accept_dad", 0)
         connect(self.node, "eth0", self.mag, "eth1")
+        self.node.link_layer("eth0", LEASE.link_layer.hex(":"))
         connect(self.lma, "core", self.far, "eth0")
         self.loop = uvloop.new_event_loop()
         stack.callback(self.loop.close)
@@ -146,6 +155,7 @@ class Bench:
             with self.mag.inside():
                 path = TowardAnchor(tunnels=tuple(self.up[:ways]), interface="eth1", policy=policy)
                 self.gateway.network.bind(prefix, path, MN)
+                self.gateway.network.give(LEASE)
 
     def set_policy(self, policy: SetPolicy) -> None:
         for side in (self.gateway, self.anchor):

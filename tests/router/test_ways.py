@@ -190,6 +190,21 @@ def test_a_state_is_known_before_the_tunnel_is(bench: Bench) -> None:
     assert [bench.tables.state(each) for each in (first, second)] == [TunnelState.DOWN, TunnelState.SUSPECT]
 
 
+def test_a_state_is_that_of_all_sessions_whatever_their_keys(bench: Bench) -> None:
+    keyed = [
+        (Path(Tunnel(local=HERE, remote=FAR[1], encapsulation=Encapsulation.GRE, key_in=key, key_out=key)),)
+        for key in (7, 8, 9)
+    ]
+    (plain,) = ends(1)
+    bench.bind(ONE, keyed[0])
+    bench.bind(TWO, keyed[1])
+    bench.ways.set_state(plain.tunnel, TunnelState.DOWN)
+    bench.bind(THREE, keyed[2])
+    assert {bench.tables.state(way.tunnel) for (way,) in keyed} == {TunnelState.DOWN}
+    bench.ways.set_state(plain.tunnel, TunnelState.UP)
+    assert {bench.tables.state(way.tunnel) for (way,) in keyed} == {TunnelState.UP}
+
+
 def test_a_tunnel_that_comes_again_is_as_it_was_left(bench: Bench) -> None:
     (end,) = ends(1)
     bench.bind(ONE, (end,))

@@ -89,6 +89,7 @@ FIELDS: dict[type[options.Option], dict[str, st.SearchStrategy[Any]]] = {
     options.GreKey: {"key": st.one_of(st.none(), U32)},
     options.HandoffIndicatorOption: {"indicator": U8},
     options.HomeNetworkPrefix: {"prefix": NETWORK, "off_link": st.booleans()},
+    options.Ipv4CareOfAddress: {"address": IPV4},
     options.Ipv4DefaultRouterAddress: {"address": IPV4},
     options.Ipv4DhcpSupportMode: {"server": st.booleans()},
     options.Ipv4HomeAddressReply: {"status": U8, "address": IPV4, "prefix_length": st.integers(0, 32)},

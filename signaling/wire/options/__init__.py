@@ -14,6 +14,7 @@ from signaling.wire.options.care_of import (
     AlternateCareOfAddress,
     BindingIdentifier,
     BindingRefreshAdvice,
+    Ipv4CareOfAddress,
     NonceIndices,
 )
 from signaling.wire.options.flow import (
@@ -99,6 +100,7 @@ __all__ = [
     "HandoffIndicatorOption",
     "HeartbeatControl",
     "HomeNetworkPrefix",
+    "Ipv4CareOfAddress",
     "Ipv4DefaultRouterAddress",
     "Ipv4DhcpSupportMode",
     "Ipv4HomeAddressReply",

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from signaling.iana import OptionType, Status
 from signaling.wire.codec import (
+    IPV4,
     IPV6,
     LIFETIME,
     NUMBER,
@@ -31,6 +32,17 @@ class AlternateCareOfAddress(Option):
     LAYOUT: ClassVar[Layout] = Layout("RFC 6275 6.2.5", "16s", address=IPV6)
 
     address: IPv6Address
+
+
+@register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ipv4CareOfAddress(Option):
+    """The care-of address as its owner knows it: another source of the packet tells of a NAT (RFC 5555 3.1.2)."""
+
+    TYPE: ClassVar[int] = OptionType.IPV4_CARE_OF_ADDRESS
+    LAYOUT: ClassVar[Layout] = Layout("RFC 5555 3.1.2", "2x4s", address=IPV4)
+
+    address: IPv4Address
 
 
 @register

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import combinations
 from typing import Any
 
@@ -317,7 +317,8 @@ def test_a_refusal_copies_the_link_local_address(scene: Scene) -> None:
     assert scene.ack(hi=None, more=(mine,)).option(LinkLocalAddress) == mine
 
 
-def test_a_refusal_answers_an_ipv4_request(scene: Scene) -> None:
+def test_a_refusal_answers_an_ipv4_request() -> None:
+    scene = Scene(ipv4_pools=(IPv4Network("203.0.113.0/24"),))
     request = Ipv4HomeAddressRequest(address=IPv4Address("198.51.100.7"), prefix_length=24)
     reply = scene.ack(prefixes=None, more=(request,)).option(Ipv4HomeAddressReply)
     assert reply == Ipv4HomeAddressReply(status=129, address=request.address, prefix_length=24)

@@ -1,19 +1,37 @@
 """IPv4 home addresses (RFC 5844), GRE keys (RFC 5845), delegated prefixes (RFC 7148), services (RFC 5149)."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from signaling.actions import Bind, SaveBinding, TowardVisited, Unbind
+from signaling.actions import Action, Bind, SaveBinding, Send, TowardVisited, TunnelEnd, Unbind
 from signaling.events import BindingsRestored
+from signaling.freshness import Freshness
 from signaling.iana import BindingUpdateFlag, Ipv4HomeAddressStatus, Status
+from signaling.pmip.probe import Probe, options_of
 from signaling.settings import NodeProfile, Peer
 from signaling.update_request import ALL_ZERO
+from signaling.wire.heartbeat import Heartbeat
+from signaling.wire.options.care_of import Ipv4CareOfAddress
 from signaling.wire.options.identity import ServiceSelection
 from signaling.wire.options.ipv4 import Ipv4DefaultRouterAddress, Ipv4HomeAddressReply, Ipv4HomeAddressRequest
 from signaling.wire.options.prefix import DelegatedMobileNetworkPrefix, HomeNetworkPrefix
 from signaling.wire.options.tunnel import GreKey, NatDetection
-from tests.signaling.pmip.lma_scene import KEY, LMA4, MAGS, PEERS, Scene, answer, done, home, kinds, multipath, paths
+from tests.signaling.pmip.lma_scene import (
+    IF2,
+    KEY,
+    LMA4,
+    MAGS,
+    PEERS,
+    Scene,
+    answer,
+    done,
+    home,
+    kinds,
+    multipath,
+    paths,
+)
 
 SUBNET = IPv4Network("203.0.113.0/29")  # router .1, nodes .2 to .6
 FIRST = IPv4Address("203.0.113.2")
@@ -54,10 +72,16 @@ def test_ipv4_alone_is_answered_without_any_prefix() -> None:
 
 
 def test_no_address_left_is_130_with_reply_status_128() -> None:
-    scene = Scene()
-    ack = scene.ack(more=(ANY4,))
+    scene = Scene(ipv4_pools=(IPv4Network("203.0.113.0/30"),))
+    scene.say(more=(ANY4,))
+    ack = scene.ack(node="mn2", more=(ANY4,))
     reply = ack.option(Ipv4HomeAddressReply)
     assert (ack.status, reply and reply.status) == (Status.INSUFFICIENT_RESOURCES, 128)
+
+
+def test_an_anchor_without_ipv4_says_so_with_170() -> None:
+    scene = Scene()
+    assert scene.status(more=(ANY4,)) == Status.NOT_AUTHORIZED_FOR_IPV4_MOBILITY_SERVICE
     assert len(scene.cache) == 0
 
 
@@ -214,6 +238,89 @@ def test_over_ipv4_the_bid_alone_says_which_path_is_deregistered() -> None:
     assert [care_of.binding_id for care_of in scene.session.care_ofs] == [2]
 
 
+# --- a NAT on the way ---------------------------------------------------------------------------------------------
+
+
+INSIDE = Ipv4CareOfAddress(address=IPv4Address("192.168.1.2"))
+
+
+def ways(turn: list[Action]) -> list[TunnelEnd]:
+    (path,) = paths(turn).values()
+    assert isinstance(path, TowardVisited)
+    return list(path.tunnels)
+
+
+def test_an_update_from_another_address_than_its_sender_has_came_through_a_nat() -> None:
+    turn = over_ipv4().say(MAG4, to=LMA4, port=6001, more=(INSIDE,))
+    option = answer(turn).option(NatDetection)
+    assert option is not None
+    assert not option.force_udp
+    assert [tunnel.port for tunnel in ways(turn)] == [5437]
+
+
+def test_who_comes_from_the_address_it_has_is_behind_no_nat() -> None:
+    turn = over_ipv4().say(MAG4, to=LMA4, port=6001, more=(Ipv4CareOfAddress(address=MAG4),))
+    assert answer(turn).option(NatDetection) is None
+    assert [tunnel.port for tunnel in ways(turn)] == [0]
+
+
+def test_through_a_nat_there_are_no_gre_keys_and_none_are_required() -> None:
+    scene = over_ipv4(gre_keys=True)
+    turn = scene.say(MAG4, to=LMA4, port=6001, more=(INSIDE, GreKey(key=77)))
+    assert answer(turn).status == Status.GRE_KEY_OPTION_NOT_REQUIRED
+    assert [(tunnel.key_in, tunnel.key_out) for tunnel in ways(turn)] == [(None, None)]
+    assert scene.status(MAG4, to=LMA4, port=6001, node="mn2", ll=IF2, more=(INSIDE,)) == 0
+
+
+def probe(scene: Scene, port: int) -> list[Action]:
+    """The gateway probes its way through the NAT, from that port."""
+    scene.wait(0.1)
+    about = Probe(binding_id=1, number=1, interval=1.0, timestamp=0)
+    freshness = Freshness(scene.lma.clock)
+    beat = Heartbeat(sequence_number=1, options=(*options_of(about, ()), freshness.stamp(scene.now)))
+    event = replace(scene.datagram(beat, MAG4, to=LMA4, port=port), beside_data=True)
+    return scene.lma.handle(event, scene.now)
+
+
+def test_tunnels_follow_the_port_that_probes_come_from() -> None:
+    scene = over_ipv4()
+    scene.say(MAG4, to=LMA4, port=6001, more=(INSIDE,))
+    turn = probe(scene, 40001)
+    assert [tunnel.port for tunnel in ways(turn)] == [40001]
+    assert done(turn, SaveBinding)[0].binding.care_ofs[0].data_port == 40001
+    (reply,) = [it for it in done(turn, Send) if it.beside_data]
+    assert reply.port == 40001
+    assert paths(probe(scene, 40001)) == {}
+
+
+def test_other_sessions_of_that_gateway_begin_with_the_port_that_is_known() -> None:
+    scene = over_ipv4()
+    scene.say(MAG4, to=LMA4, port=6001, more=(INSIDE,))
+    probe(scene, 40001)
+    turn = scene.say(MAG4, to=LMA4, port=6001, node="mn2", ll=IF2, more=(INSIDE,))
+    assert [tunnel.port for tunnel in ways(turn)] == [40001]
+
+
+def test_a_probe_by_the_signalling_port_moves_nothing() -> None:
+    scene = over_ipv4()
+    scene.say(MAG4, to=LMA4, port=6001, more=(INSIDE,))
+    beat = Heartbeat(
+        sequence_number=1,
+        options=(
+            *options_of(Probe(binding_id=1, number=1, interval=1.0, timestamp=0), ()),
+            Freshness(scene.lma.clock).stamp(scene.now),
+        ),
+    )
+    assert paths(scene.tell(beat, MAG4, to=LMA4, port=40001)) == {}
+
+
+def test_a_nat_that_is_gone_is_gone_from_the_tunnel() -> None:
+    scene = over_ipv4()
+    (prefix,) = home(answer(scene.say(MAG4, to=LMA4, port=6001, more=(INSIDE,))))
+    turn = scene.say(MAG4, to=LMA4, port=6001, prefixes=(prefix,), hi=5)
+    assert [tunnel.port for tunnel in ways(turn)] == [0]
+
+
 # --- GRE keys (RFC 5845) ------------------------------------------------------------------------------------------
 
 
@@ -357,3 +464,11 @@ def test_nothing_of_another_family_is_bound_for_a_plain_session() -> None:
     binds = done(dual().say(), Bind)
     assert [type(bind.prefix) for bind in binds] == [IPv6Network]
     assert IPv6Address(MAGS["mag1"]) in [tunnel.remote for bind in binds for tunnel in bind.path.tunnels]  # type: ignore[union-attr]
+
+
+def test_a_gateway_that_a_node_moved_to_is_told_its_delegated_prefixes_unasked() -> None:
+    scene = Scene(delegated_pools=(IPv6Network("2001:db8:d00::/40"),))
+    ack = scene.ack("mag1", more=(DelegatedMobileNetworkPrefix(prefix=ALL_ZERO),))
+    given = ack.options_of(DelegatedMobileNetworkPrefix)
+    assert scene.ack("mag2", hi=3).options_of(DelegatedMobileNetworkPrefix) == given
+    assert scene.ack("mag2", hi=5).options_of(DelegatedMobileNetworkPrefix) == ()

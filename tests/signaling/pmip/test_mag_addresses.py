@@ -1,17 +1,22 @@
 """IPv4 home addresses, delegated prefixes, GRE keys and UDP: what a session gets beside its prefix."""
 
+import itertools
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 
-from signaling.actions import Action, GiveAddress, TowardAnchor
+from signaling.actions import Action, GiveAddress, Send, TowardAnchor
 from signaling.events import AddressAsked, AddressReleased
 from signaling.iana import Ipv4HomeAddressStatus, Status
+from signaling.pmip.probe import carries_probe
 from signaling.settings import Wants
+from signaling.wire.heartbeat import Heartbeat
 from signaling.wire.options.ipv4 import Ipv4HomeAddressReply, Ipv4HomeAddressRequest
-from signaling.wire.options.prefix import DelegatedMobileNetworkPrefix
-from signaling.wire.options.tunnel import GreKey
+from signaling.wire.options.multipath import MagMultipathBinding
+from signaling.wire.options.option import Option
+from signaling.wire.options.prefix import DelegatedMobileNetworkPrefix, HomeNetworkPrefix
+from signaling.wire.options.tunnel import GreKey, NatDetection
 from tests.signaling.pmip.pmip_world import INTERFACE, LTE, WLAN, World
 
 ADDRESS = IPv4Network("192.0.2.7/32")
@@ -137,24 +142,94 @@ def test_who_is_not_attached_gets_nothing() -> None:
     assert gift.prefix is None
 
 
+def release(world: World) -> None:
+    link_layer = world.hosts["mn1"].link_layer
+    event = AddressReleased(
+        node="mn1", interface=INTERFACE, link_layer=link_layer, wants=Wants.IPV4, prefix=ADDRESS, reason="release"
+    )
+    world.feed(event)
+
+
 def test_what_is_released_is_bound_no_more_and_not_asked_for_again() -> None:
     world = attached()
     ask(world, Wants.IPV4)
     world.run(1.0)
-    link_layer = world.hosts["mn1"].link_layer
-    world.feed(
-        AddressReleased(
-            node="mn1",
-            interface=INTERFACE,
-            link_layer=link_layer,
-            wants=Wants.IPV4,
-            prefix=ADDRESS,
-            reason="release",
-        )
-    )
+    release(world)
     world.run(1.0)
     assert list(world.mag.paths) == [world.prefix("mn1")]
     assert world.lma.updates[-1].update.option(Ipv4HomeAddressRequest) is None
+
+
+def test_to_release_is_a_deregistration_of_ipv4_alone() -> None:
+    world = World(uplinks=(WLAN, LTE))
+    world.attach("mn1")
+    world.run(1.0)
+    ask(world, Wants.IPV4)
+    world.run(1.0)
+    release(world)
+    world.run(0.05)
+    update = next(it.update for it in world.lma.updates if it.update.lifetime == 0)
+    assert update.option(Ipv4HomeAddressRequest) == Ipv4HomeAddressRequest(
+        address=IPv4Address("192.0.2.7"), prefix_length=24
+    )
+    assert update.option(HomeNetworkPrefix) is None
+    assert update.option(MagMultipathBinding) is None
+    world.run(1.0)
+    path = world.mag.paths[world.prefix("mn1")]
+    assert isinstance(path, TowardAnchor)
+    assert len(path.tunnels) == 2
+
+
+def test_a_release_is_repeated_until_the_anchor_has_heard_it() -> None:
+    world = attached()
+    ask(world, Wants.IPV4)
+    world.run(1.0)
+    world.lma.silent = True
+    release(world)
+    world.run(5.0)
+    world.lma.silent = False
+    world.keep_talking("mn1", 30.0)
+    released = [it.at for it in world.lma.updates if it.update.lifetime == 0]
+    assert len(released) == 4
+    assert [round(later - at) for at, later in itertools.pairwise(released)] == [1, 2, 4]
+    assert list(world.mag.paths) == [world.prefix("mn1")]
+
+
+def test_who_asks_again_after_a_release_is_served_again() -> None:
+    world = attached()
+    ask(world, Wants.IPV4)
+    world.run(1.0)
+    release(world)
+    ask(world, Wants.IPV4)
+    world.run(1.0)
+    assert [gift.prefix for gift in gifts(world)] == [ADDRESS, None, ADDRESS]
+
+
+def test_ipv4_is_asked_for_with_the_first_update_where_it_is_so_configured() -> None:
+    world = attached(ipv4=True)
+    assert world.lma.updates[0].update.option(Ipv4HomeAddressRequest) == Ipv4HomeAddressRequest()
+    assert [gift.prefix for gift in gifts(world)] == [ADDRESS]
+
+
+def test_an_anchor_without_an_address_left_serves_ipv6_until_the_node_asks_again() -> None:
+    world = World(ipv4=True)
+    world.lma.refusals = [Status.INSUFFICIENT_RESOURCES]
+    refusal = Ipv4HomeAddressReply(
+        status=Ipv4HomeAddressStatus.REASON_UNSPECIFIED, address=IPv4Address(0), prefix_length=0
+    )
+    world.lma.edit = lambda update, ack: (
+        ack if ack.accepted else replace(ack, options=(*_without_ipv4(ack.options), refusal))
+    )
+    world.attach("mn1")
+    world.run(1.0)
+    assert list(world.mag.paths) == [world.prefix("mn1")]
+    ask(world, Wants.IPV4)
+    world.run(1.0)
+    assert ADDRESS in world.mag.paths
+
+
+def _without_ipv4(options: tuple[Option, ...]) -> list[Option]:
+    return [it for it in options if not isinstance(it, Ipv4HomeAddressReply)]
 
 
 # --- delegated prefixes (RFC 7148) -----------------------------------------------------------------------------------
@@ -218,6 +293,37 @@ def test_status_178_asks_for_any_delegated_prefix() -> None:
     assert DELEGATED in world.mag.paths
 
 
+def test_what_the_node_had_at_another_gateway_is_taken_unasked() -> None:
+    world = World()
+    given = DelegatedMobileNetworkPrefix(prefix=DELEGATED)
+    world.lma.edit = lambda update, ack: (
+        ack if ack.option(DelegatedMobileNetworkPrefix) else replace(ack, options=(*ack.options, given))
+    )
+    world.attach("mn1")
+    world.keep_talking("mn1", 300.0)
+    path = world.mag.paths[DELEGATED]
+    assert isinstance(path, TowardAnchor)
+    assert path.gateway == world.hosts["mn1"].link_local
+    assert world.lma.updates[-1].update.option(DelegatedMobileNetworkPrefix) == given
+
+
+# --- a NAT -----------------------------------------------------------------------------------------------------------
+
+
+def test_through_a_nat_data_and_probes_are_in_udp() -> None:
+    world = World()
+    nat = NatDetection(force_udp=False, refresh_time=110)
+    world.lma.edit = lambda update, ack: replace(ack, options=(*ack.options, nat))
+    world.attach("mn1")
+    world.run(1.0)
+    path = world.mag.paths[world.prefix("mn1")]
+    assert isinstance(path, TowardAnchor)
+    assert [tunnel.port for tunnel in path.tunnels] == [5437]
+    beats = [it for it in world.mag.did(Send) if isinstance(it.message, Heartbeat)]
+    probes = [it for it in beats if carries_probe(it.message)]
+    assert {(it.beside_data, it.port) for it in probes} == {(True, 5437)}
+
+
 # --- GRE (RFC 5845) --------------------------------------------------------------------------------------------------
 
 
@@ -263,3 +369,12 @@ def test_an_anchor_that_does_not_know_gre_is_not_asked_for_it_again() -> None:
     world.attach("mn2")
     world.run(1.0)
     assert [it.update.option(GreKey) is not None for it in world.lma.updates] == [True, False]
+
+
+def test_status_163_is_final_where_tunnels_can_have_no_keys() -> None:
+    world = World(gre_tunnels=False)
+    world.lma.refusals = [Status.GRE_KEY_OPTION_REQUIRED]
+    world.attach("mn1")
+    world.run(1.0)
+    assert len(world.lma.updates) == 1
+    assert world.mag.paths == {}
