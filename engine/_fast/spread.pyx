@@ -96,7 +96,7 @@ cdef uint8_t decide(
         decision.sequenced = 1
         decision.tunnel[0] = members.member[next_in_turn(chooser.schedules, members, candidates)].tunnel
     else:
-        decision.tunnel[0] = keep_or_draw(chooser, members, rule, candidates, burst.flow[i], prefix)
+        decision.tunnel[0] = keep_or_draw(chooser, members, candidates, burst.flow[i], prefix)
     decision.count = 1
     return ALIVE
 
@@ -254,9 +254,9 @@ cdef uint32_t all_named(const Members *members, const Rule *rule) noexcept nogil
 # --- members -> tunnel ---------------------------------------------------------------------------------
 
 cdef inline uint32_t keep_or_draw(
-    Chooser *chooser, const Members *members, const Rule *rule, uint32_t candidates, uint64_t flow, uint64_t prefix,
+    Chooser *chooser, const Members *members, uint32_t candidates, uint64_t flow, uint64_t prefix,
 ) noexcept nogil:
-    """The tunnel of a flow that runs, while it may stay there; else the one that it draws among the candidates."""
+    """The tunnel of a flow that runs, while it is a candidate's; else the one that it draws among the candidates."""
     cdef uint64_t key = flow ^ prefix
     cdef uint64_t tick = chooser.now[0] >> pins.TICK_BITS
     cdef uint64_t place
@@ -264,7 +264,7 @@ cdef inline uint32_t keep_or_draw(
     cdef Pin *pin = pins.find(chooser.pins, key, &place)
     if pin != NULL and pins.runs(chooser.pins, place, tick):
         tunnel = <uint32_t>place & pins.TUNNEL_MASK
-        if may_stay(chooser, members, rule, candidates, tunnel):
+        if is_of(members, candidates, tunnel):
             pins.renew(pin, place, tick)
             return tunnel
     tunnel = members.member[rendezvous(members, candidates, flow)].tunnel
@@ -272,18 +272,13 @@ cdef inline uint32_t keep_or_draw(
     return tunnel
 
 
-cdef inline bint may_stay(
-    const Chooser *chooser, const Members *members, const Rule *rule, uint32_t candidates, uint32_t tunnel,
-) noexcept nogil:
-    """It is that of a candidate; or of a member whose label is named too, behind theirs, and which lives as they do."""
+cdef inline bint is_of(const Members *members, uint32_t candidates, uint32_t tunnel) noexcept nogil:
+    """It is the tunnel of a candidate."""
     cdef uint32_t k
-    cdef uint32_t mine = 0
     for k in range(members.count):
-        mine |= <uint32_t>(members.member[k].tunnel == tunnel) << k
-    if likely(mine & candidates):
-        return True
-    return (rule != NULL and mine & all_named(members, rule)
-            and state_of(chooser, tunnel) == state_of(chooser, members.member[log2_floor(candidates)].tunnel))
+        if members.member[k].tunnel == tunnel:
+            return candidates >> k & 1
+    return False
 
 
 cdef inline uint64_t draw(uint64_t hash_) noexcept nogil:

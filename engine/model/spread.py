@@ -96,7 +96,7 @@ def choose(
         return Decision((schedules.next_in_turn(to, candidates).tunnel,), rule, True)
     key = packet.flow ^ prefix
     tunnel = pins.tunnel_of(key, now)
-    if tunnel is None or not any(member.tunnel == tunnel for member in permitted(to, action, candidates, state_of)):
+    if tunnel is None or not any(member.tunnel == tunnel for member in candidates):
         tunnel = rendezvous(candidates, packet.flow).tunnel
     pins.note(key, tunnel, now)
     return Decision((tunnel,), rule, False)
@@ -122,15 +122,6 @@ def wanted(bundle: Members[T], action: Steer, state_of: Callable[[T], int]) -> l
         if found:
             return found
     return []
-
-
-def permitted(
-    bundle: Members[T], action: Steer, candidates: list[Member[T]], state_of: Callable[[T], int]
-) -> list[Member[T]]:
-    """Where a running flow may stay: the candidates, and those of labels behind theirs that live as they do."""
-    state = state_of(candidates[0].tunnel)
-    others = [m for m in bundle.members if m.label in action.labels and state_of(m.tunnel) == state]
-    return candidates + others
 
 
 # --- per flow ------------------------------------------------------------------------------------------
