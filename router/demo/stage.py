@@ -99,12 +99,12 @@ class Stage(ABC, Generic[S]):
             self.tell(name, about.text)
             self._begin(name, about.role)
         for name in told:
-            self._hear(name)
+            self._wait_for(name)
 
     def start_again(self, name: str) -> None:
         """Start a router that has ended, as its configuration is now. Raises RouterError, as start_routers."""
         self._begin(name, self.told()[name].role)
-        self._hear(name)
+        self._wait_for(name)
 
     def kill(self, name: str) -> None:
         """End a router without a farewell."""
@@ -117,10 +117,6 @@ class Stage(ABC, Generic[S]):
                 "router", f"--{role}", "--config", str(self.config_file(name)), stdout=subprocess.DEVNULL, stderr=log
             )
         self.routers.clients[name] = Client(self.socket_file(name))
-
-    def _hear(self, name: str) -> None:
-        self._wait_for(name)
-        threading.Thread(target=self._listen, args=(name,), daemon=True).start()
 
     def tell(self, name: str, text: str) -> None:
         """Write the configuration of a router; one that runs is not told to read it."""

@@ -247,7 +247,7 @@ accept_forced_udp = true
 
 
 def test_a_mag_is_told_its_part(read: Callable[..., Config]) -> None:
-    text = '[underlay]\nencapsulation = "gre"\n' + EVERYTHING.replace(
+    text = EVERYTHING.replace(
         'anchor = "lma"',
         'anchor = "lma"\nservices = { "mn1@example.net" = "internet" }\nlocal_routing = true\ntimestamps = false\n'
         "gre_keys = true\nforce_udp = true\nrefresh_before = 20\nbulk_refresh = false",
@@ -396,4 +396,5 @@ def test_values_of_lists_that_do_not_fit_together_are_told(problems: Problems, t
 @pytest.mark.parametrize(("role", "table"), [(RoleName.LMA, "anchor"), (RoleName.MAG, "gateway")])
 def test_gre_keys_need_gre(read: Callable[..., Config], role: RoleName, table: str) -> None:
     with pytest.raises(ConfigError, match=f"{table}.gre_keys: keys are for GRE alone"):
-        read(EVERYTHING.replace(f"[{table}]", f"[{table}]\ngre_keys = true"), role)
+        plain = EVERYTHING.replace('encapsulation = "gre"', 'encapsulation = "udp"')
+        read(plain.replace(f"[{table}]", f"[{table}]\ngre_keys = true"), role)
