@@ -395,6 +395,6 @@ def test_values_of_lists_that_do_not_fit_together_are_told(problems: Problems, t
 
 @pytest.mark.parametrize(("role", "table"), [(RoleName.LMA, "anchor"), (RoleName.MAG, "gateway")])
 def test_gre_keys_need_gre(read: Callable[..., Config], role: RoleName, table: str) -> None:
+    plain = EVERYTHING.replace('encapsulation = "gre"', 'encapsulation = "udp"')
     with pytest.raises(ConfigError, match=f"{table}.gre_keys: keys are for GRE alone"):
-        plain = EVERYTHING.replace('encapsulation = "gre"', 'encapsulation = "udp"')
         read(plain.replace(f"[{table}]", f"[{table}]\ngre_keys = true"), role)
