@@ -276,8 +276,8 @@ cdef inline bint is_of(const Members *members, uint32_t candidates, uint32_t tun
     """It is the tunnel of a candidate."""
     cdef uint32_t k
     for k in range(members.count):
-        if members.member[k].tunnel == tunnel:
-            return candidates >> k & 1
+        if members.member[k].tunnel == tunnel and candidates >> k & 1:  # several may have it
+            return True
     return False
 
 
