@@ -19,6 +19,7 @@ from signaling.actions import TunnelEnd
 from signaling.flow_rules import FlowRule, Spread
 from signaling.iana import FlowIdentificationStatus as FlowStatus
 from signaling.iana import OptionType, TrafficSelectorFormat
+from signaling.pmip.probe import VENDOR
 from signaling.wire.message import Message
 from signaling.wire.options.flow import FlowIdentification, FlowSummary
 from signaling.wire.options.option import MalformedOption, Option, append_options, read_options
@@ -27,7 +28,6 @@ from signaling.wire.traffic_selector import TrafficSelector, UnreadableSelector
 
 FORMATS = frozenset(TrafficSelectorFormat)
 LAST_PRIORITY = 0xFFFF  # of a flow that only a refusal names
-VENDOR = 32473  # the enterprise number for examples (RFC 5612): this project has none of its own
 MANNER = 3  # subtype
 MANNER_HEAD = 4  # octets before the labels
 SPREADS = tuple(Spread)  # by their numbers in the option

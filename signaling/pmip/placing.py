@@ -2,6 +2,7 @@
 
 from ipaddress import IPv6Address
 
+from signaling.access_link import ROUTER_ADDRESS
 from signaling.iana import BindingUpdateFlag, HandoffIndicator, RevocationTrigger, Status
 from signaling.pmip.mobility_session import UNNUMBERED, CareOf, MobilitySession
 from signaling.pmip.proxy_checks import OVERWRITE
@@ -11,7 +12,6 @@ from signaling.wire.options.identity import ServiceSelection
 from signaling.wire.options.prefix import DelegatedMobileNetworkPrefix
 from signaling.wire.options.tunnel import GreKey
 
-FIXED_LINK_LOCAL = IPv6Address("fe80::200:5eff:fe00:5213")  # RFC 6543 1
 ACCEPTED = Status.BINDING_UPDATE_ACCEPTED
 TLV = int(BindingUpdateFlag.TLV_HEADER_FORMAT)
 
@@ -99,7 +99,7 @@ def link_local(request: RegistrationRequest, session: MobilitySession) -> IPv6Ad
     option = request.get(LinkLocalAddress)
     if option is None:
         return session.link_local
-    return option.address if int(option.address) else session.link_local or FIXED_LINK_LOCAL
+    return option.address if int(option.address) else session.link_local or ROUTER_ADDRESS
 
 
 def path_named(request: RegistrationRequest, session: MobilitySession) -> CareOf | None:
