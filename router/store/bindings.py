@@ -56,6 +56,7 @@ class BindingStore:
         self._path = path
         self._on_health = on_health
         self._waiting: dict[int, bytes] = {}
+        self._writing = 0  # sessions of the batch on its way
         self._changes = 0  # so far
         self._futures: list[asyncio.Future[None]] = []
         self._work = threading.Condition()
@@ -71,8 +72,9 @@ class BindingStore:
 
     @property
     def unsaved(self) -> int:
-        """Sessions that wait to be written."""
-        return len(self._waiting)
+        """Sessions that wait to be written, or are being written."""
+        with self._work:
+            return len(self._waiting) + self._writing
 
     def load(self) -> tuple[SavedBinding, ...]:
         """All sessions, by number. Raises StoreError if the file makes no sense."""
@@ -164,11 +166,13 @@ class BindingStore:
                 if not self._waiting:
                     return
                 batch, self._waiting = self._waiting, {}
+                self._writing = len(batch)
                 futures, self._futures = self._futures, []
                 changes, self._hurry = self._changes, False
             failure = self._write(batch)
-            if failure is not None:
-                with self._work:
+            with self._work:
+                self._writing = 0
+                if failure is not None:
                     self._waiting = batch | self._waiting  # what came meanwhile is newer
             _tell(loop, self._written, futures, changes, failure)
             if failure is not None:

@@ -269,7 +269,7 @@ def test_a_full_disk_holds_nobody_up_and_is_told_once(file: Path, monkeypatch: p
         async with asyncio.timeout(5):
             for each in sessions(2000):
                 await store.save(each)
-            assert (store.reachable, health) == (False, [False])
+            assert (store.reachable, store.unsaved > 0, health) == (False, True, [False])
             store._db.execute("PRAGMA max_page_count = 1000000")
             await until_it_is_back.wait()
 
