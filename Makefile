@@ -8,6 +8,8 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '_sys_bui
 GCC ?= gcc
 SANITIZED := build/sanitize/lib
 
+# for `make test`: processes; most tests wait for something most of the time
+JOBS ?= 3
 # for `make fuzz`
 SECONDS ?= 60
 
@@ -30,7 +32,7 @@ demo: build
 # in namespaces and a directory of its own, so that it runs as any user, and nothing outlives it
 test: build
 	@place=$$(mktemp -d /tmp/openmar.XXXXXX); \
-	$(PY) -m router.demo.lab --tun -- $(PY) -m pytest --basetemp=$$place/t $(ARGS); \
+	$(PY) -m router.demo.lab --tun -- $(PY) -m pytest -n $(JOBS) --dist loadfile --basetemp=$$place/t $(ARGS); \
 	status=$$?; rm -rf $$place; exit $$status
 
 # Python's own allocator goes too, so that whoever reads past a bytes object is seen; what it never frees is no leak.

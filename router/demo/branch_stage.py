@@ -36,12 +36,22 @@ class BranchStage(Stage[Branch]):
     """Routers, hosts h1 and h2 that are attached all the time, and a way to change what their flows do."""
 
     def __init__(
-        self, directory: Path, *, rules: Sequence[Rule] = (), weights: Mapping[str, int] | None = None, seed: int = 0
+        self,
+        directory: Path,
+        *,
+        rules: Sequence[Rule] = (),
+        weights: Mapping[str, int] | None = None,
+        paths: Mapping[str, Any] | None = None,
+        seed: int = 0,
     ) -> None:
-        """rules: [[flow]] tables at the start. weights: of the uplinks, by name of the access; 1 if not there."""
+        """rules: [[flow]] tables at the start. weights: of the uplinks, by name of the access; 1 if not there.
+
+        paths: the table [paths] of both ends.
+        """
         super().__init__(directory, Branch(seed=seed))
         self.rules = list(rules)
         self.weights = dict(weights or {})
+        self._probing = dict(paths or {})
         self._key = new_key()
 
     def told(self) -> dict[str, Told]:
@@ -55,6 +65,7 @@ class BranchStage(Stage[Branch]):
                 **basics(ANCHOR, self.directory, ANCHOR_ADDRESS, "gre"),
                 "anchor": {"prefixes": [str(POOL)]},
                 "store": {"url": f"sqlite://{self.directory / 'lma.db'}"},
+                "paths": self._probing,
                 "labels": {access.name: access.label for access in ACCESSES},
                 "peer": [{"name": GATEWAY, "address": addresses[0], "addresses": addresses[1:], "key": self._key}],
             }
@@ -67,6 +78,7 @@ class BranchStage(Stage[Branch]):
                 **basics(GATEWAY, self.directory, WLAN.gateway_address, "gre"),
                 "access": {"interfaces": ["acc0"]},
                 "gateway": {"anchor": ANCHOR},
+                "paths": self._probing,
                 "labels": {access.name: access.label for access in ACCESSES},
                 "uplink": [self._uplink(access) for access in ACCESSES],
                 "peer": [{"name": ANCHOR, "address": str(ANCHOR_ADDRESS), "key": self._key}],

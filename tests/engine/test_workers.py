@@ -12,6 +12,7 @@ import random
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -207,10 +208,13 @@ def hammered(tables: Tables, dice: random.Random, whole: Callable[[random.Random
             raise
 
     thread = threading.Thread(target=work)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)  # else each system call of the test waits for the writer's turn to end
     thread.start()
     try:
         yield
     finally:
+        sys.setswitchinterval(before)
         done.set()
         thread.join()
     assert failed == []
@@ -281,7 +285,7 @@ def test_every_packet_arrives_or_has_its_reason_while_its_prefix_comes_and_goes(
     assert is_part_of(kernels.heard[1], said)
     assert {octets[6] for octets in kernels.heard[0]} <= {ICMP6}  # nobody listens at the strangers
     seen = {reason for reason, n in workers.counters().drops.items() if n}
-    assert seen <= {Drop.NO_BINDING, Drop.NODE_AWAY, Drop.NOT_BOUND}
+    assert seen <= {Drop.NO_BINDING, Drop.NODE_AWAY, Drop.NOT_BOUND, Drop.NO_PATH}  # a stranger may be down
 
 
 def is_part_of(heard: list[bytes], sent: list[bytes]) -> bool:
