@@ -163,7 +163,7 @@ def test_nothing_is_left_behind(domain: ProxyStage) -> None:
 
 
 @pytest.mark.skipif(
-    not shutil.which("nft") and "CI" not in os.environ, reason="no node can be kept silent here: apt-get install nftables"
+    not shutil.which("nft") and "CI" not in os.environ, reason="nobody can be kept silent here: apt-get install nftables"
 )
 def test_a_node_that_is_revoked_loses_its_address(domain: ProxyStage) -> None:
     keep_silent(domain, "mn")  # or the next word of its kernel is the sign of a node that wants to be registered
@@ -177,7 +177,8 @@ def test_a_node_that_is_revoked_loses_its_address(domain: ProxyStage) -> None:
 
 def keep_silent(stage: ProxyStage, node: str) -> None:
     """It hears, and says nothing."""
-    for command in ("add table ip6 quiet", "add chain ip6 quiet out { type filter hook output priority 0; policy drop; }"):
+    chain = "add chain ip6 quiet out { type filter hook output priority 0; policy drop; }"
+    for command in ("add table ip6 quiet", chain):
         assert stage.world[node].spawn(["nft", command]).wait(10.0) == 0
 
 
