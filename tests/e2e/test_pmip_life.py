@@ -163,7 +163,8 @@ def test_nothing_is_left_behind(domain: ProxyStage) -> None:
 
 
 @pytest.mark.skipif(
-    not shutil.which("nft") and "CI" not in os.environ, reason="nobody can be kept silent here: apt-get install nftables"
+    not shutil.which("nft") and "CI" not in os.environ,
+    reason="nothing here keeps a host silent: apt-get install nftables",
 )
 def test_a_node_that_is_revoked_loses_its_address(domain: ProxyStage) -> None:
     keep_silent(domain, "mn")  # or the next word of its kernel is the sign of a node that wants to be registered
