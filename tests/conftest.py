@@ -1,4 +1,4 @@
-"""Tests may run in several processes at once (`pytest -n`): each gets a loopback of its own, so that no port is taken."""
+"""Tests may run in several processes (`pytest -n`): each gets a loopback of its own, so that no port is taken."""
 
 from contextlib import suppress
 
