@@ -14,6 +14,7 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -25,8 +26,8 @@ from engine import EngineError, PortDown, Tables
 from router.access_links import AccessLinks
 from router.config import Config
 from router.control import orders
+from router.control.claim import claim
 from router.control.commands import VIEWS
-from router.control.server import ControlServer
 from router.driver import Driver
 from router.errors import ExitCode, InUse, NoInterface, NoRights, RouterError
 from router.links.rtnetlink import AddressChanged, LinkChanged
@@ -67,7 +68,8 @@ class Router:
         self.failure: RouterError | None = None
         self._machine = Machine(config)
         self.part = part(config, self._machine)
-        self._control: ControlServer | None = None
+        self._claimed: socket.socket | None = None  # the control socket
+        self._control: Any = None  # the ControlServer, once it is loaded
         self._tunnel_mtu: TunnelMtu | None = None  # where there are nodes to hear of it
 
     # --- what those who ask it look at ---
@@ -117,10 +119,13 @@ class Router:
         self.config = self.part.prepare(self.config)
         self._machine.open()
         self.driver = self.part.open()
+        self._claimed = claim(self.config.socket_path)
         await self.part.restore()
-        self._control = ControlServer(self)
-        await self._control.start(self.config.socket_path)
         self._serve()
+        # peers are answered from now on; whoever asks at the control socket can wait until its server is loaded
+        server = await asyncio.get_running_loop().run_in_executor(None, import_module, "router.control.server")
+        self._control = server.ControlServer(self)
+        await self._control.start(self.config.socket_path, self._claimed)
 
     def _serve(self) -> None:
         loop, machine = asyncio.get_running_loop(), self._machine
@@ -176,6 +181,9 @@ class Router:
             self.driver.stop()
         if self._control is not None:
             await self._control.stop()
+        elif self._claimed is not None:
+            self._claimed.close()
+            self.config.socket_path.unlink(missing_ok=True)
         await self.part.close()
         self._machine.close()
 

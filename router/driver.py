@@ -377,7 +377,7 @@ PERFORM: dict[type, Callable[[Driver, Any], None]] = {
     actions.SetPolicy: Driver._set_policy,
     actions.SetWay: Driver._set_way,
     actions.Send: Driver._send,
-    actions.SendRepeated: Driver._send,
+    actions.SendOctets: Driver._send,
     actions.SendError: Driver._send_error,
     actions.SendOnLink: Driver._send_on_link,
     actions.SaveSession: Driver._save,

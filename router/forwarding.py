@@ -128,8 +128,6 @@ def wanted(prefix: Prefix, path: Path | None, *, aggregated: bool = False) -> Wa
 
 def edits(prefix: Prefix, before: Path | None, after: Path | None, *, aggregated: bool = False) -> Edits:
     """How to go from one path to the other."""
-    if aggregated and isinstance(after, TowardVisited) and (before is None or isinstance(before, TowardVisited | Held)):
-        return Edits(bind=None if before == after else _toward_visited(prefix, after))  # what an LMA does all day
     old, new = wanted(prefix, before, aggregated=aggregated), wanted(prefix, after, aggregated=aggregated)
     kept = {route.key for route in new.routes}
     return Edits(
@@ -140,6 +138,11 @@ def edits(prefix: Prefix, before: Path | None, after: Path | None, *, aggregated
         delete_routes=tuple(route for route in old.routes if route.key not in kept),
         unbind=prefix if old.binding and not new.binding else None,
     )
+
+
+def only_engine(before: Path | None) -> bool:
+    """Whether it concerns the engine alone when a prefix of an aggregated pool goes from here to a visited router."""
+    return before is None or isinstance(before, TowardVisited | Held)
 
 
 def wants_ipv4_uplink(prefix: Prefix, path: Path | None) -> bool:

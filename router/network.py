@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import engine
-from engine import BadRule, Encapsulation, HeldStats, HoldBuffer, Tables, Tunnel, UnknownPrefix
+from engine import BadRule, Encapsulation, HeldStats, HoldBuffer, Side, Tables, Tunnel, UnknownPrefix
 from router import forwarding
 from router.errors import NoRights, RouterError
 from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedRoute, edits
@@ -282,11 +282,19 @@ class Network:
 
     def bind(self, prefix: Prefix, path: actions.Path, node: str) -> None:
         """From now on the prefix takes this path. Raises RouterError, EngineError: then it has the one before."""
-        before = self._shut_doors(prefix, path)
-        self._apply(prefix, edits(prefix, self.paths.get(prefix), path, aggregated=self._aggregated), node)
+        before = self.paths.get(prefix)
+        if self._aggregated and isinstance(path, actions.TowardVisited) and forwarding.only_engine(before):
+            if path != before:
+                ends = self._ends(path.tunnels)
+                self._ways.bind(prefix, ends, side=Side.ANCHOR, policy=path.policy, node=node)
+            self.paths[prefix] = path
+            self.nodes[prefix] = node
+            return
+        opened = self._shut_doors(prefix, path)
+        self._apply(prefix, edits(prefix, before, path, aggregated=self._aggregated), node)
         self.paths[prefix] = path
         self.nodes[prefix] = node
-        self._open_doors(prefix, before)
+        self._open_doors(prefix, opened)
         if prefix.version == 4:
             self._follow_ipv4(prefix, path)
 

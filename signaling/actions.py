@@ -131,7 +131,7 @@ class Send:
         return type(self.message)
 
 
-class SendRepeated(Send):
+class SendOctets(Send):
     """Send a message of which only octets were made: its object is read from them when somebody asks."""
 
     __slots__ = ()
@@ -142,6 +142,7 @@ class SendRepeated(Send):
         fill(self, "destination", destination)
         fill(self, "port", port)
         fill(self, "source", source)
+        fill(self, "beside_data", False)
 
     @property
     def message(self) -> Message:
@@ -247,7 +248,7 @@ Action = (
     | SetPolicy
     | SetWay
     | Send
-    | SendRepeated
+    | SendOctets
     | SendError
     | SendOnLink
     | SaveSession

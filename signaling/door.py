@@ -148,11 +148,16 @@ class Door:
         genuine = authentication.verify(octets, peer.key, care_of=care_of, home_address=NO_ADDRESS)
         return Verdict.TRUSTED if genuine else Verdict.FORGED
 
-    def has_signed(self, peer: Peer, octets: bytes, source: Address) -> bool:
-        """Whether a message about the path to `source` ends with what only this peer can have computed."""
-        if authentication.spi_at_end(octets) != peer.spi:
-            return False
-        return authentication.verify(octets, peer.key, care_of=_covered(source, source), home_address=NO_ADDRESS)
+    def signer(self, octets: bytes, source: Address) -> Peer | None:
+        """The peer that has this address, if a message about the path to it ends with what only it can have computed.
+
+        None says nothing: who() may find that a peer roams, or has signed in another way.
+        """
+        peer = self._fixed.get(source)
+        if peer is None or not peer.key or authentication.spi_at_end(octets) != peer.spi:
+            return None
+        genuine = authentication.verify(octets, peer.key, care_of=_covered(source, source), home_address=NO_ADDRESS)
+        return peer if genuine else None
 
     # --- out ---
 

@@ -15,11 +15,8 @@ Whoever may open the socket may do all of it: its file permissions (0660) are th
 """
 
 import asyncio
-import errno
 import json
-import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -31,9 +28,10 @@ from router import values
 from router.access_links import AccessLinks
 from router.control import orders
 from router.control.capture import Captures
+from router.control.claim import claim
 from router.control.commands import VIEWS
 from router.driver import Line
-from router.errors import InUse, NoRights, RouterError
+from router.errors import RouterError
 from signaling.events import LinkDetached
 
 if TYPE_CHECKING:
@@ -60,27 +58,10 @@ class ControlServer:
         application.on_shutdown.extend((self._captures.end, self._farewell))
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_WITHIN)
 
-    async def start(self, path: Path) -> None:
-        """Listen. Raises InUse, NoRights."""
+    async def start(self, path: Path, claimed: socket.socket | None = None) -> None:
+        """Answer. claimed: the socket from claim(), None: it is claimed now. Raises InUse, NoRights."""
         await self._runner.setup()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            _make_way(path)
-            path.parent.mkdir(exist_ok=True)  # one, as /run/openmar: a path of more that are not there is a typo
-            before = os.umask(0o117)  # 0660 from the first moment on
-            try:
-                listener.bind(str(path))
-            finally:
-                os.umask(before)
-        except OSError as error:
-            listener.close()
-            kind = InUse if error.errno == errno.EADDRINUSE else NoRights
-            # a path that is too long never reaches the kernel, and has no number
-            why = os.strerror(error.errno).lower() if error.errno else str(error)
-            raise kind(f"control socket {path}: {why}: choose another with --socket") from None
-        except RouterError:
-            listener.close()
-            raise
+        listener = claim(path) if claimed is None else claimed
         self._path = path
         await web.SockSite(self._runner, listener).start()
 
@@ -272,24 +253,3 @@ def _what_there_is(error: web.HTTPException) -> str:
     if not isinstance(error, web.HTTPNotFound):
         return ""
     return f": expected one of {', '.join(f'{method} {path}' for method, path, _ in ROUTES)}"
-
-
-def _make_way(path: Path) -> None:
-    """Remove the socket of a router that is dead. Raises InUse if somebody listens, or it is no socket; OSError."""
-    try:
-        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
-    except OSError:
-        return  # it is not there; if it is worse, binding will say why
-    if not is_socket:
-        raise InUse(f"control socket {path}: a file is there that is no socket: remove it, or choose another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:
-            pass  # so many wait to be accepted that we may not: somebody listens, or did not yet stop to
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except OSError:
-            return
-    raise InUse(f"control socket {path}: another router listens there: stop it, or choose another with --socket")

@@ -21,20 +21,18 @@ import sqlite3
 import struct
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from sys import intern
-from typing import TypeVar
 
 from router.store import StoreError
 from router.store.sqlite import connect, transaction
 from router.store.write_ahead import WriteAhead
-from signaling.pmip.saved_binding import SavedBinding, SavedCareOf
+from signaling.pmip.saved_binding import SavedBinding, SavedCareOf, quick_binding, quick_care_of
 from signaling.settings import Address, Prefix
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the packed values
@@ -59,6 +57,7 @@ class BindingStore:
         self._writing = 0  # sessions of the batch on its way
         self._changes = 0  # so far
         self._futures: list[asyncio.Future[None]] = []
+        self._done_already: asyncio.Future[None] | None = None
         self._work = threading.Condition()
         self._ending = self._hurry = False
         self._gathering: asyncio.TimerHandle | None = None
@@ -122,20 +121,25 @@ class BindingStore:
 
     def _enqueue(self, number: int, value: bytes) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
-        future = loop.create_future()
         durable = self._ahead.append(number, value) or not self.reachable
+        future = self._already(loop) if durable else loop.create_future()
         with self._work:
             self._waiting[number] = value
             self._changes += 1
             if not durable:
                 self._futures.append(future)
-        if durable:
-            future.set_result(None)
-            if self._gathering is None:
-                self._gathering = loop.call_later(GATHER, self._commit, loop)
-        else:
+        if not durable:
             self._commit(loop)
+        elif self._gathering is None:
+            self._gathering = loop.call_later(GATHER, self._commit, loop)
         return future
+
+    def _already(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """The future of all that is durable when it is asked for."""
+        if self._done_already is None:
+            self._done_already = loop.create_future()
+            self._done_already.set_result(None)
+        return self._done_already
 
     def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have all that waits committed now."""
@@ -352,7 +356,7 @@ def unpack(number: int, value: bytes) -> SavedBinding:
         layout = _layout(value[: HEAD.size])
         found = layout.values.unpack(value[HEAD.size :])
         node, gateway, service, link_layer, link_local, flows = found[:TEXTS]
-        return _binding(
+        return quick_binding(
             number,
             node.decode(),
             intern(gateway.decode()),  # told again and again
@@ -395,7 +399,7 @@ def _unpack_care_of(
     *halves: int,
 ) -> SavedCareOf:
     there, here = _address(*halves[:2]), _address(*halves[2:])
-    return _care_of(
+    return quick_care_of(
         binding_id,
         there,
         port,
@@ -406,23 +410,3 @@ def _unpack_care_of(
         key if has_key else None,
         here if here != NOWHERE else None,
     )
-
-
-def _maker(kind: type[T]) -> Callable[..., T]:
-    """A quick way to make many of a frozen dataclass with slots: from its values, in the order of its fields.
-
-    Its own __init__ must go around its own lock, value by value, and takes four times as long: a second of a restart
-    with 100,000 sessions. So it is filled in while it is of a class that is not locked, and has the same slots.
-    """
-    open_kind = make_dataclass(kind.__name__, [field.name for field in fields(kind)], slots=True)  # type: ignore[arg-type]
-
-    def make(*values: object) -> T:
-        made = open_kind(*values)
-        made.__class__ = kind
-        return made  # type: ignore[no-any-return]
-
-    return make
-
-
-_binding = _maker(SavedBinding)
-_care_of = _maker(SavedCareOf)

@@ -19,7 +19,6 @@ from signaling.pmip.mobility_session import CareOf, MobilitySession
 from signaling.pmip.profiles import Profiles
 from signaling.pmip.proxy_checks import BULK
 from signaling.pmip.registration_request import RegistrationRequest
-from signaling.pmip.repeated_updates import RepeatedUpdates
 from signaling.pmip.saved_binding import SavedBinding
 from signaling.pmip.session_cache import SessionCache
 from signaling.revoker import Recipient
@@ -34,7 +33,6 @@ class AnchoredSessions:
         self.cache = SessionCache()
         self.gateways = Gateways()
         self.wheel: ExpiryWheel[MobilitySession] = ExpiryWheel()
-        self.repeated = RepeatedUpdates()
         self._counters = counters
         self._last_number = 0
         self.lay_down(settings.profiles, settings.policies)
@@ -44,8 +42,6 @@ class AnchoredSessions:
         self.profiles = Profiles(profiles, known_only=self.settings.known_nodes_only)
         self.allotments = Allotments(self.settings, self.profiles, self.cache)
         self.data_path = DataPath(self.cache, self.profiles, policies)
-        for session in self.cache:
-            self.repeated.forget(session)
 
     # --- a session begins and goes on ---
 
@@ -76,8 +72,7 @@ class AnchoredSessions:
         return lifetime
 
     def save(self, session: MobilitySession) -> SaveBinding:
-        """Something durable of it is not as it was: what was answered before is answered anew."""
-        self.repeated.forget(session)
+        """Something durable of it is not as it was."""
         return SaveBinding(binding=session.saved())
 
     # --- a path behind a NAT ---
@@ -152,7 +147,6 @@ class AnchoredSessions:
         for care_of in session.care_ofs if not session.leaving else ():
             self.gateways.remove(session, care_of)
         self.wheel.drop(session)
-        self.repeated.forget(session)
         bound = session.bound
         self.cache.remove(session)
         self.allotments.give_back_prefixes(session.node, session.prefixes)

@@ -45,16 +45,14 @@ class DataPath:
 
     def bind(self, session: MobilitySession) -> list[Action]:
         """All that belongs to the session takes the way it goes now."""
-        bound = session.bound
-        if not bound:
-            return []
-        groups: dict[tuple[MobilitySession, ...], list[Prefix]] = {}
-        for prefix in bound:
-            groups.setdefault(self._cache.sharing(session, prefix), []).append(prefix)
         actions: list[Action] = []
-        for sharers, prefixes in groups.items():
-            path = self._path(session, sharers, actions)
-            actions += [Bind(prefix=prefix, path=path, node=session.node) for prefix in prefixes]
+        before: tuple[MobilitySession, ...] = ()
+        path: Path = HELD
+        for prefix in session.bound:
+            sharers = self._cache.sharing(session, prefix)
+            if sharers != before:  # those with a prefix in common have all in common, as a rule
+                path, before = self._path(session, sharers, actions), sharers
+            actions.append(Bind(prefix=prefix, path=path, node=session.node))
         return actions
 
     def unbind(self, session: MobilitySession, prefixes: tuple[Prefix, ...]) -> list[Action]:

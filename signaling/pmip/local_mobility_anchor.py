@@ -4,7 +4,7 @@
            (proxy_checks)     (session_  SHARE    the same, with the prefixes of another interface
                                lookup)   UPDATE   extension, handoff, one more path; lifetime 0: de-registration
                                          WAIT     is the node gone from the old MAG? the answer comes later
-     `-> or a repetition (repeated_updates): the answer it had before
+     `-> or an extension in known words (known_wordings): answered without being read
 
 The order of effects: packets take the new way, then it is durable, then the answer leaves. A refresh that changes
 nothing but the time touches neither the data path nor the store.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from signaling.actions import Action, Note, Send, SendRepeated
+from signaling.actions import Action, Note, Send, SendOctets
 from signaling.deadlines import Deadlines
 from signaling.door import Door
 from signaling.events import BindingsRestored, DatagramReceived
@@ -24,9 +24,11 @@ from signaling.pmip.allotments import Allotment
 from signaling.pmip.anchor_revocations import AnchorRevocations
 from signaling.pmip.anchored_sessions import AnchoredSessions, reach_of
 from signaling.pmip.flow_bindings import process
+from signaling.pmip.known_wordings import KnownWordings
 from signaling.pmip.mobility_session import CareOf, MobilitySession
 from signaling.pmip.placing import (
     ACCEPTED,
+    Facts,
     exchange_keys,
     facts,
     handover_trigger,
@@ -35,7 +37,6 @@ from signaling.pmip.placing import (
     path_named,
     place,
     remember_order,
-    shape,
 )
 from signaling.pmip.proxy_checks import ProxyChecks, is_bulk_extension, service_of
 from signaling.pmip.registration_request import RegistrationRequest
@@ -73,6 +74,7 @@ class LocalMobilityAnchor:
         self._counters = counters
         self._revoker = revoker
         self._replies = Replies(door, clock, counters)
+        self._wordings = KnownWordings()
         self._checks = self._new_checks()
         self._waiting: dict[str, Waiting] = {}  # by node
         self._patience: Deadlines[str] = Deadlines()  # with those that wait, where nobody is asked
@@ -87,28 +89,27 @@ class LocalMobilityAnchor:
 
     # --- updates ---
 
-    def repeat(self, event: DatagramReceived, now: float) -> Send | None:
-        """The answer to an update that was answered before, but for its time; None: it has to be read."""
-        found = self.sessions.repeated.find(event.octets)
-        if found is None:
+    def extend(self, event: DatagramReceived, now: float) -> Send | None:
+        """The answer to an extension in known words; None: the update has to be read."""
+        extension = self._wordings.find(event.octets)
+        session = self.cache.only_holder(extension.key) if extension is not None else None
+        if extension is None or session is None or not extension.is_about(session):
             return None
-        session, source = found.session, event.source
-        path = session.care_ofs[0]
+        path, source, timestamp = session.care_ofs[0], event.source, extension.timestamp
         local = None if event.destination == self._settings.address else event.destination
-        here = source == path.address and event.port == path.port and local == path.local
-        if not here or not self.cache.is_alone(session):
+        if source != path.address or event.port != path.port or local != path.local:
             return None
-        peer = self._door.named(session.gateway)
         # the MAC covers all that the checksum does
-        if peer is None or peer.address is None or not self._door.has_signed(peer, event.octets, source):
+        peer = self._door.signer(event.octets, source)
+        if peer is None or peer.name != session.gateway or not self.sessions.profiles.admits(session.node, peer.name):
             return None
-        if not self._checks.in_order(found.timestamp, path.timestamp, now):
+        if not self._checks.in_order(timestamp, path.timestamp, now):
             return None
-        path.timestamp = found.timestamp
-        lifetime = self.sessions.prolong(session, path, found.lifetime, now)
+        path.timestamp = timestamp
+        lifetime = self.sessions.prolong(session, path, extension.like.update.lifetime, now)
         self._counters["lma.refreshed"] += 1
-        answer = self._door.seal(found.answer(lifetime), peer, source, source=path.local)
-        return SendRepeated(answer, source, event.port, path.local)
+        answer = self._door.seal(extension.answer(lifetime), peer, source, source=local)
+        return SendOctets(answer, source, event.port, local)
 
     def answer(self, update: BindingUpdate, peer: Peer | None, event: DatagramReceived, now: float) -> list[Action]:
         """Check an authenticated Proxy Binding Update and do what it asks (RFC 5213 5.3)."""
@@ -181,11 +182,7 @@ class LocalMobilityAnchor:
         lifetime = self.sessions.extend(request, session, path, now)
         self._counters["lma.refreshed"] += 1
         answer = self._accept(request, session, ACCEPTED, lifetime)
-        peer = self._door.named(session.gateway)
-        settled = peer is not None and peer.address is not None and peer.key  # one that roams is looked for each time
-        plain = request.care_of is request.source and len(session.care_ofs) == 1
-        if settled and plain and request.timestamp is not None:
-            self.sessions.repeated.learn(session, request.timestamp, request.octets, answer.octets)
+        self._wordings.learn(request, answer.octets)
         return [answer]
 
     def _change(self, request: RegistrationRequest, session: MobilitySession, now: float) -> list[Action]:
@@ -197,7 +194,7 @@ class LocalMobilityAnchor:
         left = reach_of(session) if handoff and not session.leaving else None
         moved = handoff or session.technology != request.technology
         trigger = handover_trigger(request, session)
-        before = shape(session), facts(session)
+        before = facts(session)
         gone = self._rearrange(request, session, allotment, drop_families=handoff)
         actions = self._settle(request, session, now, before=before, gone=gone)
         self._counters["lma.handed-off" if moved else "lma.changed"] += 1
@@ -229,7 +226,7 @@ class LocalMobilityAnchor:
         session: MobilitySession,
         now: float,
         *,
-        before: tuple[object, object] | None = None,
+        before: Facts | None = None,
         gone: tuple[Prefix, ...] = (),
     ) -> list[Action]:
         """The session is at the MAG that sent the update; data path, store and MAG learn of it, in this order."""
@@ -248,11 +245,12 @@ class LocalMobilityAnchor:
         flows = self._flows(request, session)
         lifetime = self.sessions.extend(request, session, path, now)
         actions: list[Action] = []
-        if before is None or before[0] != shape(session):
+        after = facts(session)
+        if before is None or before.shape != after.shape:
             # bind before acknowledging: the first packet may overtake the acknowledgement
             actions += self.sessions.data_path.unbind(session, gone) if gone else ()
             actions += self.sessions.data_path.bind(session)
-        if before is None or before[1] != facts(session):
+        if before != after:
             actions.append(self.sessions.save(session))
             fields = {"node": session.node, "prefix": session.bound, "peer": session.gateway, "bid": path.binding_id}
             actions.append(Note("registered", fields))

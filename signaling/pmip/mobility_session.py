@@ -16,7 +16,7 @@ from math import inf
 
 from signaling.actions import TunnelEnd
 from signaling.pmip.flow_bindings import FlowBinding, flows_from_octets, octets_of
-from signaling.pmip.saved_binding import SavedBinding, SavedCareOf
+from signaling.pmip.saved_binding import SavedBinding, SavedCareOf, quick_binding, quick_care_of
 from signaling.settings import Address, Prefix
 
 UNNUMBERED = 0  # the BID of the one path of a session without multipath binding
@@ -72,16 +72,16 @@ class CareOf:
 
     def saved(self) -> SavedCareOf:
         """What of it is durable."""
-        return SavedCareOf(
-            binding_id=self.binding_id,
-            care_of=self.address,
-            port=self.port,
-            data_port=self.data_port,
-            label=self.label,
-            technology=self.technology,
-            timestamp=self.timestamp,
-            downlink_key=self.downlink_key,
-            local=self.local,
+        return quick_care_of(
+            self.binding_id,
+            self.address,
+            self.port,
+            self.data_port,
+            self.label,
+            self.technology,
+            self.timestamp,
+            self.downlink_key,
+            self.local,
         )
 
     @classmethod
@@ -115,7 +115,6 @@ class MobilitySession:
         "number",
         "policy",
         "prefixes",
-        "repeated",
         "service",
         "technology",
     )
@@ -136,7 +135,6 @@ class MobilitySession:
         self.flows: tuple[FlowBinding, ...] = ()
         self.policy = ""  # name of the flow policy its paths were bound with
         self.departed: dict[int, int] | None = None  # BID -> timestamp of a path that is gone: no replay revives it
-        self.repeated = b""  # what it said last, see repeated_updates.py
         self.leaving = False  # de-registered: kept for MinDelayBeforeBCEDelete, its packets are held
         self.expires = inf
         self.filed = 0
@@ -190,21 +188,21 @@ class MobilitySession:
     def saved(self) -> SavedBinding:
         """What of it is durable."""
         downlink = next((it.downlink_key for it in self.care_ofs if it.downlink_key is not None), None)
-        return SavedBinding(
-            number=self.number,
-            node=self.node,
-            gateway=self.gateway,
-            link_layer=self.link_layer,
-            technology=self.technology,
-            service=self.service,
-            link_local=self.link_local.packed if self.link_local is not None else b"",
-            prefixes=self.prefixes,
-            ipv4_home=IPv4Network(self.ipv4_home) if self.ipv4_home is not None else None,
-            delegated=self.delegated,
-            gre_keys=(downlink or 0, self.number & 0xFFFFFFFF) if self.gre_keys else None,
+        return quick_binding(
+            self.number,
+            self.node,
+            self.gateway,
+            self.link_layer,
+            self.technology,
+            self.service,
+            self.link_local.packed if self.link_local is not None else b"",
+            self.prefixes,
+            IPv4Network(self.ipv4_home) if self.ipv4_home is not None else None,
+            self.delegated,
+            (downlink or 0, self.number & 0xFFFFFFFF) if self.gre_keys else None,
             # one that is leaving has no place any more; that is how a restart knows it
-            care_ofs=() if self.leaving else tuple([care_of.saved() for care_of in self.care_ofs]),
-            flows=octets_of(self.flows) if self.flows else b"",
+            () if self.leaving else tuple([care_of.saved() for care_of in self.care_ofs]),
+            octets_of(self.flows) if self.flows else b"",
         )
 
     @classmethod

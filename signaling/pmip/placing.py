@@ -1,6 +1,7 @@
 """Where a session is after an update: its MAG, its Proxy-CoAs, their keys and labels; or nothing of it is new."""
 
 from ipaddress import IPv6Address
+from typing import NamedTuple
 
 from signaling.access_link import ROUTER_ADDRESS
 from signaling.iana import BindingUpdateFlag, HandoffIndicator, RevocationTrigger, Status
@@ -119,16 +120,19 @@ def handover_trigger(request: RegistrationRequest, session: MobilitySession) -> 
     return RevocationTrigger.INTER_MAG_HANDOVER_DIFFERENT_ACCESS_TYPE
 
 
-def shape(session: MobilitySession) -> object:
-    """What the data path makes of a session."""
+class Facts(NamedTuple):
+    """What of a session is durable; order and time left out. shape: as much as the data path makes of it."""
+
+    shape: object
+    ports: object
+    access: object
+
+
+def facts(session: MobilitySession) -> Facts:
+    """Of a session as it is now."""
     ways = [
         (it.binding_id, it.address, it.local, it.data_port, it.label, it.downlink_key) for it in session.care_ofs
     ]
-    return session.bound, ways, session.flows, session.leaving, session.gre_keys
-
-
-def facts(session: MobilitySession) -> object:
-    """What of a session is durable; order and time left out."""
     ports = [(it.port, it.technology) for it in session.care_ofs]
     access = session.gateway, session.link_layer, session.technology, session.service, session.link_local
-    return shape(session), ports, access
+    return Facts((session.bound, ways, session.flows, session.leaving, session.gre_keys), ports, access)

@@ -22,6 +22,12 @@ class Profiles:
         """The profile that holds for a node: its own, or the default one."""
         return self._profiles.get(node, self._default)
 
+    def admits(self, node: str, gateway: str) -> bool:
+        """Whether this gateway may extend IPv6 sessions of the node: what the checks of an update ask a profile."""
+        profile = self.of(node)
+        allowed = profile.gateways is None or gateway in profile.gateways
+        return allowed and profile.ipv6 and not profile.refused and self.knows(node)
+
     def knows(self, node: str) -> bool:
         """Whether the node may be served at all: it has a profile, or nobody needs one."""
         return not self._known_only or (node in self._profiles and node != EVERY_NODE)

@@ -1,8 +1,12 @@
 """A mobility session as an LMA keeps it over a restart: what it had acknowledged, and until when."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, make_dataclass
+from typing import TypeVar
 
 from signaling.settings import Address, Prefix
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +41,23 @@ class SavedBinding:
     gre_keys: tuple[int, int] | None  # downlink, uplink (RFC 5845)
     care_ofs: tuple[SavedCareOf, ...]
     flows: bytes  # flow identification options as they came (RFC 6089), encoded one after the other
+
+
+def _maker(kind: type[Kind]) -> Callable[..., Kind]:
+    """A quick way to make many of a frozen dataclass with slots: from all its values, in the order of its fields.
+
+    Its own __init__ must go around its own lock, value by value, and takes four times as long: a second of a restart
+    with 100,000 sessions. So it is filled in while it is of a class that is not locked, and has the same slots.
+    """
+    open_kind = make_dataclass(kind.__name__, [field.name for field in fields(kind)], slots=True)  # type: ignore[arg-type]
+
+    def make(*values: object) -> Kind:
+        made = open_kind(*values)
+        made.__class__ = kind
+        return made  # type: ignore[no-any-return]
+
+    return make
+
+
+quick_binding = _maker(SavedBinding)
+quick_care_of = _maker(SavedCareOf)

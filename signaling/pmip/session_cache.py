@@ -39,13 +39,14 @@ class SessionCache:
         """All sessions of a node, oldest first."""
         return _all(self._by_node.get(node))
 
-    def is_alone(self, session: MobilitySession) -> bool:
-        """Whether it is the only one of its node, and not over."""
-        return self._by_node.get(session.node) is session
-
     def holding(self, key: int) -> tuple[MobilitySession, ...]:
         """The sessions that have the home network prefix with this key."""
         return _all(self._by_prefix.get(key))
+
+    def only_holder(self, key: int) -> MobilitySession | None:
+        """The one session that has the prefix with this key; None: nobody has it, or several."""
+        place = self._by_prefix.get(key)
+        return place if isinstance(place, MobilitySession) else None
 
     def at_ipv4(self, key: int) -> tuple[MobilitySession, ...]:
         """The sessions that have this IPv4 home address."""

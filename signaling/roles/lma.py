@@ -233,10 +233,10 @@ class Lma:
         return actions + self.heartbeats.announce_restart(known, now)
 
     def _datagram(self, event: DatagramReceived, now: float) -> list[Action]:
-        repeated = self.anchor.repeat(event, now)
-        if repeated is not None:
+        answer = self.anchor.extend(event, now)
+        if answer is not None:
             self.counters[f"received.{BindingUpdate.__name__}"] += 1
-            return [repeated]
+            return [answer]
         return self.reception.take(event, now)
 
     def _update(

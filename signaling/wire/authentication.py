@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -25,6 +26,7 @@ NO_HOME_ADDRESS: Final = IPv6Address(0)  # in proxy registrations
 AUTHENTICATOR: Final = {AuthenticationSubtype.MN_HA: 12, AuthenticationSubtype.MN_AAA: 20}  # octets
 
 _SUBTYPE_AND_SPI = 5  # octets
+_BLOCK = 64  # octets, of SHA-1
 _BEGIN = {  # type, length and subtype of the option
     kind: bytes((OptionType.MOBILITY_MESSAGE_AUTHENTICATION, _SUBTYPE_AND_SPI + size, kind))
     for kind, size in AUTHENTICATOR.items()
@@ -45,7 +47,19 @@ def authenticator(
     text = b"".join((care_of.packed, home_address.packed, octets[:4], b"\0\0", octets[6:]))
     if subtype == AuthenticationSubtype.MN_AAA:
         text = hashlib.sha1(text, usedforsecurity=False).digest()
-    return hmac.digest(key, text, "sha1")[: AUTHENTICATOR[subtype]]
+    inner, outer = _keyed(key)
+    digest, sealed = inner.copy(), outer.copy()
+    digest.update(text)
+    sealed.update(digest.digest())
+    return sealed.digest()[: AUTHENTICATOR[subtype]]
+
+
+@lru_cache(maxsize=4096)
+def _keyed(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """The two SHA-1 states that every HMAC with this key begins with (RFC 2104 4)."""
+    block = (key if len(key) <= _BLOCK else hashlib.sha1(key, usedforsecurity=False).digest()).ljust(_BLOCK, b"\0")
+    begun = (hashlib.sha1(bytes(octet ^ pad for octet in block), usedforsecurity=False) for pad in (0x36, 0x5C))
+    return next(begun), next(begun)
 
 
 def sign(

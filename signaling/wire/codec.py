@@ -147,16 +147,17 @@ def _lifetime_units(seconds: float) -> int:
 
 def read_prefix(octets: bytes) -> IPv6Network:
     """Give the prefix in 17 octets, length and address; bits beyond the length are cut. Raises ValueError."""
-    length, address = octets[0], octets[1:]
-    if not any(address):
+    length, address = octets[0], int.from_bytes(octets[1:], "big")
+    if not address:
         # all-zero means "assign one for me" and is decided on the 16 octets alone (RFC 5213 8.3)
         return IPv6Network((0, length if length <= 128 else 0))
     if length > 128:
         raise ValueError(f"prefix length {length}, at most 128")
-    network = IPv6Network((address, length), strict=False)
-    if int(network.network_address) == 0:
+    beyond = 128 - length
+    prefix = address >> beyond << beyond
+    if not prefix:
         raise ValueError("the prefix has bits only beyond its length")
-    return network
+    return IPv6Network((prefix, length))
 
 
 def write_prefix(network: IPv6Network) -> bytes:

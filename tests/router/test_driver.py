@@ -22,6 +22,7 @@ from signaling.pmip.saved_binding import SavedBinding
 from signaling.settings import Wants, WayState
 from signaling.wire.binding_refresh import BindingRefreshRequest
 from signaling.wire.heartbeat import Heartbeat
+from signaling.wire.mobility_header import encode
 from signaling.wire.neighbor import NeighborSolicitation, RouterAdvertisement
 
 PREFIX = IPv6Network("2001:db8:a1:1::/64")
@@ -246,6 +247,15 @@ async def test_a_message_leaves_from_the_address_the_role_says() -> None:
     bench.feed(actions.Send(octets=b"x", message=REQUEST, destination=PEER, port=5, source=PREFIX[1]))
     assert bench.done == [("send", b"x", PEER, 5, PREFIX[1])]
     assert bench.lines[-1].fields["from"] == PREFIX[1]
+
+
+@sync
+async def test_a_message_that_was_made_as_octets_is_sent_and_told_like_any_other() -> None:
+    bench = Bench()
+    octets = encode(REQUEST, PEER, PEER)
+    bench.feed(actions.SendOctets(octets, PEER, 5, PREFIX[1]))
+    assert bench.done == [("send", octets, PEER, 5, PREFIX[1])]
+    assert bench.lines[-1].fields == {"peer": PEER, "from": PREFIX[1]}
 
 
 @sync

@@ -1,19 +1,22 @@
-"""An update that says again what was said before gets the answer it would get if it were read; nothing else does."""
+"""An extension worded as one before it gets the answer it would get if it were read; nothing else does."""
 
 import random
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
 
-from signaling.actions import Action, Send, SendRepeated
-from signaling.iana import Status
+from signaling.actions import Action, Send, SendOctets
+from signaling.iana import BindingUpdateFlag, Status
+from signaling.pmip import known_wordings
 from signaling.settings import NodeProfile
 from signaling.wire.authentication import verify
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.mobility_header import decode
+from signaling.wire.options.access import LinkLocalAddress
 from signaling.wire.options.time import Timestamp
-from tests.signaling.pmip.lma_scene import IF2, KEY, LMA, MAGS, NODE, Scene, answer, done
+from tests.signaling.pmip.lma_scene import FOREIGN, IF2, KEY, LMA, MAGS, NODE, Scene, answer, done
 from tests.signaling.pmip.test_lma_random_walk import anything
 
 MAG = MAGS["mag1"]
@@ -28,20 +31,58 @@ def known(**settings: Any) -> Scene:
     """An LMA that has heard one extension."""
     scene = Scene(**settings)
     scene.attach()
-    assert not done(extended(scene), SendRepeated)
+    assert not done(extended(scene), SendOctets)
     return scene
 
 
-def test_the_second_extension_is_answered_without_being_read() -> None:
+def test_an_extension_in_known_words_is_answered_without_being_read() -> None:
     scene = known()
     number = scene.number + 1
     (send,) = extended(scene)
-    assert isinstance(send, SendRepeated)
+    assert isinstance(send, SendOctets)
     ack = decode(send.octets, LMA, MAG)
     assert isinstance(ack, BindingAck)
     assert (ack.status, ack.sequence_number, ack.lifetime) == (Status.BINDING_UPDATE_ACCEPTED, number, 300)
     assert ack.option(Timestamp) == Timestamp(value=scene.stamp())
     assert verify(send.octets, KEY, care_of=MAG)
+
+
+def test_the_words_of_one_node_are_known_from_all_others() -> None:
+    scene = known()
+    prefix = scene.attach("mag2", node="mn2@example.net", ll=IF2)
+    (send,) = scene.say("mag2", node="mn2@example.net", ll=IF2, prefixes=(prefix,), hi=5)
+    assert isinstance(send, SendOctets)
+    assert answer([send]).status == Status.BINDING_UPDATE_ACCEPTED
+
+
+def test_names_of_other_lengths_are_other_words() -> None:
+    scene = known()
+    name = f"a-much-longer-name-{NODE}"
+    prefix = scene.attach(node=name, ll=IF2)
+    assert not done(scene.say(node=name, ll=IF2, prefixes=(prefix,), hi=5), SendOctets)
+    assert done(scene.say(node=name, ll=IF2, prefixes=(prefix,), hi=5), SendOctets)
+
+
+@pytest.mark.parametrize(
+    "other", [{"node": "mn2@example.net"}, {"prefixes": (FOREIGN,)}, {"ll": IF2}, {"att": 8}, {"lifetime": 100}]
+)
+def test_what_fits_no_session_is_read(other: dict[str, Any]) -> None:
+    assert not done(extended(known(), **other), SendOctets)
+
+
+def test_what_wants_tunnels_in_udp_is_always_read() -> None:
+    scene = known(accept_forced_udp=True)
+    flags = BindingUpdateFlag.PROXY_REGISTRATION | BindingUpdateFlag.FORCING_UDP_ENCAPSULATION
+    for _ in range(2):
+        assert not done(extended(scene, flags=flags), SendOctets)
+
+
+def test_what_a_gateway_can_make_grow_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_wordings, "MOST_WORDINGS", 5)
+    scene = known()
+    for lifetime in range(100, 160, 4):
+        assert answer(extended(scene, lifetime=lifetime)).lifetime == lifetime
+        assert len(scene.anchor._wordings) <= 5
 
 
 def test_it_extends_the_session_and_is_counted() -> None:
@@ -114,55 +155,52 @@ def has_a_profile(scene: Scene) -> None:
     scene.lma.set_profiles((NodeProfile(node=NODE, refused=True),), scene.now)
 
 
-def has_a_second_interface(scene: Scene) -> None:
-    scene.say(ll=IF2)
+def changes_its_interface(scene: Scene) -> None:
+    extended(scene, hi=2, att=8)
 
 
-@pytest.mark.parametrize("change", [ends, hands_off, is_revoked, has_a_profile, has_a_second_interface])
+@pytest.mark.parametrize("change", [ends, hands_off, is_revoked, has_a_profile, changes_its_interface])
 def test_after_any_change_it_is_read_again(change: Callable[[Scene], None]) -> None:
     scene = known()
     prefixes = scene.session.prefixes
     change(scene)
-    assert not done(scene.say(prefixes=prefixes, hi=5), SendRepeated)
-
-
-def test_nothing_is_kept_of_sessions_that_are_over() -> None:
-    scene = known()
-    assert len(scene.anchor.sessions.repeated) == 1
-    scene.wait(400.0)
-    assert len(scene.anchor.sessions.repeated) == 0
+    assert not done(scene.say(prefixes=prefixes, hi=5), SendOctets)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_is_said_the_answers_are_those_of_an_lma_that_reads_everything(seed: int) -> None:
+def test_whatever_is_said_the_answers_are_those_of_an_lma_that_reads_everything(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick, thorough = Scene(), Scene()
+    monkeypatch.setattr(thorough.anchor, "extend", lambda event, now: None)
     repeated = 0
     rngs = random.Random(seed), random.Random(seed)
     for _ in range(150):
         for turn in range(3):  # what was just said is said again, and again
-            for session in thorough.cache:
-                thorough.anchor.sessions.repeated.forget(session)
             turns = [
-                anything(scene, rng) if turn == 0 else again(scene)
+                anything(scene, rng) if turn == 0 else again(scene, rng)
                 for scene, rng in zip((quick, thorough), rngs, strict=True)
             ]
-            repeated += len(done(turns[0], SendRepeated))
+            repeated += len(done(turns[0], SendOctets))
             octets = [[send.octets for send in done(it, Send)] for it in turns]
             assert octets[0] == octets[1]
             assert quick.snapshot() == thorough.snapshot()
     assert repeated > 20
 
 
-def again(scene: Scene) -> list[Action]:
-    """The oldest session is extended by whoever has it."""
-    session = next(iter(scene.cache), None)
+def again(scene: Scene, rng: random.Random) -> list[Action]:
+    """A session is extended by whoever has it, or by another."""
+    sessions = list(scene.cache)
+    session = rng.choice(sessions) if sessions else None
     if session is None or session.gateway not in MAGS:
         return []
+    link_local = LinkLocalAddress(address=IPv6Address(f"fe80::{rng.choice((0, 1, 2))}"))
     return scene.say(
-        session.gateway,
+        session.gateway if rng.random() < 0.9 else "mag1",
         node=session.node,
         prefixes=session.prefixes or None,
         hi=5,
         att=session.technology,
         ll=session.link_layer or None,
+        more=(link_local,) if rng.random() < 0.3 else (),
     )
