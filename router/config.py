@@ -93,6 +93,7 @@ class Config:
     state_dir: Path = field(default_factory=default_state_dir)
     tun: str = "openmar0"
     table: int = 5436  # routing table of uplink that goes to anchors
+    realtime: int = 0  # priority before all that has none; 0: as any other program
     address: Address | None = None
     ipv4_address: IPv4Address | None = None
     encapsulation: Encapsulation = Encapsulation.UDP
@@ -163,6 +164,7 @@ SCHEMA: dict[str, dict[str, tuple[str, Reader]]] = {
         "state_dir": ("state_dir", values.path),
         "tun": ("tun", values.interface),
         "table": ("table", values.table),
+        "realtime": ("realtime", number(0, 99)),
     },
     "underlay": {
         "address": ("address", values.address),

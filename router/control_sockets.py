@@ -306,9 +306,10 @@ class AccessSocket:
     def serve(self, loop: asyncio.AbstractEventLoop, on_frame: OnFrame) -> None:
         """Call on_frame for everything that passes the filter."""
         self._loop, self._on_frame = loop, on_frame
-        loop.add_reader(self.socket.fileno(), self._read)
+        loop.add_reader(self.socket.fileno(), self.read)
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Take in what waits."""
         for _ in range(READS):
             try:
                 packet, (_name, _protocol, kind, _type, link_layer) = self.socket.recvfrom(MAX_DATAGRAM)
@@ -317,7 +318,7 @@ class AccessSocket:
             except OSError:
                 # the interface went down, netlink tells the rest; uvloop hears nothing more after an error
                 self._loop.remove_reader(self.socket.fileno())
-                self._loop.add_reader(self.socket.fileno(), self._read)
+                self._loop.add_reader(self.socket.fileno(), self.read)
                 return
             if kind != socket.PACKET_OUTGOING:
                 self._on_frame(packet, link_layer)

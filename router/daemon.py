@@ -215,6 +215,7 @@ async def run(config: Config) -> ExitCode:
     await router.start()
     try:
         _listen_for_reload(router)
+        take_precedence(config.realtime)
         print(greeting(router), flush=True)
         # what is there now stays to the end: no collection need look at it again in the middle of a handover
         gc.collect()
@@ -226,6 +227,18 @@ async def run(config: Config) -> ExitCode:
     if router.failure is not None:
         raise router.failure
     return ExitCode.DONE
+
+
+def take_precedence(priority: int) -> None:
+    """Run this thread, and none that it starts, before what is not as urgent. 0: stay as we are. Raises NoRights."""
+    if priority:
+        try:
+            policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(priority))
+        except PermissionError:
+            raise NoRights(
+                f"[router] realtime = {priority}: operation not permitted: run with CAP_SYS_NICE, or leave it out"
+            ) from None
 
 
 def _listen_to_signals(router: Router) -> None:

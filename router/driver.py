@@ -21,6 +21,7 @@ from router.sessions import Sessions
 from router.trouble import TROUBLE, with_cure
 from signaling import actions
 from signaling.actions import Action
+from signaling.deadlines import SOON
 from signaling.events import ClockStepped, Event
 from signaling.pmip.probe import carries_probe
 from signaling.pmip.saved_binding import SavedBinding
@@ -122,6 +123,8 @@ class Driver:
 
     bindings: of a role that saves any (an LMA). addresses: of one that gives any to nodes (a MAG).
     on_held: told after a turn in which a prefix was held: its node is about to come somewhere.
+    on_bound: told at the end of a turn in which a prefix was bound, or as soon as its packets can reach the node:
+    those that waited for that go before anything else is done.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Driver:
         bindings: Bindings | None = None,
         addresses: Addresses | None = None,
         on_held: Callable[[], None] = lambda: None,
+        on_bound: Callable[[], None] = lambda: None,
     ) -> None:
         self.role = role
         self.journalist = Journalist()
@@ -144,6 +148,9 @@ class Driver:
         self._bindings = bindings
         self._addresses = addresses
         self._on_held = on_held
+        self._on_bound = on_bound
+        self._bound = False  # in this turn
+        self._newcomers: deque[actions.ExpectNode] = deque()  # the links still announce them
         if sessions is not None:  # a MAR's: other roles have nothing to find or save there
             self.sessions = sessions(self)
         self._loop = asyncio.get_running_loop()
@@ -176,6 +183,7 @@ class Driver:
     def stop(self) -> None:
         """No more events and timers."""
         self._stopped = True
+        self._newcomers.clear()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -221,6 +229,9 @@ class Driver:
                 # the others of this turn concern other prefixes or peers: they must not be lost with it
                 log.error("%s: %s", type(action).__name__, error)
                 self._tell("failed", {"action": type(action).__name__, "why": str(error)})
+        if self._bound:
+            self._bound = False
+            self._on_bound()
         self._tell_all()
 
     def _tell_all(self) -> None:
@@ -234,9 +245,11 @@ class Driver:
     # --- one method for each kind of action ---
 
     def _bind(self, action: actions.Bind) -> None:
-        self.network.bind(action.prefix, action.path, action.node)
+        self.network.bind(action.prefix, action.path, action.node, self._on_bound)
         if isinstance(action.path, actions.Held):
             self._loop.call_soon(self._on_held)
+        else:
+            self._bound = True
         self._tell(PATHS[type(action.path)], partial(_about_path, action))
 
     def _unbind(self, action: actions.Unbind) -> None:
@@ -298,10 +311,19 @@ class Driver:
 
     def _expect(self, action: actions.ExpectNode) -> None:
         self.network.expect(action)
-        for link in self._links.values():
-            link.expect(action)
+        self._newcomers.append(action)
+        if action.interface is None:
+            self._settle_in()
+        else:  # a filter takes its time to be made, and packets are on their way
+            self._loop.call_later(SOON, self._settle_in)
         if self._addresses is not None and action.interface is None:
             self._addresses.forget(action.node)
+
+    def _settle_in(self) -> None:
+        while self._newcomers:
+            action = self._newcomers.popleft()
+            for link in self._links.values():
+                link.expect(action)
 
     def _give_address(self, action: actions.GiveAddress) -> None:
         self.network.give(action)

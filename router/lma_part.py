@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import time
 from pathlib import Path
 
 from router.config import Config
@@ -10,6 +9,8 @@ from router.driver import Driver
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine
 from router.proxy_rehearsal import ProxyRehearsal
+from router.readiness import Ready
+from router.rehearsal import Act
 from router.role_settings import lma_settings
 from router.store.bindings import BindingStore
 from router.store.restarts import restart_counter
@@ -19,6 +20,7 @@ from signaling.roles.lma import Lma
 log = logging.getLogger("openmar")
 
 COLLECTIONS = 700, 10, 2  # a full one after 14,000 objects more than before: a millisecond
+PLAYS = 8  # of an update, while its node is between two gateways
 FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
 BINDINGS, RESTARTS = "bindings.db", "restarts"  # in the state directory
 
@@ -42,7 +44,7 @@ class LmaPart:
         self.role: Lma
         self._config = config
         self._machine = machine
-        self._rehearsal: ProxyRehearsal
+        self._updates: Ready
         self._store: BindingStore | None = None
         self._driver: Driver | None = None
 
@@ -71,11 +73,12 @@ class LmaPart:
             self.role,
             network=network,
             sockets=self._machine.signaling,
+            on_bound=self._on_bound,
             links={},
             bindings=self._store,
-            on_held=self._rehearse,
+            on_held=self._on_held,
         )
-        self._rehearsal = ProxyRehearsal()
+        self._updates = Ready(ProxyRehearsal, Act.UPDATE, plays=PLAYS)
         return self._driver
 
     async def restore(self) -> None:
@@ -134,9 +137,14 @@ class LmaPart:
         if store is not None:
             await store.close(FAREWELL_WITHIN)
 
-    def _rehearse(self) -> None:
+    def _on_held(self) -> None:
         """A node has left its gateway: the next one will ask for it in a moment."""
-        self._rehearsal.play_at(time.monotonic())
+        self._updates.watch()
+
+    def _on_bound(self) -> None:
+        """What was held goes at once."""
+        self._machine.packets.turn()
+        self._updates.call_off()
 
     def _health(self, reachable: bool) -> None:
         if self._driver is not None:

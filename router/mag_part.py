@@ -5,7 +5,6 @@ It keeps no session over a restart: the nodes are still there, and the anchor st
 
 import asyncio
 import logging
-import time
 
 from router.access_links import AccessLinks
 from router.config import Config
@@ -16,6 +15,8 @@ from router.links.netlink import Netlink
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine
 from router.proxy_rehearsal import ProxyRehearsal
+from router.readiness import Ready
+from router.rehearsal import Act
 from router.role_settings import mag_settings
 from router.store.restarts import restart_counter
 from router.uplinks import Uplinks
@@ -37,7 +38,8 @@ class MagPart:
         self.addresses: AddressServer
         self._config = config
         self._machine = machine
-        self._rehearsal: ProxyRehearsal
+        self._arrivals: Ready
+        self._answers: Ready
         self._uplinks: Uplinks | None = None
         self._local: dict[str, Address] = {}  # uplink -> its address while it is up
         self._driver: Driver | None = None
@@ -61,10 +63,12 @@ class MagPart:
             self.role,
             network=network,
             sockets=self._machine.signaling,
+            on_bound=self._machine.packets.turn,
             links=self.access.interfaces,
             addresses=self.addresses,
         )
-        self._rehearsal = ProxyRehearsal()
+        self._arrivals = Ready(ProxyRehearsal, Act.ARRIVAL)
+        self._answers = Ready(ProxyRehearsal, Act.ANSWER)
         return self._driver
 
     async def restore(self) -> None:
@@ -143,5 +147,6 @@ class MagPart:
     def _on_event(self, event: Event) -> None:
         assert self._driver is not None
         if isinstance(event, LinkUp):  # somebody is about to show himself
-            self._rehearsal.play_at(time.monotonic())
+            self._answers.play()
+            self._arrivals.play()
         self._driver.feed(event)

@@ -11,15 +11,19 @@ from router.config import Config
 from router.driver import Driver
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine, own_pool
-from router.rehearsal import rehearse
+from router.mar_rehearsal import MarRehearsal
+from router.readiness import Ready
+from router.rehearsal import Act
 from router.role_settings import mar_settings
 from router.sessions import Sessions
 from router.store import SessionStore, StoreError, open_store
-from signaling.events import Event, LinkAttached, SessionsFound, SessionsRestored
+from signaling.events import Event, LinkAttached, LinkUp, SessionsFound, SessionsRestored
 from signaling.roles.mar import Mar
 
 log = logging.getLogger("openmar")
 
+NOBODY = ""  # a node that there is not
+PLAYS = 8  # of an update, while its node is between two routers
 FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
 EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
 
@@ -34,6 +38,8 @@ class MarPart:
         self._machine = machine
         self._store: SessionStore | None = None
         self._driver: Driver | None = None
+        self._arrivals: Ready
+        self._updates: Ready
         self._expirer: asyncio.Task[None] | None = None
 
     @property
@@ -61,10 +67,13 @@ class MarPart:
             self.role,
             network=network,
             sockets=self._machine.signaling,
+            on_held=self._on_held,
+            on_bound=self._on_bound,
             links=self.access.interfaces,
             sessions=self._sessions,
         )
-        rehearse()
+        self._arrivals = Ready(MarRehearsal, Act.ARRIVAL)
+        self._updates = Ready(MarRehearsal, Act.UPDATE, plays=PLAYS)
         return self._driver
 
     def _sessions(self, driver: Driver) -> Sessions:
@@ -132,8 +141,20 @@ class MarPart:
         if store is not None:
             await store.close()
 
+    def _on_held(self) -> None:
+        """A node has left: another router will ask for its prefix in a moment."""
+        self._updates.watch()
+
+    def _on_bound(self) -> None:
+        """What was held goes at once."""
+        self._machine.packets.turn()
+        self._updates.call_off()
+
     def _on_event(self, event: Event) -> None:
         assert self._driver is not None
+        if isinstance(event, LinkUp):  # somebody is about to show himself
+            self._arrivals.play()
+            self.sessions.peek(NOBODY)  # the store is asked then, too
         if isinstance(event, LinkAttached) and event.node not in self.role.access.attached:
             event = replace(event, sessions=self.sessions.peek(event.node))
         self._driver.feed(event)

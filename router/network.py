@@ -280,8 +280,11 @@ class Network:
 
     # --- prefixes and nodes ---
 
-    def bind(self, prefix: Prefix, path: actions.Path, node: str) -> None:
-        """From now on the prefix takes this path. Raises RouterError, EngineError: then it has the one before."""
+    def bind(self, prefix: Prefix, path: actions.Path, node: str, on_way: Callable[[], None] = lambda: None) -> None:
+        """From now on the prefix takes this path. Raises RouterError, EngineError: then it has the one before.
+
+        on_way: called as soon as packets out of a tunnel have their way to the node, before its own have theirs.
+        """
         before = self.paths.get(prefix)
         if self._aggregated and isinstance(path, actions.TowardVisited) and forwarding.only_engine(before):
             if path != before:
@@ -291,7 +294,7 @@ class Network:
             self.nodes[prefix] = node
             return
         opened = self._shut_doors(prefix, path)
-        self._apply(prefix, edits(prefix, before, path, aggregated=self._aggregated), node)
+        self._apply(prefix, edits(prefix, before, path, aggregated=self._aggregated), node, on_way)
         self.paths[prefix] = path
         self.nodes[prefix] = node
         self._open_doors(prefix, opened)
@@ -428,13 +431,16 @@ class Network:
         index = self._access.get(router.interface, 0)
         return Address(index=index, address=router.address, prefixlen=router.address.max_prefixlen)
 
-    def _apply(self, prefix: Prefix, todo: Edits, node: str = "") -> None:
+    def _apply(self, prefix: Prefix, todo: Edits, node: str = "", on_way: Callable[[], None] = lambda: None) -> None:
         if todo.bind is not None:
             self._bind(todo.bind, node)
-        for route in map(self._route, todo.set_routes):
+        for wanted in todo.set_routes:
+            route = self._route(wanted)
             # the device may just have gone; its return sets the routes again
             if route.oif or route.kind != RouteKind.UNICAST:
                 self._quietly(self._netlink.replace_route, route)
+            if todo.bind is not None and wanted.device is Device.ACCESS:
+                on_way()
         if todo.set_rule is not None:
             with suppress_errno(errno.EEXIST):
                 self._netlink.add_rule(self._site_rule(todo.set_rule))

@@ -89,7 +89,17 @@ class Packets:
         self._engine = Engine(self._tables, clamp_mss=self._clamp())
         for port in (self._tuns[0], *(port for ports in self._underlay.values() for port in ports[0])):
             self._engine.add_port(port)
-        loop.add_reader(self._engine.fileno(), self._turn, loop, on_down)
+        self._on_down = partial(self._end, loop, on_down)
+        loop.add_reader(self._engine.fileno(), self.turn)
+
+    def turn(self) -> None:
+        """Move what waits now, and not after whatever else the loop has to do; workers need not be asked."""
+        if self._engine is None:
+            return
+        try:
+            self._engine.turn()
+        except PortDown as error:
+            self._on_down(error)
 
     def counters(self) -> Counters:
         """Of all engines together; zeros before serve."""
@@ -209,10 +219,7 @@ class Packets:
     def _tell(loop: asyncio.AbstractEventLoop, on_down: Callable[[PortDown], None], error: PortDown) -> None:
         loop.call_soon_threadsafe(on_down, error)
 
-    def _turn(self, loop: asyncio.AbstractEventLoop, on_down: Callable[[PortDown], None]) -> None:
+    def _end(self, loop: asyncio.AbstractEventLoop, on_down: Callable[[PortDown], None], error: PortDown) -> None:
         assert self._engine is not None
-        try:
-            self._engine.turn()
-        except PortDown as error:
-            loop.remove_reader(self._engine.fileno())
-            on_down(error)
+        loop.remove_reader(self._engine.fileno())
+        on_down(error)

@@ -251,7 +251,7 @@ class AccessLink(Generic[Who]):
     def _questions_to_all(self, link: Link, now: float) -> list[Action]:
         """Two questions nobody on the link can overhear.
 
-        The echo brings the quickest answer; the MLD query is the one that a host may not ignore.
+        The MLD query is the one that a host may not ignore; the echo, sent last, brings the quickest answer.
         """
         if link.solicited + 1 < len(SOLICIT_AT):
             wait = SOLICIT_AT[link.solicited + 1] - SOLICIT_AT[link.solicited]
@@ -259,7 +259,7 @@ class AccessLink(Generic[Who]):
         link.solicited += 1
         self._counters["link.solicitations"] += 1
         echo = EchoRequest(identifier=0x5213, sequence_number=link.solicited)
-        return [self._send(message, link, ALL_NODES, ALL_NODES_LINK_LAYER) for message in (echo, QUERY)]
+        return [self._send(message, link, ALL_NODES, ALL_NODES_LINK_LAYER) for message in (QUERY, echo)]
 
     def _probe(self, who: Who, now: float, findings: Findings[Who]) -> None:
         """Ask a node by Neighbor Solicitation; after three without an answer it is gone (RFC 4861 7.3.3)."""

@@ -44,7 +44,7 @@ BOTH_PLANES = {
     "router/driver.py",  # runs them
     "router/forwarding.py",  # says what a path means in both
     "router/network.py",  # carries it out
-    "router/proxy_rehearsal.py",  # plays it
+    "router/rehearsal.py",  # plays it
 }
 NO_NOUN = {"common", "helper", "helpers", "manager", "misc", "tools", "util", "utils"}
 

@@ -3,6 +3,7 @@
 `mar_play` and `proxy_play` say where it goes, what is told of it, and what is promised beyond the figures here.
 """
 
+import math
 import os
 import statistics
 import time
@@ -41,10 +42,26 @@ class Outcome:
     more: Row = field(default_factory=dict)  # what only one of the plays tells
     broken: list[str] = field(default_factory=list)  # promises that did not hold, in words
 
+    @property
+    def first(self) -> dict[str, float]:
+        """From the first sign to the first packet, of the handovers that came about, ms; empty: there was none."""
+        times = sorted(item["rs_to_first_packet_ms"] for item in self.handovers if item["rs_to_first_packet_ms"])
+        if not times:
+            return {}
+        return {"median": statistics.median(times), "p95": times[math.ceil(0.95 * len(times)) - 1]}
+
+    @property
+    def lost(self) -> dict[str, float]:
+        """Datagrams lost in a move: median, and in the worst one; empty: there was no move."""
+        counts = [item["lost_packets"] for item in self.handovers]
+        return {"median": statistics.median(counts), "most": max(counts)} if counts else {}
+
     def as_json(self) -> Row:
         """Plain data."""
         return {
             "handovers": self.handovers,
+            "rs_to_first_packet": {f"{name}_ms": value for name, value in self.first.items()},
+            "lost_per_move": self.lost,
             "tcp": {
                 "bytes": self.octets,
                 "resets": self.resets,
@@ -68,6 +85,7 @@ class Outcome:
             "",
             f"TCP: {self.octets / 1e6:.1f} MB down, {self.upload / 1e6:.1f} MB up, every octet checked, "
             f"{self.resets} resets",
+            f"ms to first packet: {_in_words(self.first, '.2f')}; lost in a move: {_in_words(self.lost, 'g')}",
             *lines,
             "",
         ]
@@ -80,12 +98,13 @@ class Journey(ABC, Generic[A]):
 
     picture: str
     up: str  # what is said when all routers answer
-    route: Sequence[str]
+    places: Sequence[str]  # the routers with an access link, in the order the node visits them, again and again
     sentences: Sentences
 
-    def __init__(self, stage: A, narrator: Narrator, *, stay: float, record: bool = False) -> None:
-        """stay: s at each router. record: the underlay is wanted in full."""
+    def __init__(self, stage: A, narrator: Narrator, *, stay: float, moves: int, record: bool = False) -> None:
+        """stay: s at each router. moves: how many. record: the underlay is wanted in full."""
         self.stage = stage
+        self.route = [self.places[number % len(self.places)] for number in range(moves + 1)]
         self._narrator = narrator
         self._stay = stay
         self._record = record
@@ -198,6 +217,10 @@ class Journey(ABC, Generic[A]):
             "first_sign": found.sign if found else None,
             "link_down_ms": round((move.made - move.broken) * 1000, 3),
         }
+
+
+def _in_words(figures: Mapping[str, float], form: str) -> str:
+    return ", ".join(f"{name} {value:{form}}" for name, value in figures.items())
 
 
 def broken_promises(outcome: Outcome, expected: int, arrivals: Sequence[tuple[int, float, float]]) -> list[str]:

@@ -21,9 +21,7 @@ SENTENCES: Sentences = {
     "attached": noticed,
     "native": lambda event: f"serves {event['prefix']} natively",
     "tunnel-to-visited": lambda event: f"now tunnels {event['prefix']} to {peer(event)}",
-    "tunnel-to-anchor": lambda event: (
-        f"asks {peer(event)} for {event['prefix']}, and will answer through the tunnel"
-    ),
+    "tunnel-to-anchor": lambda event: f"asks {peer(event)} for {event['prefix']}, and will answer through the tunnel",
     "prefix-visits": lambda event: f"has the consent of {peer(event)}: {event['prefix']} lives on, deprecated",
     "detached": lambda event: f"has lost the node ({event['reason']})",
     "registration-refused": lambda event: f"was refused {event['prefix']}: {event['status']}",
@@ -44,7 +42,7 @@ class MarPlay(Journey[MarStage]):
       mn --> mn --> mn --> back to mar1           a stock host, nothing of ours on it
 """
     up = "three routers are up"
-    route = ("mar1", "mar2", "mar3", "mar1")
+    places = ("mar1", "mar2", "mar3")
     sentences = SENTENCES
 
     def pool(self, router: str) -> IPv6Network:

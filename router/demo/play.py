@@ -58,7 +58,7 @@ def handover(given: Sequence[str]) -> int:
     parser.add_argument("--pmip", action="store_true", help="Proxy Mobile IPv6: an LMA and two MAGs")
     parser.add_argument("--pcap", metavar="FILE", type=Path, help="record the underlay (pcapng)")
     parser.add_argument("--stay", metavar="SECONDS", type=_seconds, default=4.0, help="at each router (default: 4)")
-    parser.add_argument("--moves", metavar="N", type=int, default=4, help="with --pmip (default: 4)")
+    parser.add_argument("--moves", metavar="N", type=int, help="default: 3, and with --pmip 4")
     parser.add_argument("--encapsulation", choices=("udp", "ip", "gre"), default="udp", help="default: udp")
     options = parser.parse_args(given)
     capture = _writable(options.pcap)
@@ -67,11 +67,11 @@ def handover(given: Sequence[str]) -> int:
         about = {"stay": options.stay, "record": capture is not None}
         if options.pmip:
             with ProxyStage(directory, encapsulation=options.encapsulation) as stage:
-                outcome = proxy_play.ProxyPlay(stage, narrator, moves=options.moves, **about).run()
+                outcome = proxy_play.ProxyPlay(stage, narrator, moves=options.moves or 4, **about).run()
                 _keep(stage, capture)
             return outcome, proxy_play.summary(outcome)
         with MarStage(directory, encapsulation=options.encapsulation) as mars:
-            outcome = mar_play.MarPlay(mars, narrator, **about).run()
+            outcome = mar_play.MarPlay(mars, narrator, moves=options.moves or 3, **about).run()
             _keep(mars, capture)
         return outcome, mar_play.summary(outcome)
 

@@ -103,6 +103,8 @@ class AccessInterface:
             self._carrier = True
             link = change.link
             self._on_event(LinkUp(interface=self.name, link_layer=link.link_layer, mtu=link.mtu))
+            if self._socket is not None:
+                self._socket.read()  # whoever is there may have answered already
         elif self._carrier and not carrier:
             self._carrier = False
             self._on_event(LinkLost(interface=self.name))

@@ -280,10 +280,11 @@ class Registrar:
     # --- sending ---
 
     def _ask(self, item: Registration, now: float) -> list[Action]:
-        # bind before asking: the first packet through the tunnel may overtake the acknowledgement
+        # bind in the turn of the question: the first packet through the tunnel may overtake the acknowledgement,
+        # but not the anchor, which has to look at the question first
         path = TowardAnchor.through(item.anchor, item.interface)
-        bind = Bind(prefix=item.prefix, path=path, node=item.node)
-        return [bind, *self._send_update(item, item.handoff, INITIAL_BINDACK_TIMEOUT, now)]
+        asked = self._send_update(item, item.handoff, INITIAL_BINDACK_TIMEOUT, now)
+        return [*asked, Bind(prefix=item.prefix, path=path, node=item.node)]
 
     def _send_update(self, item: Registration, handoff: int, retry_after: float, now: float) -> list[Action]:
         item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline below, to the last bit

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from signaling.access_link import PROBE_INTERVAL, QUICK_PROBE_INTERVAL, AccessLink, Attachment, Offer
-from signaling.actions import Action, Bind, ExpectNode, FindSessions, Note, Unbind
+from signaling.actions import Action, Bind, ExpectNode, FindSessions, Note, Send, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.anchor import Anchor
 from signaling.dma.registrar import Registrar
@@ -152,13 +152,15 @@ class Mar:
         fields: dict[str, object] = {"node": node, "interface": event.interface, "trigger": event.trigger}
         actions.append(Note("attached", fields))
         self._offered.pop(node, None)
-        # the anchors are asked first: their answer is what the node waits for
-        actions += self.registrar.resume(node, here.interface, here.link_layer, now)
+        asked = self.registrar.resume(node, here.interface, here.link_layer, now)
         if event.sessions is None:
-            actions.append(FindSessions(node=node))
+            asked.append(FindSessions(node=node))
         else:
-            actions += self._register(event.sessions, here, now)
+            asked += self._register(event.sessions, here, now)
+        # the anchors first, as their answer takes a while; then the prefixes that need none; then the tunnels
+        actions += [action for action in asked if isinstance(action, Send)]
         actions += self.anchor.attach(node, here.interface, here.link_layer, now)
+        actions += [action for action in asked if not isinstance(action, Send)]
         return [*actions, *self._offer_changes((node,), now), self.access.expect(here)]
 
     def _detached(self, event: LinkDetached, now: float) -> list[Action]:

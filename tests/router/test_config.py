@@ -28,6 +28,7 @@ name = "mar1"
 state_dir = "/var/lib/openmar/mar1"
 tun = "mob0"
 table = 100
+realtime = 10
 
 [underlay]
 address = "2001:db8::1"
@@ -210,6 +211,7 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
             Peer(name="mar3", address=IPv6Address("2001:db8::3"), key=key, spi=1000),
         ),
         nodes={bytes.fromhex("020000000011"): "mn1@example.net"},
+        realtime=10,
         workers=2,
         clamp_mss=True,
         offloads=Offloads(uso=False, udp_gro=False),
@@ -295,6 +297,7 @@ BAD = [
     ("underlay", 'encapsulation = "esp"', '"udp", "ip" or "gre"'),
     ("underlay", "encapsulation = []", '"udp", "ip" or "gre"'),
     ("underlay", 'signaling = "MH"', '"mh" or "udp"'),
+    ("router", "realtime = 100", "a whole number from 0 to 99"),
     ("engine", "workers = -1", "a whole number from 0 to 32"),
     ("engine", "clamp_mss = 1", "true or false"),
     ("engine", 'refuse_offloads = ["tso", "lro"]', "a list of tso, uso, checksum, udp_segment, udp_gro"),
@@ -450,10 +453,10 @@ def test_a_key_and_a_key_file_are_one_too_many(problems: Callable[[str], list[st
         ("[anchor]\nvalid_lifetime = 60\npreferred_lifetime = 61", "3: anchor.preferred_lifetime: preferred 61 s"),
         ("[anchor]\nvalid_lifetime = 60", "2: anchor.valid_lifetime: preferred 1800 s, valid 60 s"),
         ('[access]\ninterfaces = ["eth1", "eth1"]', "2: access.interfaces: eth1 is named twice"),
-        (EVERYTHING.replace('"mar3"', '"mar2"'), '90: peer.name: "mar2" is taken'),
-        (EVERYTHING.replace("db8::3", "db8::2"), "91: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING.replace("db8::3", "db8::1"), "91: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "100: node.link_layer: has an identif"),
+        (EVERYTHING.replace('"mar3"', '"mar2"'), '91: peer.name: "mar2" is taken'),
+        (EVERYTHING.replace("db8::3", "db8::2"), "92: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING.replace("db8::3", "db8::1"), "92: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "101: node.link_layer: has an identif"),
         ('[[peer]]\nname = "a"\nkey = "' + KEY + '"', "1: peer.address: missing: expected in every [[peer]]"),
         ('[[node]]\nlink_layer = "02:00:00:00:00:11"', "1: node.id: missing: expected in every [[node]]"),
     ],

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import wraps
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
@@ -15,6 +16,7 @@ from router.driver import PERFORM, Driver, Line
 from router.errors import RouterError
 from signaling import actions
 from signaling.actions import Action
+from signaling.deadlines import SOON
 from signaling.dma.session import Session, State
 from signaling.events import ClockStepped, Event, LinkLost
 from signaling.pmip.probe import Probe, options_of
@@ -62,6 +64,7 @@ SAVED = SavedBinding(
     care_ofs=(),
     flows=b"",
 )
+EXPECT = actions.ExpectNode(node=NODE, interface="eth1", link_layer=b"", link_local=None)
 SAVE_BINDING = actions.SaveBinding(binding=SAVED)
 FORGET_BINDING = actions.ForgetBinding(number=7)
 
@@ -149,6 +152,7 @@ class Bench:
             bindings=self.bindings,
             addresses=self,
             on_held=self._count_held,
+            on_bound=lambda: self.done.append(("go",)),
         )
         self.lines: list[Line] = []
         self.driver.journalist.listeners.add(self.lines.append)
@@ -193,9 +197,8 @@ def test_every_action_can_be_performed() -> None:
 @sync
 async def test_actions_are_performed_in_the_order_of_the_role() -> None:
     bench = Bench()
-    expect = actions.ExpectNode(node=NODE, interface="eth1", link_layer=b"", link_local=None)
-    bench.feed(BIND, SEND, actions.FindSessions(node=NODE), expect, UNBIND, SEND_TOO)
-    assert bench.names() == ["bind", "send", "find", "expect", "expect", "unbind", "send"]
+    bench.feed(UNBIND, SEND, actions.FindSessions(node=NODE), EXPECT, UNBIND, SEND_TOO)
+    assert bench.names() == ["unbind", "send", "find", "expect", "unbind", "send"]
 
 
 @sync
@@ -515,6 +518,42 @@ async def test_lines_are_told_after_all_that_packets_wait_for() -> None:
     bench.driver.journalist.listeners.add(lambda line: told.append(len(bench.names())))
     bench.feed(BIND, SEND)
     assert told == [2, 2]
+
+
+@sync
+async def test_packets_go_when_their_prefix_was_bound_and_the_peer_told() -> None:
+    bench = Bench()
+    bench.feed(replace(BIND, path=actions.LocalLink(interface="eth1")), SEND)
+    assert bench.names() == ["bind", "send", "go"]
+    bench.feed(UNBIND, SEND)
+    assert bench.names()[3:] == ["unbind", "send"]
+
+
+@sync
+async def test_the_links_hear_of_a_node_that_came_when_its_packets_have_passed() -> None:
+    bench = Bench()
+    bench.feed(EXPECT)
+    assert bench.names() == ["expect"]  # the network
+    await until(lambda: bench.names() == ["expect", "expect"])
+
+
+@sync
+async def test_the_links_hear_of_a_node_that_came_before_they_hear_that_it_left() -> None:
+    bench = Bench()
+    left = replace(EXPECT, interface=None)
+    bench.feed(EXPECT, left)
+    assert [entry[1] for entry in bench.done if entry[0] == "expect"] == [EXPECT, left, EXPECT, left]
+    await asyncio.sleep(2 * SOON)
+    assert len(bench.names()) == 4
+
+
+@sync
+async def test_after_the_end_the_links_hear_of_nobody() -> None:
+    bench = Bench()
+    bench.feed(EXPECT)
+    bench.driver.stop()
+    await asyncio.sleep(2 * SOON)
+    assert bench.names() == ["expect"]
 
 
 @sync

@@ -723,6 +723,25 @@ def test_a_prefix_can_be_moved_while_its_interface_is_gone(begun: Bench) -> None
     begun.network.close()
 
 
+def destinations(bench: Bench) -> set[str]:
+    return {str(route.destination) for route in bench.host.netlink.routes(protocol=ROUTE_PROTOCOL)}
+
+
+def test_packets_may_go_before_the_node_has_a_way_back(begun: Bench) -> None:
+    seen: list[set[str]] = []
+    way = TowardAnchor.through(PEER, "eth1")
+    begun.network.bind(VISITING, way, NODE, lambda: seen.append(destinations(begun)))
+    (then,) = seen
+    assert str(VISITING) in then
+    assert destinations(begun) - then == {"::/0"}
+
+
+def test_to_an_anchor_nothing_goes_before_the_turn_is_over(begun: Bench) -> None:
+    seen: list[None] = []
+    begun.network.bind(PREFIX, TowardVisited.at(PEER), NODE, lambda: seen.append(None))
+    assert seen == []
+
+
 # Neighbours
 
 

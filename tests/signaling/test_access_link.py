@@ -296,7 +296,7 @@ def test_a_prefix_that_was_never_offered_is_not_withdrawn() -> None:
 
 
 def test_a_carrier_makes_the_router_ask_who_is_there(world: World) -> None:
-    assert [type(action.message) for action in world["mar1"].did(SendOnLink)] == [EchoRequest, MulticastListenerQuery]
+    assert [type(action.message) for action in world["mar1"].did(SendOnLink)] == [MulticastListenerQuery, EchoRequest]
 
 
 def test_the_question_goes_to_all_nodes(world: World) -> None:

@@ -18,7 +18,7 @@ from signaling.actions import (
     TowardVisited,
 )
 from signaling.dma.session import State
-from signaling.events import SessionsFound
+from signaling.events import LinkAttached, SessionsFound
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.heartbeat import Heartbeat
@@ -27,6 +27,8 @@ from signaling.wire.neighbor import PrefixInformation, RouterAdvertisement
 from signaling.wire.options.prefix import HomeNetworkPrefix
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 from tests.world import INTERFACE, World
+
+NEWCOMER = bytes.fromhex("020000000099")
 
 
 @pytest.fixture
@@ -156,6 +158,16 @@ def test_after_two_moves_both_old_prefixes_go_straight_to_where_the_node_is() ->
         prefix = world.prefix("mn1", mar)
         assert world.path(mar, prefix) == TowardVisited.at(world.address["mar3"])
         assert world.path("mar3", prefix) == TowardAnchor.through(world.address[mar], INTERFACE)
+
+
+def test_anchors_are_asked_before_anything_is_bound() -> None:
+    world = journey("mar1", "mar2")
+    known = tuple(world.store.session(world.prefix("mn1", mar)) for mar in ("mar1", "mar2"))
+    world.detach("mn1")
+    event = LinkAttached(node="mn1", interface=INTERFACE, link_layer=NEWCOMER, link_local=None, trigger="mld")
+    actions = world.feed("mar3", replace(event, sessions=known))
+    order = [type(action) for action in actions if isinstance(action, Bind | Send)]
+    assert order == [Send, Send, Bind, Bind, Bind]
 
 
 def test_no_tunnel_is_chained_through_a_router_that_was_left() -> None:

@@ -129,11 +129,11 @@ def test_another_interface_is_a_handoff_between_interfaces() -> None:
     assert handoff(scene.sent()[0]) == HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES
 
 
-def test_the_tunnel_end_stands_before_the_update_leaves() -> None:
+def test_the_tunnel_end_is_made_in_the_turn_in_which_the_update_leaves() -> None:
     scene = Scene()
     scene.world.run(0.1)
     (turn,) = (it for it in scene.visited.turns if any(isinstance(action, Send) for action in it))
-    assert [type(action) for action in turn if isinstance(action, Bind | Send)] == [Bind, Send]
+    assert [type(action) for action in turn if isinstance(action, Bind | Send)] == [Send, Bind]
 
 
 def test_an_accepted_prefix_is_delivered_here_and_sends_through_the_tunnel() -> None:
