@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import addressof, create_string_buffer
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
@@ -124,6 +124,12 @@ class Port:
 
     def __str__(self) -> str:
         return f"{self.kind.name.lower()} {self.name or self.local or ''} fd {self.fd}".replace("  ", " ")
+
+
+def adopt_port(port: Port, fd: int) -> Port:
+    """A port as another process has opened it and made it ready; fd: its descriptor here, owned from now on."""
+    owner: Owner = io.FileIO(fd, "r+") if port.kind is PortKind.TUN else socket.socket(fileno=fd)
+    return replace(port, fd=fd, owner=owner)
 
 
 def open_udp(local: AnyAddress, *, offloads: Offloads = ALL, reuse_port: bool = False) -> Port:

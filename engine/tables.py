@@ -296,6 +296,13 @@ class Tables:
         counts = self._queues.held_counts(*_octets(prefix))
         return HeldStats(**dict(zip(HeldStats.__slots__, counts, strict=True))) if counts else None
 
+    def take_out(self) -> list[bytes]:
+        """Packets that wait in hold buffers, those of a prefix in order, each behind a virtio header (10 octets).
+
+        As a TUN device takes them, for whoever serves these tables no more: nobody may while this is called.
+        """
+        return [] if self._queues is None else self._queues.take_out()
+
     def unbind(self, prefix: Prefix) -> None:
         """Forget a prefix; what it was bound to goes with its last one. Raises UnknownPrefix."""
         network, kind = _octets(prefix)
@@ -407,6 +414,16 @@ class Tables:
             )
             for tunnel, state, mtu, prefixes, packets_in, octets_in, packets_out, octets_out in rows
         ]
+
+    def take_up(self, stats: Iterable[TunnelStats]) -> None:
+        """Tunnels were used by another process: their counters, states and MTUs. Those not in use here are left out."""
+        for item in stats:
+            key = item.tunnel.key
+            if self.storage.known(key) is not None:
+                self.storage.count_in(key, item.octets_in, item.packets_in)
+                self.storage.count_out(key, item.octets_out, item.packets_out)
+                self.storage.set_state(key, STATES[item.state])
+                self.storage.set_mtu(key, item.mtu or 0)
 
     def state(self, tunnel: Tunnel) -> TunnelState:
         """What set_state said of it; UP until then. Raises UnknownTunnel."""

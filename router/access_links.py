@@ -2,18 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Mapping
+import socket
+from collections.abc import Callable, Container, Iterable, Mapping
 from ipaddress import IPv6Address
+from typing import TYPE_CHECKING
 
 from router.config import Config
 from router.errors import NoInterface, RouterError
-from router.links.address_socket import AddressServer
 from router.links.attach import GROUP_BIT, AccessInterface, Identities
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import Event as KernelEvent
 from router.links.rtnetlink import LinkChanged, NeighborChanged
 from router.network import Network
+from signaling.actions import ExpectNode
 from signaling.events import Event, LinkAttached
+
+if TYPE_CHECKING:  # a MAR leases no addresses
+    from router.links.address_socket import AddressServer
 
 log = logging.getLogger("openmar")
 
@@ -56,6 +61,36 @@ class AccessLinks:
         self._network = network
         for link in self.interfaces.values():
             self._open(link)
+
+    @property
+    def sockets(self) -> dict[str, socket.socket]:
+        """What is listened by, of each interface that is there."""
+        return {name: link.listening for name, link in self.interfaces.items() if link.listening is not None}
+
+    def adopt(
+        self,
+        network: Network,
+        sockets: Mapping[str, socket.socket],
+        nodes: Iterable[ExpectNode],
+        carriers: Container[str],
+    ) -> None:
+        """In place of open, where another process has done all of it. carriers: of interfaces that its role knows."""
+        self._network = network
+        here = list(nodes)
+        for name, opened in sockets.items():
+            link = network.adopt_access(name)
+            there = (item for item in here if item.interface == name)
+            self.interfaces[name].adopt(link, opened, there, carrier=name in carriers)
+
+    def serve(self) -> None:
+        """Listen on all that are open."""
+        for link in self.interfaces.values():
+            link.serve(_loop())
+
+    def pause(self) -> None:
+        """Read nothing until serve is called."""
+        for link in self.interfaces.values():
+            link.pause()
 
     def close(self) -> None:
         """Stop listening."""

@@ -46,6 +46,7 @@ verbs ({program} VERB --help tells more):
   attach, detach   tell it that a node came or left
   policy           the flow policies of an LMA or MAG: show, set NAME FILE, clear NAME
   revoke           take sessions back from their gateways (LMA): a node, a peer, all
+  drain            have a MAR take no new nodes, and end when nobody needs it any more
   reload           have it read its configuration again, as SIGHUP does (LMA, MAG)
   demo             watch it: a host that moves, between MARs or (--pmip) between MAGs; multipath: two uplinks at once
 
@@ -138,6 +139,9 @@ def _run_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--state-dir", metavar="DIR", help="what has to survive a restart")
     parser.add_argument("--socket", metavar="PATH", help="control socket")
+    parser.add_argument(
+        "--takeover", action="store_true", help="go on as the MAR that runs at this control socket; nothing is lost"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log every event, as `monitor` shows it")
     return parser
 
@@ -181,7 +185,7 @@ def _run_router(options: argparse.Namespace) -> int:
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        return uvloop.run(daemon.run(config))
+        return uvloop.run(daemon.take_over(config) if options.takeover else daemon.run(config))
     except EngineError as error:
         raise daemon.explain(error) from None
 
@@ -377,6 +381,18 @@ def _revoke(given: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
+def _drain(given: Sequence[str]) -> int:
+    parser = _verb_parser("drain", "Have a running MAR take no new nodes, and end when nobody needs it any more.")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--within", metavar="SECONDS", help="end after so long at the latest; default: when empty")
+    what.add_argument("--cancel", action="store_true", help="take nodes again, as if nothing had been said")
+    options = parser.parse_args(given)
+    client = _client(options)
+    answer = client.end_drain() if options.cancel else client.drain(options.within)
+    print(json.dumps(answer) if options.json else answer["done"])
+    return ExitCode.DONE
+
+
 def _reload(given: Sequence[str]) -> int:
     options = _verb_parser("reload", "Have a running LMA or MAG read its configuration again.").parse_args(given)
     answer = _client(options).reload()
@@ -403,6 +419,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "detach": _detach,
     "policy": _policy,
     "revoke": _revoke,
+    "drain": _drain,
     "reload": _reload,
     "demo": _demo,
 }

@@ -5,10 +5,11 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ctypes import addressof, create_string_buffer
 from ipaddress import IPv4Address, ip_address
+from types import MappingProxyType
 
 from router.errors import InUse, NoInterface, NoRights, RouterError
 from signaling.errors import MalformedMessage
@@ -42,10 +43,15 @@ class SignalingSocket:
     protocol 135, and drops what comes in with a wrong one.
     """
 
-    def __init__(self, address: Address, transport: Transport) -> None:
-        """Open and bind. Raises NoRights, InUse, NoInterface."""
+    def __init__(self, address: Address, transport: Transport, opened: Sequence[socket.socket] = ()) -> None:
+        """Open and bind; opened: what another process has, as `sockets` of it. Raises NoRights, InUse, NoInterface."""
         self.address = address
         self._udp = udp = transport is Transport.UDP or address.version == 4
+        self._sources: dict[str, Address] = {}
+        self._hosts: dict[Address, str] = {}
+        if opened:
+            self.socket, self._errors = opened[0], opened[1] if len(opened) > 1 else None
+            return
         where = f"UDP port {UDP_PORT}" if udp else f"protocol {ProtocolNumber.MOBILITY_HEADER}"
         try:
             family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
@@ -56,9 +62,16 @@ class SignalingSocket:
         except OSError as error:
             raise _opening_error(error, f"signalling on {address}, {where}", address) from None
         self._errors = None if udp else _raw_icmp(address)
-        self._sources: dict[str, Address] = {}
-        self._hosts: dict[Address, str] = {}
         _enlarge(self.socket)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """All it has open."""
+        return (self.socket,) if self._errors is None else (self.socket, self._errors)
+
+    def pause(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read nothing until serve is called again."""
+        loop.remove_reader(self.socket.fileno())
 
     def serve(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram) -> None:
         """Call on_datagram for everything that comes in."""
@@ -182,8 +195,16 @@ class BesideData:
 class SignalingSockets:
     """One SignalingSocket for each of our addresses; addresses of uplinks come and go while they are served."""
 
-    def __init__(self, addresses: Iterable[Address], transport: Transport) -> None:
-        """Open all or none. The first of each family is the address of this router. Raises as SignalingSocket."""
+    def __init__(
+        self,
+        addresses: Iterable[Address],
+        transport: Transport,
+        opened: Mapping[Address, Sequence[socket.socket]] = MappingProxyType({}),
+    ) -> None:
+        """Open all or none. The first of each family is the address of this router. Raises as SignalingSocket.
+
+        opened: what another process has open already, as `sockets` of it.
+        """
         self._transport = transport
         self._sockets: dict[Address, SignalingSocket] = {}
         self._firsts: dict[int, SignalingSocket] = {}  # of each version of IP
@@ -192,7 +213,7 @@ class SignalingSockets:
         self._on_datagram: OnDatagram | None = None
         try:
             for address in addresses:
-                self.add(address)
+                self.add(address, opened.get(address, ()))
         except BaseException:
             self.close(None)
             raise
@@ -214,14 +235,26 @@ class SignalingSockets:
         for each in served:  # what comes may close one, or open another
             each.read()
 
-    def add(self, address: Address) -> None:
+    @property
+    def sockets(self) -> dict[Address, tuple[socket.socket, ...]]:
+        """All that are open, by address."""
+        return {address: each.sockets for address, each in self._sockets.items()}
+
+    def pause(self) -> None:
+        """Read nothing until serve is called again."""
+        if self._loop is not None:
+            for each in self._sockets.values():
+                each.pause(self._loop)
+            self._loop = None
+
+    def add(self, address: Address, opened: Sequence[socket.socket] = ()) -> None:
         """Be heard at another address; one that is open already is no error. Raises as SignalingSocket."""
         if address in self._sockets:
             return
-        self._sockets[address] = opened = SignalingSocket(address, self._transport)
-        self._firsts.setdefault(address.version, opened)
+        self._sockets[address] = made = SignalingSocket(address, self._transport, opened)
+        self._firsts.setdefault(address.version, made)
         if self._loop is not None and self._on_datagram is not None:
-            opened.serve(self._loop, self._on_datagram)
+            made.serve(self._loop, self._on_datagram)
 
     def remove(self, address: Address) -> None:
         """The address is ours no more; one that is not open is no error."""
@@ -290,9 +323,12 @@ class AccessSocket:
     that are not known yet: data packets of attached nodes never wake Python.
     """
 
-    def __init__(self, interface: str) -> None:
-        """Open and bind to an interface. Raises NoRights."""
+    def __init__(self, interface: str, opened: socket.socket | None = None) -> None:
+        """Open and bind to an interface; opened: that of another process, with its filter. Raises NoRights."""
         self.interface = interface
+        if opened is not None:
+            self.socket = opened
+            return
         try:
             # bound only after the filter is in place, so that nothing unfiltered is queued
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
@@ -302,6 +338,10 @@ class AccessSocket:
             self.socket.bind((interface, ETH_P_IPV6))
         except OSError as error:
             raise _opening_error(error, f"access link {interface}, packet socket", None) from None
+
+    def pause(self) -> None:
+        """Read nothing until serve is called again."""
+        self._loop.remove_reader(self.socket.fileno())
 
     def serve(self, loop: asyncio.AbstractEventLoop, on_frame: OnFrame) -> None:
         """Call on_frame for everything that passes the filter."""

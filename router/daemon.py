@@ -17,17 +17,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import engine
 from engine import EngineError, PortDown, Tables
 from router.access_links import AccessLinks
 from router.config import Config
-from router.control import orders
 from router.control.claim import claim
-from router.control.commands import VIEWS
 from router.driver import Driver
 from router.errors import ExitCode, InUse, NoInterface, NoRights, RouterError
 from router.links.rtnetlink import AddressChanged, LinkChanged
@@ -35,11 +33,14 @@ from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine, Underlay
 from router.network import Network
 from router.packets import Packets
-from router.part import Part
+from router.part import HeritablePart, Part
 from router.places import RoleName, program
 from router.tunnel_mtu import TunnelMtu
 from signaling.events import DatagramReceived
 from signaling.settings import Address, Authentication
+
+if TYPE_CHECKING:  # loaded when packets move
+    from router.control.server import ControlServer
 
 log = logging.getLogger("openmar")
 
@@ -68,8 +69,10 @@ class Router:
         self.failure: RouterError | None = None
         self._machine = Machine(config)
         self.part = part(config, self._machine)
-        self._claimed: socket.socket | None = None  # the control socket
-        self._control: Any = None  # the ControlServer, once it is loaded
+        self._control: ControlServer | None = None
+        self.listener: socket.socket  # of the control socket
+        self._owns_socket = False  # its file is ours to take away
+        self._hang_up: Callable[[], None] | None = None  # to the process that has taken over
         self._tunnel_mtu: TunnelMtu | None = None  # where there are nodes to hear of it
 
     # --- what those who ask it look at ---
@@ -100,6 +103,16 @@ class Router:
         return self._machine.packets
 
     @property
+    def heritable(self) -> HeritablePart:
+        """The part, of a role that `takeover` knows."""
+        return cast(HeritablePart, self.part)
+
+    @property
+    def machine(self) -> Machine:
+        """What it holds of its machine."""
+        return self._machine
+
+    @property
     def network(self) -> Network:
         """The kernel's side."""
         return self._machine.network
@@ -119,27 +132,87 @@ class Router:
         self.config = self.part.prepare(self.config)
         self._machine.open()
         self.driver = self.part.open()
-        self._claimed = claim(self.config.socket_path)
+        self.driver.on_retired = self.stopped.set
+        self.listener = claim(self.config.socket_path)
+        self._owns_socket = True
         await self.part.restore()
         self._serve()
-        # peers are answered from now on; whoever asks at the control socket can wait until its server is loaded
-        server = await asyncio.get_running_loop().run_in_executor(None, import_module, "router.control.server")
-        self._control = server.ControlServer(self)
-        await self._control.start(self.config.socket_path, self._claimed)
+        await self._open_control()
 
     def _serve(self) -> None:
+        self._machine.serve(self.on_down)
+        self._listen()
+        self.part.serve()
+        self._follow_mtu()
+
+    def _listen(self) -> None:
         loop, machine = asyncio.get_running_loop(), self._machine
-        machine.serve(self._on_down)
         machine.signaling.serve(loop, self._on_datagram)
         machine.netlink.watch(loop, self._on_kernel, self.part.resync)
-        self.part.serve()
+
+    def _follow_mtu(self, told: int | None = None) -> None:
+        """told: octets, what nodes have heard last; None: what tunnels take as of the start."""
         if self.config.interfaces:
-            self._tunnel_mtu = TunnelMtu(machine, self.driver.feed)
-            self._tunnel_mtu.serve(loop)
+            self._tunnel_mtu = TunnelMtu(self._machine, self.driver.feed)
+            self._tunnel_mtu.mtu = told or self._tunnel_mtu.mtu
+            self._tunnel_mtu.serve(asyncio.get_running_loop())
+
+    async def _open_control(self) -> None:
+        """In a thread, after packets move: what answers questions takes longer to load than all that moves them."""
+        loop = asyncio.get_running_loop()
+        server = await loop.run_in_executor(None, import_module, "router.control.server")
+        self._control = server.ControlServer(self)
+        await self._control.start(self.config.socket_path, self.listener)
+
+    # --- from one process to the next ---
+
+    async def take_over(self) -> None:
+        """In place of start: go on as the process that runs. Raises RouterError, EngineError: then that one does."""
+        takeover = import_module("router.takeover")
+        import_module("router.control.server")  # nothing is left to be loaded when packets come
+        try:
+            await takeover.take_over(self)
+            await self._open_control()
+        except BaseException:
+            await self._close()
+            raise
+
+    def go_on(self) -> None:
+        """In place of serving: the role knows everything already."""
+        self._machine.own()
+        self._owns_socket = True
+        self._machine.serve(self.on_down)
+        self._listen()
+        self.heritable.go_on()
+        self.driver.on_retired = self.stopped.set
+        self.driver.resume()
+        self._follow_mtu(self.role.access.tunnel_mtu)
+        self.driver.journalist.tell("took-over", {"nodes": len(self.role.access.attached)})
+
+    def pause(self) -> None:
+        """Do nothing but move packets; what comes in waits."""
+        self.driver.pause()
+        self._machine.signaling.pause()
+        self._machine.netlink.pause()
+        if self.access is not None:
+            self.access.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._listen()
+        if self.access is not None:
+            self.access.serve()
+        self.driver.resume()
+
+    def let_go(self, hang_up: Callable[[], None]) -> None:
+        """Another process is this router now: end, and leave everything as it is; hang up when it is done."""
+        self._hang_up = hang_up
+        self.stopped.set()
 
     # --- life ---
 
-    def _on_down(self, error: PortDown) -> None:
+    def on_down(self, error: PortDown) -> None:
+        """A port is of no more use: so is this router."""
         self.failure = InUse(f"{error}: the device was taken away from this router")
         self.stopped.set()
 
@@ -167,11 +240,24 @@ class Router:
     # --- farewell ---
 
     async def stop(self) -> None:
-        """De-register, deprecate, and take back everything in the kernel."""
+        """De-register, deprecate, and take back everything in the kernel; unless another process has it now."""
         self.driver.stop()
+        if self._hang_up is not None:
+            await self._leave(self._hang_up)
+            return
         self.driver.perform(self.role.drain(time.monotonic()))
         await self.part.farewell()
         await self._close()
+
+    async def _leave(self, hang_up: Callable[[], None]) -> None:
+        if self._tunnel_mtu is not None:
+            self._tunnel_mtu.close()
+        assert self._control is not None
+        await self._control.stop(keep=True)
+        self.heritable.let_go()
+        await self.part.close()
+        self._machine.let_go()
+        hang_up()
 
     async def _close(self) -> None:
         """Close what is open, whatever that is."""
@@ -181,15 +267,18 @@ class Router:
             self.driver.stop()
         if self._control is not None:
             await self._control.stop()
-        elif self._claimed is not None:
-            self._claimed.close()
-            self.config.socket_path.unlink(missing_ok=True)
+        elif hasattr(self, "listener"):
+            self.listener.close()
+            if self._owns_socket:
+                self.config.socket_path.unlink(missing_ok=True)
         await self.part.close()
         self._machine.close()
 
 
 def greeting(router: Router) -> str:
     """The few lines a user reads when the router is up."""
+    from router.control.commands import VIEWS
+
     config, underlay = router.config, router.underlay
     where = f"--socket {shlex.quote(str(config.socket_path))}"
     first, *others = VIEWS[config.role]
@@ -209,13 +298,23 @@ def greeting(router: Router) -> str:
 
 async def run(config: Config) -> ExitCode:
     """Run a router until it is told to stop. Raises RouterError, EngineError."""
-    sys.setswitchinterval(THREAD_SWITCH)
     router = Router(config)
+    return await _live(router, router.start)
+
+
+async def take_over(config: Config) -> ExitCode:
+    """The same, as the next process of the router that runs. Raises RouterError, EngineError."""
+    router = Router(config)
+    return await _live(router, router.take_over)
+
+
+async def _live(router: Router, begin: Callable[[], Awaitable[None]]) -> ExitCode:
+    sys.setswitchinterval(THREAD_SWITCH)
     _listen_to_signals(router)
-    await router.start()
+    await begin()
     try:
         _listen_for_reload(router)
-        take_precedence(config.realtime)
+        take_precedence(router.config.realtime)
         print(greeting(router), flush=True)
         # what is there now stays to the end: no collection need look at it again in the middle of a handover
         gc.collect()
@@ -257,6 +356,8 @@ def _listen_to_signals(router: Router) -> None:
 
 
 def _listen_for_reload(router: Router) -> None:
+    from router.control import orders
+
     def reload() -> None:
         try:
             log.warning("%s", orders.reload(router))

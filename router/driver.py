@@ -153,6 +153,7 @@ class Driver:
         self._newcomers: deque[actions.ExpectNode] = deque()  # the links still announce them
         if sessions is not None:  # a MAR's: other roles have nothing to find or save there
             self.sessions = sessions(self)
+        self.on_retired: Callable[[], None] = lambda: None  # nobody needs this router any more
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for: float | None = None  # monotonic s: what the timer stands at
@@ -162,11 +163,15 @@ class Driver:
         # told when the turn is over: packets come first
         self._lines: list[tuple[str, Fields | Callable[[], Fields], float]] = []
         self._stopped = False
+        self._postponed: list[Event] | None = None  # None: events are for now
 
     def feed(self, event: Event) -> None:
         """Something happened."""
         if self._stopped:
             return  # a node that was told to look for another router must not find this one again
+        if self._postponed is not None:
+            self._postponed.append(event)
+            return
         try:
             self._perform(self.role.handle(event, self._now()))
         finally:
@@ -179,6 +184,29 @@ class Driver:
         self._perform(todo)
         if not self._stopped:
             self._set_timer()
+
+    @property
+    def paused(self) -> bool:
+        """Between pause and resume."""
+        return self._postponed is not None
+
+    def pause(self) -> None:
+        """The role does nothing until resume: somebody looks at what it knows."""
+        self._postponed = []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def resume(self) -> None:
+        """Go on, with what happened meanwhile first."""
+        postponed, self._postponed = self._postponed or [], None
+        for event in postponed:
+            self.feed(event)
+        self._set_timer()
+
+    def take_up(self, make: Callable[[float], list[Action]]) -> list[Action]:
+        """Let the role go on where another process was: make(now), when the role knows what the clock shows."""
+        return make(self._now())
 
     def stop(self) -> None:
         """No more events and timers."""
@@ -199,7 +227,7 @@ class Driver:
     def _set_timer(self) -> None:
         self._timer_doubted = False
         due = self.role.next_wake
-        if self._stopped or (due == self._armed_for and self._timer is not None):
+        if self._stopped or self._postponed is not None or (due == self._armed_for and self._timer is not None):
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -330,6 +358,9 @@ class Driver:
         if self._addresses is not None:
             self._addresses.give(action)
 
+    def _retire(self, action: actions.Retire) -> None:
+        self.on_retired()
+
     def _note(self, action: actions.Note) -> None:
         self._tell(action.event, action.fields)
 
@@ -409,5 +440,6 @@ PERFORM: dict[type, Callable[[Driver, Any], None]] = {
     actions.FindSessions: Driver._find,
     actions.ExpectNode: Driver._expect,
     actions.GiveAddress: Driver._give_address,
+    actions.Retire: Driver._retire,
     actions.Note: Driver._note,
 }

@@ -12,13 +12,14 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
+from typing import IO
 
-from engine import EngineError, PortDown, Tables
+from engine import EngineError, Port, PortDown, Tables
 from router.config import Config
 from router.control_sockets import SignalingSockets
 from router.errors import AlreadyRunning, InUse, NoInterface, NoRights, RouterError
@@ -62,6 +63,7 @@ class Machine:
         self.network: Network
         self.signaling: SignalingSockets
         self._closing = ExitStack()
+        self._locks: tuple[IO[bytes], socket.socket]
 
     @property
     def tunnel_mtu(self) -> int:
@@ -75,18 +77,73 @@ class Machine:
     def look_around(self) -> None:
         """Be the only router here, and find the underlay."""
         self._lock()
+        self.look_on()
+
+    def look_on(self) -> None:
+        """Find the underlay, beside a router that runs."""
         self.netlink = Netlink()
         self._closing.callback(self.netlink.close)
         self.underlay = find_underlay(self.config, self.netlink)
 
     def open(self) -> None:
         """Sockets, ports and the TUN; what an earlier run left behind is removed."""
-        config, loop = self.config, asyncio.get_running_loop()
-        self.signaling = SignalingSockets(self.underlay.addresses, config.transport)
+        loop = asyncio.get_running_loop()
+        self.signaling = SignalingSockets(self.underlay.addresses, self.config.transport)
         self._closing.callback(self.signaling.close, loop)
         self._closing.callback(self.packets.close, loop)
         self._open_ports()
-        self.network = Network(
+        self.network = self._network()
+        self._closing.callback(self.network.close)
+        for found in self.network.clean():
+            log.warning("removed what an earlier run left behind: %s", found)
+        self.network.use_tun(self.config.tun, self.tunnel_mtu)
+
+    # --- from one process to the next ---
+
+    @property
+    def locks(self) -> tuple[IO[bytes], socket.socket]:
+        """What says that this is the only router here, as long as somebody has it open."""
+        return self._locks
+
+    def adopt(
+        self,
+        locks: tuple[IO[bytes], socket.socket],
+        signaling: Mapping[IPv6Address | IPv4Address, Sequence[socket.socket]],
+        tuns: Sequence[Port],
+        sockets: Mapping[IPv6Address | IPv4Address, list[tuple[Port, ...]]],
+    ) -> None:
+        """In place of look_around's locks and of open: another process has all of it, and has set up the kernel.
+
+        Until `own` is called everything in the kernel is that process's: nothing is taken back.
+        """
+        loop = asyncio.get_running_loop()
+        self._locks = locks
+        for each in locks:
+            self._closing.callback(each.close)
+        self.signaling = SignalingSockets(self.underlay.addresses, self.config.transport, signaling)
+        self._closing.callback(self.signaling.close, loop)
+        self._closing.callback(self.packets.close, loop)
+        self.packets.adopt(tuns, sockets, mtu=self.tunnel_mtu)
+        self.network = self._network()
+        self.network.adopt_tun(self.config.tun)
+
+    def own(self) -> None:
+        """What is in the kernel is ours from now on."""
+        lock, _ = self._locks
+        with suppress(OSError):  # it is for people
+            lock.seek(0)
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
+        self._closing.callback(self.network.close)
+
+    def let_go(self) -> None:
+        """All of it is another process's now: close descriptors, and leave the kernel as it is."""
+        self._closing.pop_all()
+        self.netlink.close()
+
+    def _network(self) -> Network:
+        config = self.config
+        return Network(
             self.netlink,
             self.tables,
             address=next((each for each in self.underlay.addresses if isinstance(each, IPv6Address)), NOWHERE),
@@ -99,10 +156,6 @@ class Machine:
             # a gateway is no anchor: what reaches it for a node that left comes too late
             buffer=config.hold if config.hold.octets and config.role is not RoleName.MAG else None,
         )
-        self._closing.callback(self.network.close)
-        for found in self.network.clean():
-            log.warning("removed what an earlier run left behind: %s", found)
-        self.network.use_tun(config.tun, self.tunnel_mtu)
 
     def serve(self, on_down: Callable[[PortDown], None]) -> None:
         """Packets move from now on."""
@@ -170,6 +223,7 @@ class Machine:
             raise AlreadyRunning(
                 "another router runs in this network namespace: stop it first (one kernel has one set of routes)"
             ) from None
+        self._locks = lock, namespace
 
 
 def find_underlay(config: Config, netlink: Netlink) -> Underlay:

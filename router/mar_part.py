@@ -2,13 +2,18 @@
 
 import asyncio
 import logging
+import socket
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address
+from math import isinf
+from typing import Any
 
 from router.access_links import AccessLinks
 from router.config import Config
 from router.driver import Driver
+from router.errors import RouterError
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine, own_pool
 from router.mar_rehearsal import MarRehearsal
@@ -17,6 +22,8 @@ from router.rehearsal import Act
 from router.role_settings import mar_settings
 from router.sessions import Sessions
 from router.store import SessionStore, StoreError, open_store
+from signaling.actions import Bind, ExpectNode
+from signaling.errors import SignalingError
 from signaling.events import Event, LinkAttached, LinkUp, SessionsFound, SessionsRestored
 from signaling.roles.mar import Mar
 
@@ -62,6 +69,10 @@ class MarPart:
         network.claim(config.prefixes)
         if config.interfaces:
             network.forward(self._machine.underlay.interface)
+        return self._begin()
+
+    def _begin(self) -> Driver:
+        config, network = self._config, self._machine.network
         self._store = open_store(config.store_url)
         self._driver = Driver(
             self.role,
@@ -93,9 +104,77 @@ class MarPart:
         sessions = await self._store.anchored(address)
         self._driver.feed(SessionsRestored(sessions=tuple(sessions)))
 
+    # --- from one process to the next: the counterparts of open, restore and serve ---
+
+    async def settle(self) -> None:
+        """Until whoever waits for the store has had what it waits for."""
+        await self.sessions.settle()
+
+    def handover(self) -> Any:
+        """All that it knows, as plain data."""
+        from router.mar_handover import MarHandover, Unwritten
+        from router.plain_data import to_plain
+        from signaling.roles.mar_state import state_of
+
+        network = self._machine.network
+        known = MarHandover(
+            role=state_of(self.role),
+            paths=tuple(Bind(prefix=key, path=path, node=network.nodes[key]) for key, path in network.paths.items()),
+            unwritten=tuple(
+                Unwritten(node=node, prefix=prefix, session=session)
+                for (node, prefix), session in self.sessions.waiting.items()
+            ),
+        )
+        return to_plain(MarHandover, known)
+
+    def adopt(self) -> Driver:
+        """In place of open: pools and forwarding are as another process has set them."""
+        driver = self._begin()
+        self._arrivals.play()  # that one still serves
+        return driver
+
+    def take_up(self, data: Any, sockets: Mapping[str, socket.socket]) -> None:
+        """In place of restore, with what handover() of that process has said, and its sockets of access links."""
+        from router.mar_handover import MarHandover
+        from router.plain_data import from_plain
+        from signaling.roles.mar_state import take_up
+
+        assert self._driver is not None
+        known = from_plain(MarHandover, data)
+        try:
+            expected = self._driver.take_up(lambda now: take_up(self.role, known.role, now))
+        except (SignalingError, KeyError) as error:  # an indication that is none, a prefix that is lent twice
+            raise RouterError(f"takeover: state: {error}") from None
+        here = [action for action in expected if isinstance(action, ExpectNode)]
+        self._machine.network.adopt(known.paths)
+        self.access.adopt(self._machine.network, sockets, here, carriers=self.role.access.links)
+        for item in known.unwritten:
+            if item.session is None:
+                self.sessions.forget(item.node, item.prefix)
+            else:
+                self.sessions.save(item.session)
+
+    def let_go(self) -> None:
+        """Another process writes what waits."""
+        self.sessions.drop()
+
+    def go_on(self) -> None:
+        """In place of serve: what happened to links and sessions in between is looked up."""
+        assert self._driver is not None
+        self.access.serve()
+        self.access.resync(self._machine.netlink)
+        self._watch()
+        for node in self.role.access.attached:
+            self.sessions.find(node)
+
+    # --- life ---
+
     def serve(self) -> None:
         """Open the access links, and watch the store."""
         self.access.open(self._machine.network)
+        self._watch()
+
+    def _watch(self) -> None:
         self.sessions.watch(self.role.access.attached)
         self._expirer = asyncio.get_running_loop().create_task(self._expire())
 
@@ -113,7 +192,16 @@ class MarPart:
             "store": self._config.store_url,
             "store_reachable": self.sessions.reachable,
             "store.unsaved": self.sessions.unsaved,
+            "draining": self._draining(),
         }
+
+    def _draining(self) -> str:
+        draining, now = self.role.draining, time.monotonic()
+        if draining.since is None:
+            return "no"
+        left = "" if isinf(draining.until) else f", for {max(0.0, draining.until - now):.0f} s more at most"
+        here = f"{len(self.role.access.attached)} nodes here, {self.role.prefixes_in_use()} prefixes in use"
+        return f"since {now - draining.since:.0f} s{left}: {here}"
 
     def greeting(self) -> list[str]:
         """Pools, links, store."""

@@ -38,6 +38,7 @@ GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENET
 SYSCTL, SYSCTL_IPV4 = Path("/proc/sys/net/ipv6"), Path("/proc/sys/net/ipv4")
 SYSCTLS = {"sysctl": SYSCTL, "sysctl_ipv4": SYSCTL_IPV4}  # by the kind of a change
 LINK_LOCAL_LENGTH = 64
+TUN_QUEUE = 10_000  # packets that wait while one process takes over from another; the driver's 500 are soon full
 MOST_ENDS = 4096  # kept as objects of the engine
 
 
@@ -182,6 +183,25 @@ class Network:
         self._journal.clear()
         return found
 
+    def adopt(self, paths: Iterable[actions.Bind]) -> None:
+        """These paths are set in the kernel; the engine here learns them anew."""
+        for item in paths:
+            binding = forwarding.wanted(item.prefix, item.path, aggregated=self._aggregated).binding
+            if binding is not None:
+                self._bind(binding, item.node)
+            self.paths[item.prefix], self.nodes[item.prefix] = item.path, item.node
+
+    def adopt_tun(self, name: str) -> None:
+        """In place of clean and use_tun: what another process has changed in the kernel is ours."""
+        self._journal.changes = self._journal.read()
+        self._tun_name, self._tun = name, self._netlink.link(name).index
+
+    def adopt_access(self, name: str) -> Link:
+        """In place of add_access: another process has made us the router of this link."""
+        link = self._netlink.link(name)
+        self._access[name] = link.index
+        return link
+
     def close(self) -> None:
         """Take back everything, in the reverse order of how it came."""
         for prefix in list(self.paths):
@@ -217,6 +237,7 @@ class Network:
             with suppress(NoRights):  # where /proc/sys is read-only: what the kernel says there, the engine drops
                 self._write_sysctl(f"conf/{name}/{setting}", value, restore=False)
         self._netlink.set_mtu(self._tun, mtu)
+        self._netlink.set_queue_length(self._tun, TUN_QUEUE)  # while it is down: a queue in use would be thrown away
         self._netlink.set_up(self._tun)
 
     def forward(self, uplink: str | None) -> None:

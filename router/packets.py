@@ -8,7 +8,9 @@ of them end and others begin, and what arrives meanwhile waits in the sockets.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 
@@ -19,6 +21,7 @@ from engine.ports import AnyAddress
 from router.config import Config
 
 OVERHEAD = {Encapsulation.UDP: 48, Encapsulation.IP: 40, Encapsulation.GRE: 44}  # octets, the IPv6 header included
+VIRTIO_HEADER = 10  # octets before a packet that a TUN takes, <linux/virtio_net.h>
 GRE_OPTIONS = 8  # octets more of GRE with a key and a sequence number
 
 
@@ -103,10 +106,50 @@ class Packets:
 
     def counters(self) -> Counters:
         """Of all engines together; zeros before serve."""
+        now = (self._workers or self._engine or Engine(self._tables)).counters()
+        return now + self._ended if self._ended is not None else now
+
+    # --- from one process to the next ---
+
+    @property
+    def tuns(self) -> tuple[Port, ...]:
+        """The queues of the TUN."""
+        return tuple(self._tuns)
+
+    @property
+    def sockets(self) -> dict[AnyAddress, list[tuple[Port, ...]]]:
+        """Underlay sockets by local address, of each worker."""
+        return dict(self._underlay)
+
+    def adopt(
+        self, tuns: Iterable[Port], sockets: Mapping[AnyAddress, list[tuple[Port, ...]]], *, mtu: int
+    ) -> None:
+        """In place of open: all of it is open."""
+        self._mtu = mtu
+        self._tuns.extend(tuns)
+        self._underlay.update(sockets)
+
+    def take_up(self, counted: Counters) -> None:
+        """Count on from here."""
+        self._ended = counted if self._ended is None else self._ended + counted
+
+    def pause(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read nothing more; what comes waits in the kernel, and what waited here goes back to it."""
+        self.close_tap()
         if self._workers is not None:
-            now = self._workers.counters()
-            return now + self._ended if self._ended is not None else now
-        return (self._engine or Engine(self._tables)).counters()
+            self._workers.stop()
+            self.take_up(self._workers.counters())
+            self._workers = None
+        elif self._engine is not None:
+            loop.remove_reader(self._engine.fileno())
+            self.take_up(self._engine.counters())
+            for port in self._ports():
+                self._engine.remove_port(port)
+            self._engine = None
+        tun = self._tuns[0]
+        for packet in self._tables.take_out():
+            with suppress(OSError):  # no room in the kernel, which counts it
+                os.write(tun.fd, packet if tun.virtio else packet[VIRTIO_HEADER:])
 
     def offloads(self) -> str:
         """What the kernel does for us, as tried when the ports were opened."""

@@ -1,5 +1,7 @@
 """What a role adds to a router: the interface between the daemon, which is the same for all, and each role's part."""
 
+import socket
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from router.access_links import AccessLinks
@@ -66,3 +68,25 @@ class Part(Protocol):
 
     async def close(self) -> None:
         """Close whatever is open; called at any time, and more than once."""
+
+
+class HeritablePart(Part, Protocol):
+    """One whose next process can go on where it is, see `takeover.py`. Of the process that runs, then of the next."""
+
+    async def settle(self) -> None:
+        """Until whoever waits for the store has had what it waits for."""
+
+    def handover(self) -> Any:
+        """All that it knows, as plain data."""
+
+    def let_go(self) -> None:
+        """The next process has it: nothing more is written."""
+
+    def adopt(self) -> Driver:
+        """In place of open."""
+
+    def take_up(self, data: Any, sockets: Mapping[str, socket.socket]) -> None:
+        """In place of restore. data: of handover(); sockets: of access links, by interface. Raises RouterError."""
+
+    def go_on(self) -> None:
+        """In place of serve."""

@@ -52,6 +52,16 @@ class Sessions:
         """Sessions that are not in the store yet."""
         return len(self._waiting)
 
+    @property
+    def waiting(self) -> dict[Key, Session | None]:
+        """Those sessions; None: to be taken out."""
+        return {key: session for key, (session, _) in self._waiting.items()}
+
+    async def settle(self) -> None:
+        """Wait until all is written, or nobody waits for it any more."""
+        await asyncio.gather(*(future for _, futures in self._waiting.values() for future in futures))
+        await asyncio.sleep(0)  # who waited for that goes on now
+
     def save(self, session: Session) -> asyncio.Future[None]:
         """Write a session. The future is done when it is durable, or when the store had its time."""
         return self._enqueue((session.node, session.prefix), session)
@@ -75,6 +85,10 @@ class Sessions:
     def watch(self, wanted: Nodes) -> None:
         """Look a node up again whenever its record changes, as long as it is wanted."""
         self._spawn(self._watch(wanted))
+
+    def drop(self) -> None:
+        """Write nothing more: another process does."""
+        self._waiting.clear()
 
     async def close(self, within: float) -> None:
         """Write what waits, for at most so many seconds, and stop."""

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from signaling.actions import Action, ExpectNode, SendOnLink
 from signaling.deadlines import Deadlines
 from signaling.events import LinkAttached, LinkUp
+from signaling.iana import RouterPreference
 from signaling.settings import Counters, Settings
 from signaling.wire import ipv6
 from signaling.wire.message import Message
@@ -97,6 +98,7 @@ class AccessLink(Generic[Who]):
         self.links: dict[str, Link] = {}
         self.attached: dict[Who, Attachment] = {}
         self.tunnel_mtu = settings.tunnel_mtu  # octets, in every advertisement from now on
+        self.preference = RouterPreference.MEDIUM  # likewise; LOW: nodes take any other router there is
         self._settings = settings
         self._counters = counters
         self._who = who
@@ -104,6 +106,11 @@ class AccessLink(Generic[Who]):
         self._announce: Deadlines[str] = Deadlines()  # of interfaces
         self._advertise: Deadlines[Who] = Deadlines()
         self._ask: Deadlines[Who] = Deadlines()
+
+    @property
+    def timers(self) -> "tuple[Deadlines[str], Deadlines[str], Deadlines[Who], Deadlines[Who]]":
+        """When to solicit and announce on links, to advertise to nodes and to ask them."""
+        return self._solicit, self._announce, self._advertise, self._ask
 
     # --- links ---
 
@@ -114,6 +121,13 @@ class AccessLink(Generic[Who]):
         """
         self.links[event.interface] = Link(event.interface, event.link_layer, event.mtu)
         self._solicit.set(event.interface, now)
+        return self.wake(now).actions
+
+    def solicit(self, now: float) -> list[Action]:
+        """Ask on all links who is there, as when their carriers appeared."""
+        for link in self.links.values():
+            link.solicited = 0
+            self._solicit.set(link.interface, now)
         return self.wake(now).actions
 
     def link_lost(self, interface: str) -> list[Who]:
@@ -225,6 +239,7 @@ class AccessLink(Generic[Who]):
         mtu = max(MIN_MTU, min(self.tunnel_mtu, link.mtu))
         return RouterAdvertisement(
             hop_limit=CURRENT_HOP_LIMIT,
+            preference=self.preference if router_lifetime else RouterPreference.MEDIUM,
             router_lifetime=router_lifetime,
             options=(SourceLinkLayerAddress(address=link.link_layer), LinkMtu(mtu=mtu), *prefixes),
         )

@@ -235,6 +235,11 @@ class GiveAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Retire:
+    """Nobody needs this router any more: end it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something worth a line in the log and in `monitor`; it asks for nothing."""
 
@@ -258,5 +263,6 @@ Action = (
     | FindSessions
     | ExpectNode
     | GiveAddress
+    | Retire
     | Note
 )

@@ -6,6 +6,7 @@ surface, where the dictionary says that they no longer hold.
 
 import heapq
 from collections.abc import Hashable, Iterator
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -33,6 +34,10 @@ class Deadlines(Generic[Key]):
     def of(self, key: Key) -> float | None:
         """When key is due (s), or None."""
         return self._at.get(key)
+
+    def all(self) -> dict[Key, float]:
+        """Every key and when it is due (s), in the order in which they come out."""
+        return {key: at for at, _, key in sorted(self._heap, key=itemgetter(0, 1)) if self._at.get(key) == at}
 
     @property
     def next(self) -> float | None:

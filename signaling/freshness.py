@@ -21,7 +21,7 @@ class Freshness:
         self._window = int(window * TIMESTAMP_UNITS)
         self._patience = 2 * window
         self._last_stamp = 0
-        self._newest: dict[Hashable, tuple[int, float]] = {}  # timestamp, and when it came (monotonic s)
+        self.newest: dict[Hashable, tuple[int, float]] = {}  # timestamp, and when it came (monotonic s)
 
     def stamp(self, now: float) -> Timestamp:
         """A timestamp newer than the last one, also when the wall clock was set back a little meanwhile."""
@@ -36,10 +36,10 @@ class Freshness:
         timestamp = message.option(Timestamp)
         if timestamp is None or abs(timestamp.value - self._clock.timestamp(now)) > self._window:
             return False
-        newest, at = self._newest.get(subject, (0, now))
+        newest, at = self.newest.get(subject, (0, now))
         # what came so long ago that the window refuses it anyway need not be remembered: a clock that was set back
         # further than the window must not silence its router for as long as that
         if timestamp.value <= newest and now - at <= self._patience:
             return False
-        self._newest[subject] = timestamp.value, now
+        self.newest[subject] = timestamp.value, now
         return True

@@ -67,6 +67,11 @@ class Reception:
         self._answers = RateLimit(rate=10.0, burst=20)  # to what is broken or forged
         self._words = RateLimit(rate=1.0, burst=10)  # about what is not believed
 
+    @property
+    def newest(self) -> dict[Any, tuple[int, float]]:
+        """(Peer, kind of message) -> timestamp of the newest, and when it came."""
+        return self._freshness.newest
+
     def take(self, event: DatagramReceived, now: float) -> list[Action]:
         """What becomes of a datagram. now: monotonic s."""
         try:

@@ -4,7 +4,7 @@ One number for each, and the answer has to come from where the message went. Wha
 notifications (RFC 7077 5.2) have in common.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -57,6 +57,23 @@ class Reminders(Generic[Indication]):
         self._repeated = repeated
         self._last_number: int | None = None
         self._errands: dict[int, Errand[Indication]] = {}
+
+    @property
+    def errands(self) -> tuple[Errand[Indication], ...]:
+        """Those that nobody has answered yet."""
+        return tuple(self._errands.values())
+
+    @property
+    def last_number(self) -> int | None:
+        """The last sequence number; None: there was none."""
+        return self._last_number
+
+    def take_up(self, errands: Iterable[tuple[Errand[Indication], float]], last_number: int | None) -> None:
+        """Errands of another process of this router, and when each is due (monotonic s)."""
+        self._last_number = last_number
+        for errand, due in errands:
+            self._errands[errand.number] = errand
+            self.deadlines.set(errand.number, due)
 
     def next_number(self, now: float) -> int | None:
         """A sequence number that no errand has; None: all of them wait for answers."""

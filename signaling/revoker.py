@@ -68,6 +68,11 @@ class Revoker:
         self._on_done: dict[int, OnDone] = {}
         self.deadlines = self._reminders.deadlines
 
+    @property
+    def reminders(self) -> Reminders[BindingRevocationIndication]:
+        """Indications that nobody has answered yet."""
+        return self._reminders
+
     def revoke(self, entry: Entry, care_of: Address, *, different_access: bool, now: float) -> list[Action]:
         """Tell the router at care_of that it does not serve this prefix any more: the node was seen elsewhere."""
         trigger = (

@@ -193,12 +193,12 @@ class Clock:
 
     def __init__(self) -> None:
         self.wall_minus_monotonic = 0.0
-        self._last_stamp = 0
+        self.last_stamp = 0
 
     def step(self, wall_minus_monotonic: float) -> None:
         """The wall clock was set. Stamps follow it, backwards too: they must agree with the peers' clocks."""
         self.wall_minus_monotonic = wall_minus_monotonic
-        self._last_stamp = 0
+        self.last_stamp = 0
 
     def wall(self, now: float) -> float:
         """Seconds since 1970."""
@@ -214,8 +214,8 @@ class Clock:
 
     def stamp(self, now: float) -> int:
         """A timestamp that no message before had: the second of two equal ones would be taken for a replay."""
-        self._last_stamp = max(self.timestamp(now), self._last_stamp + 1)
-        return self._last_stamp
+        self.last_stamp = max(self.timestamp(now), self.last_stamp + 1)
+        return self.last_stamp
 
     def next_number(self, last: int | None, now: float) -> int:
         """The sequence number after the last one. The first follows the clock: a restart must not repeat old ones."""

@@ -343,6 +343,10 @@ class World:
         """A router is told to go."""
         return self._perform(self[name], self[name].mar.drain(self.now))
 
+    def order(self, name: str, todo: list[Action]) -> list[Action]:
+        """An operator has a router do this."""
+        return self._perform(self[name], todo)
+
     def restart(self, name: str) -> None:
         """A router dies without a word and starts again, knowing only what the store has of its prefixes."""
         router = self[name]
@@ -641,6 +645,7 @@ PERFORM: dict[type, Callable[[World, Router, Any], None]] = {
     actions.ForgetSession: World._write,
     actions.FindSessions: World._find,
     actions.ExpectNode: World._nothing,
+    actions.Retire: World._nothing,
     actions.Note: World._nothing,
 }
 

@@ -73,6 +73,7 @@ cdef uint32_t begin(
 cdef void release(Holds *holds, uint32_t hold, uint64_t pace, uint64_t now) noexcept nogil
 cdef void hold_again(Holds *holds, uint32_t hold) noexcept nogil
 cdef void end(Holds *holds, uint32_t hold, Turn *turn) noexcept nogil
+cdef Block *take_out(Holds *holds, uint32_t hold) noexcept nogil  # all that waits, a chain; no worker may be at it
 cdef uint8_t read_counts(Holds *holds, uint32_t hold, Counts *counts) noexcept nogil  # its phase
 # workers
 cdef uint8_t put(

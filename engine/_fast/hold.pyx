@@ -138,6 +138,20 @@ cdef void hold_again(Holds *holds, uint32_t index) noexcept nogil:
     pthread_mutex_unlock(&hold.lock)
 
 
+cdef Block *take_out(Holds *holds, uint32_t index) noexcept nogil:
+    """All that waits, oldest first, for whoever gives it back; the hold goes on, empty."""
+    cdef Hold *hold = &holds.holds[index]
+    cdef Block *chain
+    pthread_mutex_lock(&hold.lock)
+    chain = hold.first
+    hold.first = hold.last = NULL
+    hold.packets = 0
+    hold.octets = 0
+    settle(hold)
+    pthread_mutex_unlock(&hold.lock)
+    return chain
+
+
 cdef uint8_t read_counts(Holds *holds, uint32_t index, Counts *counts) noexcept nogil:
     """Of a hold that is or was in use."""
     cdef Hold *hold = &holds.holds[index]

@@ -3,14 +3,19 @@
 from collections import deque
 from itertools import islice
 
+from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from engine._fast cimport epochs, hold, prefixes, reorder, tables, tunnels
 from engine._fast.epochs cimport MOST_WORKERS
 from engine._fast.kernel cimport fetch_add64, itimerspec, load32_relaxed, store32_relaxed, timerfd_settime
+from engine._fast.offload cimport VIRTIO_HEADER
+
+from engine._fast.waiting cimport Block, give_back, octets
 
 cdef enum:
+    NEEDS_CHECKSUM = 1       # virtio_net_hdr.flags
     STORE = 268435456        # octets: copies in all hold buffers of the tables, and the same of all reorder groups
     LOOKS = 4                # holds that an edit looks at, whether they have drained
 
@@ -92,6 +97,20 @@ cdef class Queues:
             return None
         hold.read_counts(<hold.Holds *>self.tables.state.holds, index, &counts)
         return counts.kept, counts.sent, counts.full, counts.expired
+
+    def take_out(self):
+        """All packets that wait, those of a prefix in order, each behind its virtio header. No worker may serve now."""
+        cdef hold.Holds *holds = <hold.Holds *>self.tables.state.holds
+        cdef Block *chain
+        cdef Block *block
+        packets = []
+        for index in self.held.values():
+            chain = block = hold.take_out(holds, index)
+            while block != NULL:
+                packets.append(with_header(block))
+                block = block.next
+            give_back(&holds.blocks, chain)
+        return packets
 
     # --- reorder groups ---
 
@@ -186,3 +205,16 @@ cdef class Queues:
         for worker in range(<uint32_t>MOST_WORKERS):
             if self.tables.state.bell[worker] > 0:
                 timerfd_settime(self.tables.state.bell[worker], 0, &at_once, NULL)
+
+
+cdef bytes with_header(Block *block):
+    """A packet as a TUN device takes it: struct virtio_net_hdr, in the machine's order, and its octets."""
+    cdef uint8_t header[VIRTIO_HEADER]
+    memset(header, 0, VIRTIO_HEADER)
+    header[1] = block.aside.gso
+    memcpy(header + 4, &block.aside.segment, 2)
+    if block.aside.checksum_offset:
+        header[0] = NEEDS_CHECKSUM
+        memcpy(header + 6, &block.aside.checksum_start, 2)
+        memcpy(header + 8, &block.aside.checksum_offset, 2)
+    return (<const char *>header)[:VIRTIO_HEADER] + (<const char *>octets(block))[:block.length]

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -49,6 +50,25 @@ class Client:
     def reload(self) -> dict[str, Any]:
         """Have it read its configuration again."""
         return self._ask("POST", "/v1/reload", {})
+
+    def drain(self, within: str | None = None) -> dict[str, Any]:
+        """Have it take no new nodes and end when nobody needs it, or after so many seconds."""
+        return self._ask("POST", "/v1/drain", {} if within is None else {"within": within})
+
+    def end_drain(self) -> dict[str, Any]:
+        """Have it take nodes again."""
+        return self._ask("POST", "/v1/drain/cancel", {})
+
+    def take_over(self, identity: Mapping[str, str]) -> socket.socket:
+        """Be its next process, if it agrees: what is said from here on, see `router.takeover`. Raises RouterError."""
+        connection = self._connect()
+        try:
+            response = self._request(connection, "POST", "/v1/takeover", json.dumps(identity))
+            if response.status != HTTPStatus.SWITCHING_PROTOCOLS or connection.sock is None:
+                raise RouterError(_refusal(response, self._read(response)))
+            return connection.sock.dup()
+        finally:
+            connection.close()
 
     def monitor(self, history: int = 0) -> Iterator[dict[str, Any]]:
         """Events as they happen, after so many past ones, until the router ends. Raises RouterError when it dies."""

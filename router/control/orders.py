@@ -6,6 +6,7 @@ Each order is checked as a whole before anything is done; what it cannot do it s
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from router.config import KEYS, LISTS, Config, load_policies
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 STEERING = (RoleName.LMA, RoleName.MAG)  # roles that know flow policies
 REVOKING = (RoleName.LMA,)
+DRAINING = (RoleName.MAR,)
+MOST_SECONDS = 1e7  # s a router may take to drain: some months
 CALLED = {RoleName.MAR: "a MAR", RoleName.LMA: "an LMA", RoleName.MAG: "a MAG"}
 
 
@@ -72,6 +75,40 @@ def revoke(router: "Router", *, node: str | None = None, peer: str | None = None
     if node is not None and not any(held == node for held in router.network.nodes.values()):
         raise RouterError(f"revoke {node}: it has no session here: see show sessions")
     _perform(router, router.role.revoke(node or peer, time.monotonic()))
+
+
+# --- the end, in good time ---
+
+
+def drain(router: "Router", within: str | None = None) -> str:
+    """Take no new nodes and end when nobody needs this router, or after so many seconds. Raises RouterError."""
+    _only(router, DRAINING, "drain")
+    seconds = inf if within is None else _seconds(within)
+    _perform(router, router.role.begin_drain(seconds, time.monotonic()))
+    return _drain_state(router)
+
+
+def end_drain(router: "Router") -> str:
+    """Take nodes again. Raises RouterError."""
+    _only(router, DRAINING, "drain")
+    if not router.role.draining.active:
+        raise RouterError("drain: this router does not drain: there is nothing to cancel")
+    _perform(router, router.role.end_drain(time.monotonic()))
+    return _drain_state(router)
+
+
+def _drain_state(router: "Router") -> str:
+    return f"draining: {router.part.vitals()['draining']}"
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < MOST_SECONDS:
+        raise RouterError(f"drain: within {text}: expected seconds, 0 to {MOST_SECONDS:g}")
+    return seconds
 
 
 # --- another configuration ---

@@ -10,12 +10,17 @@
     POST /v1/policy/clear           {"name"}
     POST /v1/revoke                 {"node"} or {"peer"} or {}: all
     POST /v1/reload                 {}
+    POST /v1/drain                  {"within"?}: seconds
+    POST /v1/drain/cancel           {}
+    POST /v1/takeover               what identifies the next process; 101, and then as `router.takeover` says
 
 Whoever may open the socket may do all of it: its file permissions (0660) are the access control.
 """
 
 import asyncio
 import json
+import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -32,10 +37,13 @@ from router.control.claim import claim
 from router.control.commands import VIEWS
 from router.driver import Line
 from router.errors import RouterError
+from router.takeover import TAKEN_OVER, hand_over, identity, refuse_another
 from signaling.events import LinkDetached
 
 if TYPE_CHECKING:
     from router.daemon import Router
+
+log = logging.getLogger("openmar")
 
 SCHEMA = 1
 SHUTDOWN_WITHIN = 0.2  # s: listeners of `monitor` do not hold up the end
@@ -51,8 +59,9 @@ class ControlServer:
         self._router = router
         self._captures = Captures(router)
         self._path: Path | None = None
+        self._handing_over = False
         self._listening: set[asyncio.Queue[Line | None]] = set()  # of `monitor`; None: it is over
-        application = web.Application(middlewares=[_errors_as_json])
+        application = web.Application(middlewares=[_errors_as_json, self._refuse_while_paused])
         for method, place, answer in ROUTES:
             application.router.add_route(method, place, partial(answer, self))
         application.on_shutdown.extend((self._captures.end, self._farewell))
@@ -65,9 +74,11 @@ class ControlServer:
         self._path = path
         await web.SockSite(self._runner, listener).start()
 
-    async def stop(self) -> None:
-        """Stop listening and take the socket away."""
+    async def stop(self, *, keep: bool = False) -> None:
+        """Stop listening and take the socket away; keep: it is another process's now."""
         await self._runner.cleanup()
+        if keep:
+            return
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -135,6 +146,8 @@ class ControlServer:
         node = self._access("attach").attach(
             asked["interface"], link_layer, node, link_local, with_carrier=self._router.role.access.links
         )
+        if node not in self._router.role.access.attached:
+            raise RouterError(f"attach {node}: refused: this router drains: attach it elsewhere, or cancel the drain")
         return _json({"schema": SCHEMA, "node": node})
 
     async def _detach(self, request: web.Request) -> web.Response:
@@ -176,6 +189,45 @@ class ControlServer:
         return _json({"schema": SCHEMA, "done": orders.reload(self._router)})
 
 
+    async def _drain(self, request: web.Request) -> web.Response:
+        within = (await _body(request, required=(), optional=("within",))).get("within")
+        return _json({"schema": SCHEMA, "done": orders.drain(self._router, within)})
+
+    async def _take_over(self, request: web.Request) -> web.StreamResponse:
+        running = identity(self._router.config, self._router.underlay)
+        asked = await _body(request, required=("version",), optional=None)
+        if self._handing_over:
+            raise RouterError("takeover: nothing was changed: another process is taking over")
+        if self._router.config.role not in TAKEN_OVER:
+            raise RouterError("takeover: nothing was changed: only a MAR can be taken over: stop this router first")
+        refuse_another(running, asked)
+        response = web.StreamResponse(status=101, headers={"Connection": "Upgrade", "Upgrade": "openmar"})
+        await response.prepare(request)
+        assert request.transport is not None
+        request.transport.pause_reading()
+        opened = request.transport.get_extra_info("socket").fileno()
+        self._handing_over = True
+        try:
+            await hand_over(self._router, socket.socket(fileno=os.dup(opened)))
+        except RouterError as error:
+            log.warning("%s: going on as before", error)
+        finally:
+            self._handing_over = False
+        response.force_close()
+        return response
+
+    @web.middleware
+    async def _refuse_while_paused(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.method == "POST" and self._handing_over and self._router.driver.paused:
+            raise RouterError(f"{request.path}: another process is taking over this router: ask again in a moment")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def _end_drain(self, request: web.Request) -> web.Response:
+        await _body(request, required=())
+        return _json({"schema": SCHEMA, "done": orders.end_drain(self._router)})
+
+
 ROUTES: tuple[tuple[str, str, Callable[[ControlServer, web.Request], Awaitable[web.StreamResponse]]], ...] = (
     ("GET", "/v1/show/{what}", ControlServer._show),
     ("GET", "/v1/monitor", ControlServer._monitor),
@@ -187,6 +239,9 @@ ROUTES: tuple[tuple[str, str, Callable[[ControlServer, web.Request], Awaitable[w
     ("POST", "/v1/policy/clear", ControlServer._clear_policy),
     ("POST", "/v1/revoke", ControlServer._revoke),
     ("POST", "/v1/reload", ControlServer._reload),
+    ("POST", "/v1/drain", ControlServer._drain),
+    ("POST", "/v1/drain/cancel", ControlServer._end_drain),
+    ("POST", "/v1/takeover", ControlServer._take_over),
 )
 
 
@@ -221,7 +276,10 @@ def _json(answer: Mapping[str, Any], status: int = 200) -> web.Response:
     return web.json_response(answer, status=status)
 
 
-async def _body(request: web.Request, *, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, str]:
+async def _body(
+    request: web.Request, *, required: tuple[str, ...], optional: tuple[str, ...] | None = ()
+) -> dict[str, str]:
+    """optional: None: whatever there is."""
     try:
         asked = json.loads(await request.text())
     except (ValueError, LookupError, RecursionError):  # not JSON, an unknown character set, a tower of brackets
@@ -229,7 +287,7 @@ async def _body(request: web.Request, *, required: tuple[str, ...], optional: tu
     if not isinstance(asked, dict) or not all(isinstance(value, str | None) for value in asked.values()):
         raise RouterError(f"{request.path}: expected a JSON object of strings")
     missing = [key for key in required if not asked.get(key)]
-    unknown = [key for key in asked if key not in required + optional]
+    unknown = [] if optional is None else [key for key in asked if key not in required + optional]
     if missing or unknown:
         raise RouterError(f"{request.path}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
     return asked

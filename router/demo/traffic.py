@@ -332,6 +332,8 @@ def udp_send(chosen: argparse.Namespace) -> int:
     """Send numbered datagrams at a steady rate; an unreachable destination costs a number and nothing else."""
     progress, period = Progress(Stop(chosen.seconds)), 1 / chosen.rate
     probe = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    if chosen.source:
+        probe.bind((chosen.source, 0))
     padding = bytes(max(0, chosen.size - PROBE.size))
     report("ready")
     start, sequence, unreachable = time.monotonic(), 0, 0
@@ -523,6 +525,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate, unit = (1000.0, "datagrams/s") if name == "udp-send" else (20.0, "Mbit/s; 0: unlimited")
         program.add_argument("--rate", type=float, default=rate, help=unit)
         program.add_argument("--size", type=int, default=64, help="octets of a datagram's payload")
+        program.add_argument("--source", default="", help="of datagrams; default: the kernel's choice")
     chosen = parser.parse_args(arguments)
     return PROGRAMS[chosen.program][0](chosen)
 

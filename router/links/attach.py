@@ -5,7 +5,8 @@ everything it sends counts: MLD reports, duplicate address detection, solicitati
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv6Address
 
 from router.control_sockets import AccessSocket
@@ -88,6 +89,27 @@ class AccessInterface:
         self.index = link.index
         self._socket = AccessSocket(self.name)
         self._socket.serve(loop, self._on_frame)
+
+    @property
+    def listening(self) -> socket.socket | None:
+        """What it listens by, while there is the interface."""
+        return self._socket.socket if self._socket is not None else None
+
+    def adopt(self, link: Link, opened: socket.socket, nodes: Iterable[ExpectNode], *, carrier: bool) -> None:
+        """In place of open: another process has listened here, and told its role of the carrier and of these nodes."""
+        self.index, self.up, self._carrier = link.index, link.up, carrier
+        self._socket = AccessSocket(self.name, opened)
+        self._nodes = {item.link_layer: (item.node, item.link_local) for item in nodes}
+
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen on what is open."""
+        if self._socket is not None:
+            self._socket.serve(loop, self._on_frame)
+
+    def pause(self) -> None:
+        """Read nothing until serve is called."""
+        if self._socket is not None:
+            self._socket.pause()
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stop listening."""

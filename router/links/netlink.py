@@ -216,6 +216,10 @@ class Netlink:
         """Give a link its MTU in octets."""
         self._set_link(index, f"set mtu {mtu}", number(LinkAttribute.MTU, mtu))
 
+    def set_queue_length(self, index: int, packets: int) -> None:
+        """Let so many packets wait for a link."""
+        self._set_link(index, f"set txqueuelen {packets}", number(LinkAttribute.QUEUE_LENGTH, packets))
+
     def set_link_layer(self, index: int, link_layer: bytes) -> None:
         """Give a link its MAC address."""
         what = f"set address {link_layer.hex(':')}"
@@ -366,6 +370,11 @@ class Netlink:
             self._events.setsockopt(SOL_NETLINK, SocketOption.ADD_MEMBERSHIP, group)
         self._loop = loop
         self._listen(on_event, on_overrun)
+
+    def pause(self) -> None:
+        """Call nobody until watch is called again; what happens meanwhile is told then."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._events.fileno())
 
     def _listen(self, on_event: Callable[[Event], None], on_overrun: Callable[[], None]) -> None:
         if self._loop is not None:

@@ -92,6 +92,7 @@ class LinkAttribute(IntEnum):
     MTU = 4
     LINK = 5
     MASTER = 10
+    QUEUE_LENGTH = 13
     OPERSTATE = 16
     LINKINFO = 18
     NET_NS_FD = 28

@@ -4,7 +4,7 @@ The anchor side of Dynamic Mobility Anchoring (H-MAR) in the words of Proxy Mobi
 checks in its order. One prefix is one mobility session, so that prefixes move independently of each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from math import inf
@@ -47,6 +47,11 @@ class Anchor:
         self._counters = counters
         self._revoker = Revoker(door, clock, counters)
         self.confirm_revocation = self._revoker.confirm
+
+    @property
+    def revoker(self) -> Revoker:
+        """What it has to tell former routers of nodes."""
+        return self._revoker
 
     @property
     def next_wake(self) -> float | None:
@@ -113,6 +118,13 @@ class Anchor:
             path = TowardVisited.at(entry.care_of) if remote else Held()
             actions.append(Bind(prefix=entry.prefix, path=path, node=entry.node))
         return actions
+
+    def take_up(self, entries: Iterable[Entry]) -> None:
+        """What another process of this router has lent; nothing changes for anybody."""
+        for entry in entries:
+            self.pool.claim(entry.prefix)
+            self.cache.add(entry)
+            self._expire_at(entry, entry.expires)
 
     # --- updates of other routers ---
 

@@ -4,7 +4,7 @@ The visited side of Dynamic Mobility Anchoring (V-MAR) in the words of Proxy Mob
 repeated with a fresh timestamp until it is answered, refreshed while the node is here, and taken back when it left.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Network
 
 from signaling.actions import Action, Bind, Held, Note, TowardAnchor, Unbind
@@ -55,6 +55,20 @@ class Registrar:
         self._of_node: dict[str, dict[IPv6Network, Registration]] = {}
         self._waiting: dict[int, Registration] = {}
         self._sequence_number: int | None = None
+
+    @property
+    def last_number(self) -> int | None:
+        """Sequence number of the last update; None: there was none."""
+        return self._sequence_number
+
+    def take_up(self, items: Iterable[Registration], last_number: int | None) -> None:
+        """What another process of this router has asked for; set the deadlines beside it."""
+        self._sequence_number = last_number
+        for item in items:
+            self._list[item.prefix] = item
+            self._of_node.setdefault(item.node, {})[item.prefix] = item
+            if not item.answered:
+                self._waiting[item.sequence_number] = item
 
     def of(self, node: str) -> list[Registration]:
         """All registrations of a node."""

@@ -16,6 +16,7 @@ from signaling.dma.registrar import Registrar
 from signaling.dma.session import Session, State
 from signaling.dma.update_list import Registration
 from signaling.door import Door
+from signaling.draining import Draining
 from signaling.events import (
     ClockStepped,
     DatagramReceived,
@@ -34,6 +35,7 @@ from signaling.iana import (
     RevocationFlag,
     RevocationStatus,
     RevocationTrigger,
+    RouterPreference,
     Status,
 )
 from signaling.reception import Reception
@@ -74,6 +76,7 @@ class Mar:
         self.registrar = Registrar(
             settings, self.door, self.clock, self.counters, is_present=self.access.heard_since
         )
+        self.draining = Draining(self.counters)
         self._find_again: Deadlines[str] = Deadlines()
         self._offered: dict[str, list[Offer]] = {}
         self._contests: dict[str, list[Contest]] = {}
@@ -104,6 +107,9 @@ class Mar:
             actions += self._leave(node, "silent", now)
         actions += self.registrar.wake(now)
         actions += self.anchor.wake(now)
+        drained = self.draining.next_wake
+        if drained is not None and drained <= now:
+            actions += self.draining.finish(now, empty=self._is_empty())
         actions += [FindSessions(node=node) for node in self._find_again.due(now) if node in self.access.attached]
         for node in findings.advertise:
             actions += self._advertise_again(node, now)
@@ -114,7 +120,13 @@ class Mar:
     @property
     def next_wake(self) -> float | None:
         """When wake() is due next, monotonic s; None: never, unless something happens."""
-        parts = (self.access.next_wake, self.registrar.deadlines.next, self.anchor.next_wake, self._find_again.next)
+        parts = (
+            self.access.next_wake,
+            self.registrar.deadlines.next,
+            self.anchor.next_wake,
+            self._find_again.next,
+            self.draining.next_wake,
+        )
         return min((at for at in parts if at is not None), default=None)
 
     def drain(self, now: float) -> list[Action]:
@@ -125,6 +137,41 @@ class Mar:
             actions += self.access.farewell(node, deprecated)
             actions += self._leave(node, "router stops", now)
         return actions + self.registrar.drain(now)
+
+    # --- draining, by an order ---
+
+    def begin_drain(self, within: float, now: float) -> list[Action]:
+        """Take no new nodes, tell those here to look elsewhere, and retire when empty, or after so many s (inf)."""
+        self.draining.begin(within, now)
+        self.access.preference = RouterPreference.LOW
+        return [Note("draining", {"within": within}), *self._advertise_all(now)]
+
+    def end_drain(self, now: float) -> list[Action]:
+        """Serve again, also who was refused meanwhile."""
+        self.draining.end()
+        self.access.preference = RouterPreference.MEDIUM
+        return [Note("serving-again"), *self._advertise_all(now), *self.access.solicit(now)]
+
+    def prefixes_in_use(self) -> int:
+        """Prefixes lent here whose session is not over, and those of other anchors that are served here."""
+        lent = sum(entry.state is not State.HOLD for entry in self.anchor.cache)
+        return lent + len(self.registrar.all())
+
+    def _is_empty(self) -> bool:
+        return not self.access.attached and not self.prefixes_in_use()
+
+    def _is_new(self, node: str) -> bool:
+        """Whether a node has no session here that it would lose."""
+        lent = any(entry.state is not State.HOLD for entry in self.anchor.cache.of(node))
+        return not lent and node not in self.access.attached and not self.registrar.of(node)
+
+    def _advertise_all(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for node in self.access.attached:
+            gone = [offer for offer in self._offered.get(node, ()) if not offer.valid_lifetime]
+            self._offered[node] = [*self._offers(node), *gone]
+            actions += self.access.advertise(node, self._offered[node], now)
+        return actions
 
     # --- the access links ---
 
@@ -139,6 +186,8 @@ class Mar:
 
     def _attached(self, event: LinkAttached, now: float) -> list[Action]:
         node = event.node
+        if self.draining.active and self._is_new(node):
+            return self.draining.refuse(event, now)
         fresh = self.access.attach(event, now)
         actions = self._settle(node, RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED, now)
         here = self.access.attached[node]
@@ -159,7 +208,8 @@ class Mar:
             asked += self._register(event.sessions, here, now)
         # the anchors first, as their answer takes a while; then the prefixes that need none; then the tunnels
         actions += [action for action in asked if isinstance(action, Send)]
-        actions += self.anchor.attach(node, here.interface, here.link_layer, now)
+        if not self.draining.active or self.anchor.cache.of(node):
+            actions += self.anchor.attach(node, here.interface, here.link_layer, now)
         actions += [action for action in asked if not isinstance(action, Send)]
         return [*actions, *self._offer_changes((node,), now), self.access.expect(here)]
 
@@ -185,10 +235,9 @@ class Mar:
     def _offers(self, node: str) -> list[Offer]:
         """What a node is offered: the prefix of this router preferred, those it brought along deprecated."""
         settings = self.settings
-        own = [
-            Offer(prefix, settings.valid_lifetime, settings.preferred_lifetime) for prefix in self.anchor.local(node)
-        ]
-        preferred = 0 if own else settings.preferred_lifetime
+        preferred = 0 if self.draining.active else settings.preferred_lifetime
+        own = [Offer(prefix, settings.valid_lifetime, preferred) for prefix in self.anchor.local(node)]
+        preferred = 0 if own else preferred
         return own + [
             Offer(item.prefix, min(settings.valid_lifetime, item.valid_lifetime), preferred)
             for item in self.registrar.visited(node)

@@ -43,7 +43,7 @@ class RouterProcess:
         self.config.write_text(toml(tables))
         self.client = Client(directory / f"{self.name}.sock")
         self.process: subprocess.Popen[bytes]
-        self._log = directory / f"{self.name}.log"
+        self.log_file = directory / f"{self.name}.log"
 
     def start(self) -> Self:
         """Start it, again if need be; what an earlier run said is kept aside."""
@@ -53,7 +53,7 @@ class RouterProcess:
 
     def begin(self) -> None:
         """Start it and do not wait."""
-        with self._log.open("wb") as log:
+        with self.log_file.open("wb") as log:
             arguments = ("--mar", "--config", str(self.config), "-v")
             self.process = self.host.spawn_module("router", *arguments, stdout=log, stderr=log)
 
@@ -76,7 +76,7 @@ class RouterProcess:
 
     def log(self) -> str:
         """All it has said since it was started."""
-        return self._log.read_text()
+        return self.log_file.read_text()
 
     def lines(self, event: str) -> list[str]:
         """Its lines about one kind of event."""

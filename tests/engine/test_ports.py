@@ -280,3 +280,15 @@ def test_each_failure_of_a_tun_names_its_cure(
         monkeypatch.setattr(ports.io, "FileIO", fail)
     with pytest.raises(kind, match=words):
         open_tun("omtest0", mtu=1400)
+
+
+def test_a_port_of_another_process_is_the_same_with_its_own_descriptor() -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as theirs:
+        shape = ports.Port(fd=-1, kind=PortKind.UDP, local=LOOPBACK, offloads=ALL)
+        port = ports.adopt_port(shape, os.dup(theirs.fileno()))
+        assert (port.kind, port.local, port.offloads, port.fd) == (PortKind.UDP, LOOPBACK, ALL, port.fileno())
+        assert os.fstat(port.fd).st_ino == os.fstat(theirs.fileno()).st_ino
+        port.close()
+        assert theirs.fileno() >= 0
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(port.fd)

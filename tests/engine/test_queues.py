@@ -243,6 +243,29 @@ def test_what_one_engine_keeps_another_may_send(waiting: Waiting) -> None:
     assert waiting.heard() == [through(1), through(2)]
 
 
+def test_all_that_waits_can_be_taken_out_as_a_tun_takes_it(waiting: Waiting) -> None:
+    waiting.tables.hold(ANCHORED, buffer=FOREVER)
+    waiting.tables.hold(ANCHORED4, buffer=FOREVER)
+    waiting.say(*(through(n) for n in range(300)), through(300, version=4))
+    plain = bytes(10)
+    expected = [*(plain + through(n) for n in range(300)), plain + through(300, version=4)]
+    assert sorted(waiting.tables.take_out()) == sorted(expected)
+    assert waiting.tables.take_out() == []
+    waiting.say(through(301))
+    waiting.return_()
+    assert waiting.heard() == [through(301)]
+
+
+def test_the_packets_of_a_prefix_are_taken_out_in_order(waiting: Waiting) -> None:
+    waiting.tables.hold(ANCHORED, buffer=FOREVER)
+    waiting.say(*(through(n) for n in range(200)))
+    assert [each[10:] for each in waiting.tables.take_out()] == [through(n) for n in range(200)]
+
+
+def test_where_nothing_was_ever_held_there_is_nothing_to_take_out() -> None:
+    assert Tables().take_out() == []
+
+
 def test_buffers_are_used_again(waiting: Waiting) -> None:
     for _ in range(MOST_HOLDS + 10):
         waiting.tables.hold(ANCHORED, buffer=FOREVER)

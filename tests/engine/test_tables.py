@@ -521,3 +521,25 @@ def test_prefixes_are_idle_for_as_long_as_nothing_passed(tables: Tables) -> None
     tables.bind(PRIVATE, TUNNEL, side=Side.ANCHOR)
     assert tables.idle(0) == [PRIVATE, ANCHORED]
     assert tables.idle(3600) == []
+
+
+def test_tunnels_count_on_where_another_process_was(tables: Tables) -> None:
+    before, after = tables, Tables(compiled=tables.compiled)
+    for each in (before, after):
+        each.bind(ANCHORED, TUNNEL, side=Side.ANCHOR)
+    before.storage.count_in(TUNNEL.key, 1000, 10)
+    before.storage.count_out(TUNNEL.key, 200, 2)
+    before.set_state(TUNNEL, TunnelState.SUSPECT)
+    before.set_mtu(TUNNEL, 1300)
+    after.storage.count_in(TUNNEL.key, 1, 1)
+    after.take_up(before.tunnels())
+    (found,) = after.tunnels()
+    assert (found.packets_in, found.octets_in, found.packets_out, found.octets_out) == (11, 1001, 2, 200)
+    assert (found.state, found.mtu) == (TunnelState.SUSPECT, 1300)
+
+
+def test_a_tunnel_that_is_not_in_use_here_is_left_out(tables: Tables) -> None:
+    before, after = tables, Tables(compiled=tables.compiled)
+    before.bind(ANCHORED, TUNNEL, side=Side.ANCHOR)
+    after.take_up(before.tunnels())
+    assert after.tunnels() == []

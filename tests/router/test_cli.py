@@ -105,6 +105,8 @@ def test_nothing_to_do_is_a_usage_error_with_the_help(capsys: pytest.CaptureFixt
         ["revoke"],
         ["revoke", "mn1@b", "--all"],
         ["reload", "now"],
+        ["drain", "--within", "60", "--cancel"],
+        ["drain", "now"],
         ["--mar", "--encapsulation", "esp"],
     ],
     ids=" ".join,
@@ -116,6 +118,14 @@ def test_a_command_line_that_makes_no_sense_ends_with_2(
         main(arguments)
     assert end.value.code == ExitCode.USAGE
     assert "usage: python -m router" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("role", "flags"), [("lma", "--prefixes 2001:db8::/36"), ("mag", "--anchor a")])
+def test_only_a_mar_can_be_taken_over(role: str, flags: str, capsys: pytest.CaptureFixture[str]) -> None:
+    peer = ["--peer", "a=2001:db8::a,hex:" + "11" * 16]
+    assert main([f"--{role}", *flags.split(), *peer, "--underlay", "2001:db8::1", "--takeover"]) == ExitCode.FAILED
+    why = "only a MAR can be taken over: stop it first"
+    assert capsys.readouterr().err == f"openmar: takeover: {role.upper()}: {why}\n"
 
 
 def test_what_can_be_shown_is_what_the_router_knows() -> None:

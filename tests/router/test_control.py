@@ -108,6 +108,32 @@ def request(**more: str | None) -> bytes:
 pytestmark = pytest.mark.namespaces
 
 
+# What it is ordered
+
+
+@namespaces
+def test_a_router_that_drains_refuses_a_new_node_in_words_until_that_is_cancelled(
+    router: Running, attached: str
+) -> None:
+    other = json.dumps({"interface": "eth1", "link_layer": "02:00:00:00:00:12", "node": "mn2@example.net"}).encode()
+    state = "since 0 s, for 60 s more at most: 1 nodes here, 1 prefixes in use"
+    assert router.client.drain("60")["done"] == f"draining: {state}"
+    status, answer = router.post("/v1/attach", other)
+    why = "refused: this router drains: attach it elsewhere, or cancel the drain"
+    assert (status, answer["error"]) == (409, f"attach mn2@example.net: {why}")
+    assert router.client.end_drain()["done"] == "draining: no"
+    with pytest.raises(RouterError, match=r"does not drain: there is nothing to cancel$"):
+        router.client.end_drain()
+
+
+@namespaces
+@pytest.mark.parametrize("within", ["soon", "-1", "nan", "1e9"])
+def test_a_time_to_drain_that_is_none_is_refused(router: Running, within: str) -> None:
+    with pytest.raises(RouterError, match=rf"^drain: within {within}: expected seconds, 0 to 1e\+07$"):
+        router.client.drain(within)
+    assert next(row["value"] for row in router.rows("config") if row["key"] == "draining") == "no"
+
+
 # What it shows
 
 

@@ -68,3 +68,12 @@ def test_a_key_knows_its_deadline_until_it_is_taken_out() -> None:
     before = deadlines.of("a")
     list(deadlines.due(1.0))
     assert (before, deadlines.of("a")) == (1.0, None)
+
+
+def test_all_are_told_in_the_order_in_which_they_come_out() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    for key, at in (("b", 2.0), ("a", 1.0), ("moved", 0.5), ("gone", 1.0), ("c", 2.0), ("moved", 2.0)):
+        deadlines.set(key, at)
+    deadlines.cancel("gone")
+    assert list(deadlines.all().items()) == [("a", 1.0), ("b", 2.0), ("c", 2.0), ("moved", 2.0)]
+    assert list(deadlines.due(9.0)) == ["a", "b", "c", "moved"]
