@@ -40,11 +40,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a file that 
 EPILOG = """\
 verbs ({program} VERB --help tells more):
   show WHAT        what a running router knows: nodes, bindings, tunnels, peers, counters, config;
-                   a MAR also prefixes; an LMA or MAG sessions, paths, flows, policy; a MAG leases
+                   sessions, flows, policy; a MAR also prefixes; an LMA or MAG paths; a MAG leases
   monitor          a line for each thing it does, as it happens
   capture          what goes through its tunnels, into a pcapng file for wireshark
   attach, detach   tell it that a node came or left
-  policy           the flow policies of an LMA or MAG: show, set NAME FILE, clear NAME
+  policy           flow policies: show, set NAME FILE, clear NAME
+  move             have a prefix of a node, or some flows of it, at another MAR where the node is too
   revoke           take sessions back from their gateways (LMA): a node, a peer, all
   drain            have a MAR take no new nodes, and end when nobody needs it any more
   reload           have it read its configuration again, as SIGHUP does (LMA, MAG)
@@ -336,7 +337,7 @@ def _detach(given: Sequence[str]) -> int:
 
 
 def _policy_parser() -> argparse.ArgumentParser:
-    parser = _verb_parser("policy", "The flow policies of a running LMA or MAG.")
+    parser = _verb_parser("policy", "The flow policies of a running router.")
     what = parser.add_subparsers(dest="what", required=True, metavar="show|set|clear")
     what.add_parser("show", help="its rules, in the order they are tried")
     replacing = what.add_parser("set", help="have the [[flow]] rules of a file be this policy, at once")
@@ -366,6 +367,21 @@ def _text(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"{file}: {why}: expected a readable TOML file") from None
+
+
+def _move(given: Sequence[str]) -> int:
+    parser = _verb_parser("move", "Have a prefix of a node, or flows of it, at another MAR where the node is too.")
+    parser.add_argument("node", help="MN-Identifier, as `show nodes` has it")
+    parser.add_argument("prefix", help="one of its prefixes, as `show sessions` has it")
+    parser.add_argument("--to", metavar="ROUTER", help="a peer, or the anchor (default: the router that is asked)")
+    parser.add_argument("--policy", metavar="NAME", help="only flows by the [[flow]] rules of this policy")
+    options = parser.parse_args(given)
+    names = ("node", "prefix", "to", "policy")
+    request = {name: value for name in names if (value := getattr(options, name)) is not None}
+    answer = _client(options).move(request)
+    what = f"flows of {answer['prefix']}" if options.policy else answer["prefix"]
+    print(json.dumps(answer) if options.json else f"{what}: asked to be at {answer['to']}")
+    return ExitCode.DONE
 
 
 def _revoke(given: Sequence[str]) -> int:
@@ -418,6 +434,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "attach": _attach,
     "detach": _detach,
     "policy": _policy,
+    "move": _move,
     "revoke": _revoke,
     "drain": _drain,
     "reload": _reload,

@@ -258,6 +258,7 @@ NODE: dict[str, tuple[str, Reader]] = {
     "delegated": ("delegated", several(values.delegated_prefix)),
     "sharing": ("sharing", one_of(Sharing, "unique-prefix", "shared-prefix", "shared-address")),
     "multipath": ("multipath", boolean),
+    "takes_over": ("takes_over", boolean),
     "policy": ("policy", values.name),
 }
 UPLINK: dict[str, tuple[str, Reader]] = {
@@ -459,5 +460,7 @@ def _profiles(nodes: Sequence[Mapping[str, Any]]) -> tuple[NodeProfile, ...]:
     """One for each node: its tables, one for each of its interfaces, taken together."""
     merged: dict[str, dict[str, Any]] = {}
     for item in nodes:
-        merged.setdefault(item["node"], {}).update({key: item[key] for key in item if key != "link_layer"})
+        profile = merged.setdefault(item["node"], {"link_layers": ()})
+        profile.update({key: item[key] for key in item if key != "link_layer"})
+        profile["link_layers"] += (item["link_layer"],) if "link_layer" in item else ()
     return tuple(NodeProfile(**item) for item in merged.values())

@@ -370,6 +370,9 @@ def _about_path(action: actions.Bind) -> dict[str, Any]:
     match action.path:
         case actions.LocalLink(interface=interface):
             fields["interface"] = interface
+        case actions.SplitLink(interface=interface, tunnels=tunnels, flows=flows):
+            peers = tuple(end.remote for end in tunnels)
+            fields |= {"interface": interface, "flows": len(flows), "peer": peers}
         case actions.TowardVisited(tunnels=tunnels, policy=policy) | actions.TowardAnchor(
             tunnels=tunnels, policy=policy
         ):
@@ -410,6 +413,7 @@ def _about_message(action: actions.Send, failure: str | None) -> dict[str, Any]:
 
 PATHS: dict[type, str] = {
     actions.LocalLink: "native",
+    actions.SplitLink: "split",
     actions.TowardVisited: "tunnel-to-visited",
     actions.TowardAnchor: "tunnel-to-anchor",
     actions.Held: "held",

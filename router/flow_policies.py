@@ -106,6 +106,16 @@ def _families(item: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Traffi
     return [number for name, number in FAMILIES.items() if name in wanted]
 
 
+def unfit_for_mar(rules: Iterable[FlowRule]) -> str:
+    """Why a MAR, which has one way to each router, cannot use these rules; "": it can."""
+    for number, rule in enumerate(rules, 1):
+        if rule.labels:
+            return f"rule {number}: expected no labels: they choose among uplinks, and a MAR has none"
+        if rule.spread not in (Spread.PER_FLOW, Spread.DROP):
+            return f'rule {number}: expected spread "per-flow" or "drop": a MAR has one way to each router'
+    return ""
+
+
 # --- as text ---
 
 

@@ -2,6 +2,8 @@
 
     path            kernel                                             engine
     LocalLink       P -> access link                                   -
+    SplitLink       P -> access link; flow table: P -> tun;            P by destination -> tunnels to visited routers
+                    for each flow a rule: look into that table
     TowardVisited   P -> tun                                           P by destination -> tunnels to the visited router
     TowardAnchor    P -> access link; table: default from P -> tun     P by source -> tunnels to the anchor
        gateway      P -> gateway on it; table: the same                the same
@@ -9,10 +11,11 @@
                     rule: from P look into the table
     Held            P -> tun                                           held: dropped and counted, its node is away
 
-So only redirected prefixes ever touch the TUN. `table` holds default routes to it and nothing else of the world; one
-rule for each access link sends packets that come in there to it first. An anchor whose pools lead to the TUN as a
-whole (aggregated) needs no route for a prefix of them. IPv4 knows no routes by source: there is one default route in
-the table for all of it (`wants_ipv4_uplink`).
+So only what is redirected ever touches the TUN, of a prefix whose node is here as little as its flows that are not: the
+kernel tells them apart, and what stays is forwarded as fast as before. `table` holds default routes to the TUN and
+nothing else of the world, the flow table is the next one; one rule for each access link sends packets that come in
+there to the former first. An anchor whose pools lead to the TUN as a whole (aggregated) needs no route for a prefix of
+them. IPv4 knows no routes by source: there is one default route in the table for all of it (`wants_ipv4_uplink`).
 
 Here also what signalling calls a tunnel end, a flow rule and the state of a way becomes what the engine calls so.
 """
@@ -27,7 +30,8 @@ from engine import BadRule, Discard, Encapsulation, Side, Steer, Tunnel, TunnelS
 from engine.tunnels import UDP_PORT
 from router.errors import RouterError
 from signaling import flow_rules
-from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import Held, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.dma.sharing import ANY_PORT, WHOLE_OCTET, blocks
 from signaling.iana import TrafficSelectorFormat
 from signaling.settings import Address, Prefix, WayState
 from signaling.wire.traffic_selector import Range, TrafficSelector
@@ -50,6 +54,7 @@ class Table(Enum):
 
     MAIN = "main"
     UPLINK = "uplink"
+    FLOWS = "flows"  # prefixes with flows that go elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,18 @@ class WantedRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WantedMatch:
+    """A routing rule this router wants in the kernel: such packets look into the table of flows first."""
+
+    destination: IPv6Network
+    source: IPv6Network = EVERYWHERE
+    upper_layer: int = 0  # 0: any
+    source_ports: tuple[int, int] | None = None
+    destination_ports: tuple[int, int] | None = None
+    traffic_class: int = 0  # 0: any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WantedBinding:
     """An entry this router wants in the engine's table."""
 
@@ -86,6 +103,7 @@ class Wanted:
     routes: tuple[WantedRoute, ...] = ()
     binding: WantedBinding | None = None
     rule: bool = False
+    matches: tuple[WantedMatch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +116,8 @@ class Edits:
     bind: WantedBinding | None = None
     set_routes: tuple[WantedRoute, ...] = ()
     set_rule: Prefix | None = None
+    set_matches: tuple[WantedMatch, ...] = ()
+    delete_matches: tuple[WantedMatch, ...] = ()
     delete_rule: Prefix | None = None
     delete_routes: tuple[WantedRoute, ...] = ()
     unbind: Prefix | None = None
@@ -113,8 +133,10 @@ def wanted(prefix: Prefix, path: Path | None, *, aggregated: bool = False) -> Wa
     """
     to_tun = () if aggregated else (WantedRoute(destination=prefix, device=Device.TUN),)
     match path:
-        case LocalLink(interface=interface):
-            return Wanted(routes=(WantedRoute(destination=prefix, device=Device.ACCESS, interface=interface),))
+        case LocalLink():
+            return Wanted(routes=(_on_link(prefix, path),))
+        case SplitLink():
+            return _split(prefix, path)
         case TowardVisited():
             return Wanted(routes=to_tun, binding=_toward_visited(prefix, path))
         case TowardAnchor():
@@ -134,6 +156,8 @@ def edits(prefix: Prefix, before: Path | None, after: Path | None, *, aggregated
         bind=new.binding if new.binding != old.binding else None,
         set_routes=tuple(route for route in new.routes if route not in old.routes),
         set_rule=prefix if new.rule and not old.rule else None,
+        set_matches=tuple(match for match in new.matches if match not in old.matches),
+        delete_matches=tuple(match for match in old.matches if match not in new.matches),
         delete_rule=prefix if old.rule and not new.rule else None,
         delete_routes=tuple(route for route in old.routes if route.key not in kept),
         unbind=prefix if old.binding and not new.binding else None,
@@ -150,6 +174,38 @@ def wants_ipv4_uplink(prefix: Prefix, path: Path | None) -> bool:
     return prefix.version == 4 and isinstance(path, TowardAnchor)
 
 
+def _split(prefix: Prefix, path: SplitLink) -> Wanted:
+    binding = WantedBinding(prefix=prefix, tunnels=path.tunnels, side=Side.ANCHOR, policy=path.policy)
+    aside = WantedRoute(destination=prefix, device=Device.TUN, table=Table.FLOWS)
+    matches = tuple(dict.fromkeys(map(_match, path.flows)))
+    return Wanted(routes=(_on_link(prefix, path.rest), aside), binding=binding, matches=matches)
+
+
+def _match(flow: TrafficSelector) -> WantedMatch:
+    """A flow as a routing rule; the role takes none that cannot be one (`sharing.why_not`)."""
+    return WantedMatch(
+        destination=_block(flow.destination),
+        source=_block(flow.source),
+        source_ports=_ports(flow.source_port),
+        destination_ports=_ports(flow.destination_port),
+        upper_layer=flow.protocol.start if flow.protocol else 0,
+        traffic_class=flow.traffic_class.start & WHOLE_OCTET if flow.traffic_class else 0,
+    )
+
+
+def _block(found: Any) -> IPv6Network:
+    return EVERYWHERE if found is None else blocks(found)[0]
+
+
+def _ports(found: Range[int] | None) -> tuple[int, int] | None:
+    ends: tuple[int, int] | None = _ends(found)
+    return None if ends == ANY_PORT else ends
+
+
+def _on_link(prefix: Prefix, path: LocalLink | TowardAnchor) -> WantedRoute:
+    return WantedRoute(destination=prefix, device=Device.ACCESS, interface=path.interface, gateway=path.gateway)
+
+
 def _toward_visited(prefix: Prefix, path: TowardVisited) -> WantedBinding:
     return WantedBinding(prefix=prefix, tunnels=path.tunnels, side=Side.ANCHOR, policy=path.policy)
 
@@ -160,8 +216,7 @@ def _toward_anchor(prefix: Prefix, path: TowardAnchor) -> Wanted:
     if isinstance(prefix, IPv6Network):
         uplink = (WantedRoute(destination=EVERYWHERE, source=prefix, device=Device.TUN, table=Table.UPLINK),)
     if path.interface:
-        down = WantedRoute(destination=prefix, device=Device.ACCESS, interface=path.interface, gateway=path.gateway)
-        return Wanted(routes=(down, *uplink), binding=binding)
+        return Wanted(routes=(_on_link(prefix, path), *uplink), binding=binding)
     # what stays within the prefix is not for the anchor; what nodes of ours send to it is
     own = prefix if isinstance(prefix, IPv6Network) else EVERYWHERE
     inside = WantedRoute(destination=prefix, source=own, device=Device.NEXT_TABLE, table=Table.UPLINK)

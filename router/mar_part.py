@@ -23,6 +23,7 @@ from router.role_settings import mar_settings
 from router.sessions import Sessions
 from router.store import SessionStore, StoreError, open_store
 from signaling.actions import Bind, ExpectNode
+from signaling.dma.session import Session
 from signaling.errors import SignalingError
 from signaling.events import Event, LinkAttached, LinkUp, SessionsFound, SessionsRestored
 from signaling.roles.mar import Mar
@@ -175,7 +176,7 @@ class MarPart:
         self._watch()
 
     def _watch(self) -> None:
-        self.sessions.watch(self.role.access.attached)
+        self.sessions.watch(self.role.here)
         self._expirer = asyncio.get_running_loop().create_task(self._expire())
 
     def kernel_changed(self, event: KernelEvent) -> None:
@@ -185,6 +186,11 @@ class MarPart:
     def resync(self) -> None:
         """Access links are looked at."""
         self.access.resync(self._machine.netlink)
+
+    async def sessions_of(self, node: str) -> tuple[Session, ...]:
+        """What the store has of a node. Raises StoreError."""
+        assert self._store is not None
+        return (await self._store.get(node)).sessions
 
     def vitals(self) -> dict[str, object]:
         """Of the store."""
@@ -243,7 +249,7 @@ class MarPart:
         if isinstance(event, LinkUp):  # somebody is about to show himself
             self._arrivals.play()
             self.sessions.peek(NOBODY)  # the store is asked then, too
-        if isinstance(event, LinkAttached) and event.node not in self.role.access.attached:
+        if isinstance(event, LinkAttached) and event.node not in self.role.here:
             event = replace(event, sessions=self.sessions.peek(event.node))
         self._driver.feed(event)
 

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from itertools import repeat
 from pathlib import Path
@@ -19,7 +19,7 @@ import engine
 from engine import BadRule, Encapsulation, HeldStats, HoldBuffer, Side, Tables, Tunnel, UnknownPrefix
 from router import forwarding
 from router.errors import NoRights, RouterError
-from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedRoute, edits
+from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedMatch, WantedRoute, edits
 from router.forwarding import Table as Where
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import ANY_IPV4, EVERYWHERE, ROUTE_PROTOCOL, Address, Link, Neighbor, Route, Rule
@@ -33,6 +33,7 @@ from signaling.settings import Prefix, Wants
 
 T = TypeVar("T")
 
+FLOW_PRIORITY = 5212  # before the rules of uplinks: flows that are moved are moved wherever they come from
 RULE_PRIORITY = 5213  # before the main table (32766), after the local one (0)
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETDOWN}
 SYSCTL, SYSCTL_IPV4 = Path("/proc/sys/net/ipv6"), Path("/proc/sys/net/ipv4")
@@ -465,6 +466,11 @@ class Network:
         if todo.set_rule is not None:
             with suppress_errno(errno.EEXIST):
                 self._netlink.add_rule(self._site_rule(todo.set_rule))
+        for match in todo.set_matches:
+            with suppress_errno(errno.EEXIST):
+                self._netlink.add_rule(self._flow_rule(match))
+        for match in todo.delete_matches:
+            self._quietly(self._netlink.delete_rule, self._flow_rule(match))
         if todo.delete_rule is not None:
             self._quietly(self._netlink.delete_rule, self._site_rule(todo.delete_rule))
         for route in map(self._route, todo.delete_routes):
@@ -520,7 +526,7 @@ class Network:
             source=route.source,
             oif=oif,
             gateway=route.gateway,
-            table=self._table if route.table is Where.UPLINK else Table.MAIN,
+            table={Where.MAIN: Table.MAIN, Where.UPLINK: self._table, Where.FLOWS: self._table + 1}[route.table],
             kind=kind,
         )
 
@@ -591,6 +597,9 @@ class Network:
     def _site_rule(self, prefix: Prefix) -> Rule:
         everywhere = ANY_IPV4 if isinstance(prefix, IPv4Network) else forwarding.EVERYWHERE
         return Rule(table=self._table, priority=RULE_PRIORITY, source=prefix, destination=everywhere)
+
+    def _flow_rule(self, match: WantedMatch) -> Rule:
+        return Rule(table=self._table + 1, priority=FLOW_PRIORITY, **asdict(match))
 
     def _router_address(self, index: int) -> Address:
         # every router of the domain has it: duplicate address detection would only find the others

@@ -68,14 +68,14 @@ def _of_every_role(config: Config, address: Address, tunnel_mtu: int) -> dict[st
         "binding_lifetime": config.binding_lifetime,
         "guard": config.guard,
         "timestamp_window": config.timestamp_window,
+        "profiles": config.profiles,
+        "policies": dict(config.policies),
     }
 
 
 def _of_a_pmip_role(config: Config, restart_counter: int) -> dict[str, Any]:
     return {
         "name": config.name,
-        "profiles": config.profiles,
-        "policies": dict(config.policies),
         "heartbeat_interval": config.heartbeat.interval,
         "missing_heartbeats": config.heartbeat.missing,
         "restart_counter": restart_counter,

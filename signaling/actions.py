@@ -13,6 +13,7 @@ from signaling.pmip.saved_binding import SavedBinding
 from signaling.settings import Address, Prefix, Wants, WayState
 from signaling.wire import mobility_header
 from signaling.wire.message import Message
+from signaling.wire.traffic_selector import TrafficSelector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,25 @@ class LocalLink:
     """The prefix is anchored here and its node is here: native forwarding, no tunnel."""
 
     interface: str
+    gateway: IPv6Address | None = None  # on that interface: the node, where packets go to it whatever their address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitLink:
+    """The prefix is anchored here and its node is here, but some flows of it go to visited routers.
+
+    flows: all that go by one of the tunnels; which one, the policy says (SetPolicy). The rest is forwarded natively.
+    """
+
+    rest: LocalLink
+    tunnels: tuple[TunnelEnd, ...]
+    policy: str
+    flows: tuple[TrafficSelector, ...]
+
+    @property
+    def interface(self) -> str:
+        """Where the node is."""
+        return self.rest.interface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +81,13 @@ class TowardAnchor:
 
     tunnels: tuple[TunnelEnd, ...]
     interface: str  # "": a prefix delegated to a site behind `gateway`, or one of this router itself: no access link
-    gateway: IPv6Address | None = None  # on that interface: the router the prefix was delegated to (RFC 7148)
+    gateway: IPv6Address | None = None  # on that interface: a delegated prefix's router (RFC 7148), or the node itself
     policy: str = ""
 
     @classmethod
-    def through(cls, anchor: Address, interface: str) -> "TowardAnchor":
+    def through(cls, anchor: Address, interface: str, gateway: IPv6Address | None = None) -> "TowardAnchor":
         """To this anchor, by the one way there is."""
-        return cls(tunnels=(TunnelEnd(remote=anchor),), interface=interface)
+        return cls(tunnels=(TunnelEnd(remote=anchor),), interface=interface, gateway=gateway)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +95,7 @@ class Held:
     """The node is between routers: nobody can deliver to it now."""
 
 
-Path = LocalLink | TowardVisited | TowardAnchor | Held
+Path = LocalLink | SplitLink | TowardVisited | TowardAnchor | Held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,27 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeProfile:
+    """What an operator lays down about one node (RFC 5213 6.2), or about every node without a profile (node "")."""
+
+    node: str
+    link_layers: tuple[bytes, ...] = ()  # of its interfaces, as far as they are configured
+    gateways: tuple[str, ...] | None = None  # names of the peers that may act for it; None: every peer
+    refused: bool = False  # no service at all: status 152
+    prefixes: tuple[IPv6Network, ...] = ()  # fixed home network prefixes, for its first session
+    ipv6: bool = True
+    ipv4: bool = True
+    ipv4_address: IPv4Address | None = None  # a fixed IPv4 home address
+    services: tuple[str, ...] | None = None  # service selections it may ask for; None: every one
+    delegation: bool = True  # may have delegated prefixes (else status 177)
+    delegated: tuple[IPv6Network, ...] = ()  # fixed ones
+    sharing: Sharing = Sharing.UNIQUE_PREFIX
+    multipath: bool = True  # may have several care-of addresses (else status 180)
+    takes_over: bool = False  # at a MAR: an interface that comes takes over the prefixes of the others
+    policy: str = ""  # name of the flow policy at this anchor; what a MAG sends with an update goes before it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One mobility router. Lifetimes and delays in seconds; the defaults are those of the RFC named."""
 
@@ -85,25 +106,8 @@ class Settings:
     leave_guard: float = 1.0  # a carrier that returns within this time costs no message
     timestamp_window: float = 0.3  # TimestampValidityWindow, RFC 5213 9.1
     max_bindings: int = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeProfile:
-    """What an operator lays down about one node (RFC 5213 6.2), or about every node without a profile (node "")."""
-
-    node: str
-    gateways: tuple[str, ...] | None = None  # names of the peers that may act for it; None: every peer
-    refused: bool = False  # no service at all: status 152
-    prefixes: tuple[IPv6Network, ...] = ()  # fixed home network prefixes, for its first session
-    ipv6: bool = True
-    ipv4: bool = True
-    ipv4_address: IPv4Address | None = None  # a fixed IPv4 home address
-    services: tuple[str, ...] | None = None  # service selections it may ask for; None: every one
-    delegation: bool = True  # may have delegated prefixes (else status 177)
-    delegated: tuple[IPv6Network, ...] = ()  # fixed ones
-    sharing: Sharing = Sharing.UNIQUE_PREFIX
-    multipath: bool = True  # may have several care-of addresses (else status 180)
-    policy: str = ""  # name of the flow policy at this anchor; what a MAG sends with an update goes before it
+    profiles: tuple[NodeProfile, ...] = ()
+    policies: dict[str, tuple[FlowRule, ...]] = field(default_factory=dict)  # by name; a MAG's "default" is for all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +126,7 @@ class LmaSettings(Settings):
     """A local mobility anchor. `pools` are home network prefixes, /64 each."""
 
     name: str = "lma"
-    profiles: tuple[NodeProfile, ...] = ()
     known_nodes_only: bool = False  # a node without a profile: status 153
-    policies: dict[str, tuple[FlowRule, ...]] = field(default_factory=dict)  # of this end, by name
     ipv4_pools: tuple[IPv4Network, ...] = ()  # the first host address of each is the default router of its nodes
     delegated_pools: tuple[IPv6Network, ...] = ()
     delegated_length: int = 56
@@ -169,10 +171,8 @@ class MagSettings(Settings):
 
     name: str = "mag"  # MAG-NAI of the MAG-Identifier option (RFC 8278 4.2)
     anchor: str = ""  # name of the peer that is the LMA
-    profiles: tuple[NodeProfile, ...] = ()
     uplinks: tuple[Uplink, ...] = ()  # (): one path, from `address`
     sites: tuple[Site, ...] = ()
-    policies: dict[str, tuple[FlowRule, ...]] = field(default_factory=dict)  # by name; "default" for all nodes
     services: dict[str, str] = field(default_factory=dict)  # node -> service selection
     local_routing: bool = False  # EnableMAGLocalRouting, RFC 5213 9.2
     use_timestamps: bool = True  # TimestampBasedApproachInUse, RFC 5213 9.3

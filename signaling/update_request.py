@@ -28,7 +28,12 @@ from signaling.wire.options.time import Timestamp
 
 ALL_ZERO = IPv6Network("::/0")
 HNP_LENGTH = 18  # octets, RFC 5213 8.3
-MAY_REPEAT = {OptionType.HOME_NETWORK_PREFIX, OptionType.VENDOR_SPECIFIC}  # RFC 5213 8.1
+# RFC 5213 8.1, RFC 6089 4.2
+MAY_REPEAT = {OptionType.HOME_NETWORK_PREFIX, OptionType.FLOW_IDENTIFICATION, OptionType.VENDOR_SPECIFIC}
+ANY_INTERFACE = {
+    HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES,
+    HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES,
+}
 KNOWN = frozenset(OptionType)
 MAX_ECHOED = 16  # prefixes of one update that an acknowledgement repeats: it must fit in 2048 octets, padding and all
 
@@ -84,12 +89,12 @@ class UpdateRequest:
     def is_about(self, entry: Entry) -> bool:
         """Whether it updates this entry, whose prefix and node it names (RFC 5213 5.4.1.1-5)."""
         same_technology = self.technology == entry.technology
-        if self.handoff == HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES:
+        if self.handoff in ANY_INTERFACE or self.care_of in entry.sharers:
             return True
         if same_technology and self.care_of == entry.care_of:
             return True
         if self.link_layer is not None:
-            return same_technology and self.link_layer == entry.link_layer
+            return same_technology and self.link_layer in (entry.link_layer, entry.lent_to)
         same_interface = self.handoff == HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE
         return same_technology and not any(entry.link_layer) and same_interface
 
@@ -138,8 +143,9 @@ def acknowledgement(
     prefixes: tuple[IPv6Network, ...],
     our_timestamp: int,
     last_sequence_number: int | None = None,
+    answers: tuple[Option, ...] = (),
 ) -> BindingAck:
-    """The PBA for a request, by the echo rules of RFC 5213 5.3.6."""
+    """The PBA for a request, by the echo rules of RFC 5213 5.3.6. answers: to further options of it."""
     update = request.update
     options: list[Option] = [update.option(MobileNodeIdentifier) or identifier_of("")]
     options += [HomeNetworkPrefix(prefix=prefix) for prefix in prefixes[:MAX_ECHOED] or (ALL_ZERO,)]
@@ -157,5 +163,5 @@ def acknowledgement(
         flags=BindingAckFlag.PROXY_REGISTRATION,
         sequence_number=last_sequence_number if out_of_window else update.sequence_number,  # type: ignore[arg-type]
         lifetime=lifetime,
-        options=tuple(options),
+        options=(*options, *answers),
     )

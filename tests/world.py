@@ -17,7 +17,7 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
 from signaling import actions
-from signaling.actions import Action, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import Action, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.dma.session import Session, State
 from signaling.events import (
     ClockStepped,
@@ -30,6 +30,7 @@ from signaling.events import (
     SessionsFound,
     SessionsRestored,
 )
+from signaling.flow_rules import FlowRule
 from signaling.iana import (
     AccessTechnologyType,
     BindingUpdateFlag,
@@ -73,10 +74,14 @@ class HostAddress:
 
 
 class Host:
-    """A mobile node with one interface and an ordinary IPv6 stack (RFC 4862 5.5.3, RFC 6724 5)."""
+    """An interface of a mobile node, with an ordinary IPv6 stack (RFC 4862 5.5.3, RFC 6724 5).
+
+    A node with one interface is called as it is; mn1/2 is the second interface of mn1.
+    """
 
     def __init__(self, name: str, number: int) -> None:
         self.name = name
+        self.node = name.partition("/")[0]
         self.link_layer = bytes((2, 0, 0, 0, 0, number))
         self.link_local = IPv6Address(f"fe80::ff:fe00:{number:x}")
         self.at: str | None = None  # name of the router whose link it is on
@@ -137,6 +142,7 @@ class Router:
     done: list[tuple[float, Action]] = field(default_factory=list)  # in order, with the time
     turns: list[list[Action]] = field(default_factory=list)
     paths: dict[IPv6Network, Path] = field(default_factory=dict)
+    policies: dict[str, tuple[FlowRule, ...]] = field(default_factory=dict)
     woken: int = 0
 
     @property
@@ -296,7 +302,7 @@ class World:
         host = self.host(name)
         assert host.at is not None
         event = LinkAttached(
-            node=host.name,
+            node=host.node,
             interface=host.interface,
             link_layer=host.link_layer,
             link_local=host.link_local,
@@ -309,7 +315,7 @@ class World:
         host = self.host(name)
         was_at, host.at = host.at, None
         if noticed and was_at is not None:
-            self.feed(was_at, LinkDetached(node=name, reason="left"))
+            self.feed(was_at, LinkDetached(node=host.node, reason="left", link_layer=host.link_layer))
 
     def move(self, name: str, mar: str, *, noticed: bool = True) -> None:
         """A host leaves one link and comes to another."""
@@ -493,6 +499,12 @@ class World:
     def _bind(self, router: Router, action: actions.Bind) -> None:
         router.paths[action.prefix] = action.path
 
+    def _set_policy(self, router: Router, action: actions.SetPolicy) -> None:
+        if action.rules:
+            router.policies[action.name] = action.rules
+        else:
+            router.policies.pop(action.name, None)
+
     def _unbind(self, router: Router, action: actions.Unbind) -> None:
         router.paths.pop(action.prefix, None)
 
@@ -544,7 +556,7 @@ class World:
     def _changed(self, node: str) -> None:
         # drivers watch the store, and look up again who is attached to them
         for router in self.routers.values():
-            if node in router.mar.access.attached:
+            if node in router.mar.here:
                 self._look_up(router, node)
 
     def _look_up(self, router: Router, node: str) -> None:
@@ -567,7 +579,8 @@ class World:
 
     def prefix(self, name: str, mar: str) -> IPv6Network:
         """The prefix that a router has lent to a host."""
-        (entry,) = self[mar].mar.anchor.cache.of(name)
+        host = self.host(name)
+        (entry,) = (it for it in self[mar].mar.anchor.cache.of(host.node) if it.lent_to == host.link_layer)
         return entry.prefix
 
     def state(self, prefix: IPv6Network) -> State:
@@ -591,12 +604,21 @@ class World:
         return self.hosts[name].deprecated(self.now)
 
     def delivered_at(self, prefix: IPv6Network) -> list[str]:
-        """The routers that would put packets of this prefix on their link."""
+        """The routers that would put packets of this prefix on their link, but for flows that others take."""
         return [
             router.name
             for router in self.routers.values()
-            if isinstance(router.paths.get(prefix), LocalLink | TowardAnchor)
+            if isinstance(router.paths.get(prefix), LocalLink | SplitLink | TowardAnchor)
+            and router.address not in self.sharers(prefix)
         ]
+
+    def sharers(self, prefix: IPv6Network) -> list[IPv6Address]:
+        """Those that take flows of a prefix, as its anchor believes."""
+        for router in self.routers.values():
+            match router.paths.get(prefix):
+                case SplitLink(tunnels=tunnels) | TowardVisited(tunnels=(_, *tunnels)):
+                    return [IPv6Address(end.remote) for end in tunnels]
+        return []
 
     def faults(self) -> Iterator[str]:
         """What is wrong with the paths, as far as it can be seen from outside; nothing, once the world has settled."""
@@ -611,11 +633,12 @@ class World:
             match router.paths.get(prefix):
                 case TowardVisited(tunnels=(TunnelEnd(remote=care_of), *_)):
                     back = self[self.name[care_of]].paths.get(prefix)
-                    if back != TowardAnchor.through(router.address, INTERFACE):
+                    if not isinstance(back, TowardAnchor) or back.tunnels != (TunnelEnd(remote=router.address),):
                         yield f"{prefix}: {router.name} sends it to {self.name[care_of]}, where it is {back}"
                 case TowardAnchor(tunnels=(TunnelEnd(remote=anchor), *_)):
                     there = self[self.name[anchor]].paths.get(prefix)
-                    if there != TowardVisited.at(router.address):
+                    ends = there.tunnels if isinstance(there, TowardVisited | SplitLink) else ()
+                    if router.address not in [end.remote for end in ends]:
                         yield f"{prefix}: {router.name} takes it from {self.name[anchor]}, where it is {there}"
 
     def astray(self) -> Iterator[str]:
@@ -623,8 +646,8 @@ class World:
         for host in self.hosts.values():
             if host.at is None:
                 continue
-            own = set(self[host.at].mar.anchor.local(host.name))
-            lent = {session.prefix for session in self.store.of(host.name)}
+            own = set(self[host.at].mar.anchor.local(host.node))
+            lent = {session.prefix for session in self.store.of(host.node)}
             if not own:
                 yield f"{host.name} has no prefix of {host.at}"
             for prefix in lent:
@@ -638,6 +661,7 @@ ANSWERS: dict[type[Message], str] = {NeighborSolicitation: "na", EchoRequest: "e
 PERFORM: dict[type, Callable[[World, Router, Any], None]] = {
     actions.Bind: World._bind,
     actions.Unbind: World._unbind,
+    actions.SetPolicy: World._set_policy,
     actions.Send: World._send,
     actions.SendError: World._nothing,
     actions.SendOnLink: World._send_on_link,

@@ -43,6 +43,10 @@ class Client:
         """Have no policy of that name any more."""
         return self._ask("POST", "/v1/policy/clear", {"name": name})
 
+    def move(self, request: Mapping[str, str]) -> dict[str, Any]:
+        """Have {"node", "prefix"} at this router, or {"to"}; with {"policy"} flows of it."""
+        return self._ask("POST", "/v1/move", request)
+
     def revoke(self, request: Mapping[str, str]) -> dict[str, Any]:
         """Revoke the sessions of {"node": ...}, of {"peer": ...}, or all: {}."""
         return self._ask("POST", "/v1/revoke", request)

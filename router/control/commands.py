@@ -104,7 +104,10 @@ VIEWS: dict[RoleName, dict[str, View]] = {
     RoleName.MAR: {
         "nodes": mar_views.nodes,
         "prefixes": mar_views.prefixes,
+        "sessions": mar_views.sessions,
         "bindings": mar_views.bindings,
+        "flows": mar_views.flows,
+        "policy": pmip_views.policy,
         "tunnels": tunnels,
         "peers": mar_views.peers,
         "counters": counters,

@@ -1,13 +1,19 @@
 """What only a MAR knows: nodes here, prefixes anchored here or elsewhere, and what peers have to do with them."""
 
 import time
-from math import isinf
+from ipaddress import IPv6Network
+from math import inf, isinf
 from typing import TYPE_CHECKING
 
 from router.control.rows import Row, attachment, waiting
-from signaling.actions import LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
+from router.flow_policies import selector_text
+from signaling.actions import LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.dma.binding_cache import Entry
 from signaling.dma.session import State
-from signaling.dma.update_list import Progress
+from signaling.dma.update_list import Progress, Registration
+from signaling.door import addresses_of
+from signaling.flow_rules import FlowRule
+from signaling.settings import Address
 
 if TYPE_CHECKING:
     from router.daemon import Router
@@ -19,8 +25,8 @@ def nodes(router: "Router") -> list[Row]:
     return [
         attachment(item, now)
         | {
-            "anchored_here": [str(prefix) for prefix in router.role.anchor.local(item.node)],
-            "visiting": [str(entry.prefix) for entry in router.role.registrar.visited(item.node)],
+            "anchored_here": [str(prefix) for prefix in router.role.anchor.local(item.node, item.link_layer)],
+            "visiting": [str(entry.prefix) for entry in router.role.registrar.visited(item.node, item.link_layer)],
         }
         for item in router.role.access.attached.values()
     ]
@@ -57,12 +63,107 @@ def _path(path: Path) -> Row:
     match path:
         case LocalLink(interface=interface):
             return {"path": "native", "peer": None, "interface": interface}
+        case SplitLink(interface=interface, tunnels=tunnels):
+            takers = ",".join(str(end.remote) for end in tunnels)
+            return {"path": "native, flows to visited router", "peer": takers, "interface": interface}
         case TowardVisited(tunnels=(TunnelEnd(remote=care_of), *_)):
             return {"path": "to visited router", "peer": str(care_of), "interface": None}
         case TowardAnchor(tunnels=(TunnelEnd(remote=anchor), *_), interface=interface):
             return {"path": "to anchor", "peer": str(anchor), "interface": interface}
         case _:
             return {"path": "held", "peer": None, "interface": None}
+
+
+def sessions(router: "Router") -> list[Row]:
+    """Every prefix of a node that is anchored or delivered here: which interface has it, at which router, until when.
+
+    flows_at: routers that take flows of it, besides. A prefix anchored elsewhere says how far its registration is.
+    """
+    own = router.role.settings.address
+    anchored = [
+        _session(
+            router,
+            item,
+            anchor=own,
+            at=item.care_of,
+            state=item.state.value,
+            flows_at=list(item.sharers),
+            flows=sum(len(sharer.flows) for sharer in item.sharers.values()),
+        )
+        for item in router.role.anchor.cache
+    ]
+    visiting = [
+        _session(
+            router,
+            item,
+            anchor=item.anchor,
+            at=item.anchor if item.shares else own,
+            state=item.progress.value,
+            flows_at=[own] if item.shares else [],
+            flows=len(item.flows),
+        )
+        for item in router.role.registrar.all()
+    ]
+    return anchored + visiting
+
+
+def _session(
+    router: "Router",
+    item: Entry | Registration,
+    *,
+    anchor: Address,
+    at: Address,
+    state: str,
+    flows_at: list[Address],
+    flows: int,
+) -> Row:
+    names = _names(router)
+    return {
+        "node": item.node,
+        "link_layer": item.link_layer.hex(":") or None,
+        "prefix": str(item.prefix),
+        "anchor": names.get(anchor, str(anchor)),
+        "at": names.get(at, str(at)),
+        "state": state,
+        "flows_at": [names.get(each, str(each)) for each in flows_at],
+        "flows": flows,
+        "expires": round(item.expires - time.monotonic(), 3) if 0 < item.expires < inf else None,
+    }
+
+
+def _names(router: "Router") -> dict[Address, str]:
+    """What routers are called, this one too."""
+    peers = {address: peer.name for peer in router.config.peers for address in addresses_of(peer)}
+    return peers | {router.role.settings.address: router.config.name}
+
+
+def flows(router: "Router") -> list[Row]:
+    """Flows of prefixes that go elsewhere, as their anchor sends them, and flows of others that come here.
+
+    Packets and octets of inner packets are counted where a rule decides: at the anchor.
+    """
+    names, network = _names(router), router.network
+    moved = []
+    for name, rule, packets, octets in network.flow_counters():
+        prefix = IPv6Network(name)
+        ends = {end.binding_id: end.remote for end in getattr(network.paths.get(prefix), "tunnels", ())}
+        to = [names.get(ends[way], str(ends[way])) for way in rule.binding_ids if way in ends]
+        moved.append(_flow(name, rule, network.nodes.get(prefix), to) | {"packets": packets, "octets": octets})
+    return moved + [
+        _flow(str(it.prefix), rule, it.node, [router.config.name]) | {"packets": None, "octets": None}
+        for it in router.role.registrar.all()
+        for rule in it.flows
+    ]
+
+
+def _flow(prefix: str, rule: FlowRule, node: str | None, to: list[str]) -> Row:
+    return {
+        "node": node,
+        "prefix": prefix,
+        "flow": rule.name or None,
+        "selector": selector_text(rule.selector),
+        "to": to,
+    }
 
 
 def peers(router: "Router") -> list[Row]:

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from router.config import KEYS, LISTS, Config, load_policies
+from router.control import moves
+from router.control.moves import Move, refuse_rules
 from router.errors import ConfigError, RouterError
 from router.places import RoleName
 from router.toml_text import one_line
@@ -18,8 +20,10 @@ from signaling.settings import Uplink
 
 if TYPE_CHECKING:
     from router.daemon import Router
+    from router.mar_part import MarPart
 
-STEERING = (RoleName.LMA, RoleName.MAG)  # roles that know flow policies
+STEERING = (RoleName.MAR, RoleName.LMA, RoleName.MAG)  # roles that know flow policies
+MOVING = (RoleName.MAR,)
 REVOKING = (RoleName.LMA,)
 DRAINING = (RoleName.MAR,)
 MOST_SECONDS = 1e7  # s a router may take to drain: some months
@@ -44,6 +48,8 @@ def set_policy(router: "Router", name: str, file: str, text: str) -> int:
         raise RouterError(f"policy set {name}: {file}: expected the rules of one policy, found: {what}")
     (rules,) = found.values()
     try:
+        if router.config.role is RoleName.MAR:
+            refuse_rules(rules, f"policy {name}")
         router.network.checked(name, rules)
     except RouterError as error:
         raise RouterError(f"policy set: nothing was changed: {error}") from None
@@ -77,6 +83,10 @@ def revoke(router: "Router", *, node: str | None = None, peer: str | None = None
     _perform(router, router.role.revoke(node or peer, time.monotonic()))
 
 
+async def move(router: "Router", wanted: Move) -> str:
+    """Have a prefix of a node, or flows of it, at another router. Returns its name. Raises RouterError."""
+    _only(router, MOVING, "move")
+    return moves.move(router, wanted, await cast("MarPart", router.part).sessions_of(wanted.node))
 # --- the end, in good time ---
 
 
@@ -219,7 +229,8 @@ LIVE: dict[RoleName, dict[str, Change]] = {
 
 def _only(router: "Router", roles: tuple[RoleName, ...], what: str) -> None:
     if router.config.role not in roles:
-        them = " and ".join(CALLED[role] for role in roles)
+        *most, last = (CALLED[role] for role in roles)
+        them = f"{', '.join(most)} and {last}" if most else last
         raise RouterError(f"{what}: this router is {CALLED[router.config.role]}: only {them} can do that")
 
 

@@ -8,6 +8,7 @@
     POST /v1/detach                 {"node"}
     POST /v1/policy/set             {"name", "text", "file"?}: TOML, and what problems call it
     POST /v1/policy/clear           {"name"}
+    POST /v1/move                   {"node", "prefix", "to"?: name of a router, "policy"?: of the flows that are meant}
     POST /v1/revoke                 {"node"} or {"peer"} or {}: all
     POST /v1/reload                 {}
     POST /v1/drain                  {"within"?}: seconds
@@ -35,6 +36,7 @@ from router.control import orders
 from router.control.capture import Captures
 from router.control.claim import claim
 from router.control.commands import VIEWS
+from router.control.moves import Move
 from router.driver import Line
 from router.errors import RouterError
 from router.takeover import TAKEN_OVER, hand_over, identity, refuse_another
@@ -153,7 +155,7 @@ class ControlServer:
     async def _detach(self, request: web.Request) -> web.Response:
         node = (await _body(request, required=("node",)))["node"]
         self._access("detach")
-        attached = self._router.role.access.attached
+        attached = dict.fromkeys(item.node for item in self._router.role.access.attached.values())
         if node not in attached:
             here = ", ".join(attached) or "nobody"
             raise RouterError(f"detach {node}: not attached here: attached: {here}")
@@ -176,6 +178,12 @@ class ControlServer:
         name = _policy_name((await _body(request, required=("name",)))["name"])
         orders.clear_policy(self._router, name)
         return _json({"schema": SCHEMA, "policy": name, "rules": 0})
+
+    async def _move(self, request: web.Request) -> web.Response:
+        asked = await _body(request, required=("node", "prefix"), optional=("to", "policy"))
+        wanted = Move(**{key: value for key, value in asked.items() if value})
+        to = await orders.move(self._router, wanted)
+        return _json({"schema": SCHEMA, "node": wanted.node, "prefix": wanted.prefix, "to": to})
 
     async def _revoke(self, request: web.Request) -> web.Response:
         asked = await _body(request, required=(), optional=("node", "peer"))
@@ -237,6 +245,7 @@ ROUTES: tuple[tuple[str, str, Callable[[ControlServer, web.Request], Awaitable[w
     ("POST", "/v1/detach", ControlServer._detach),
     ("POST", "/v1/policy/set", ControlServer._set_policy),
     ("POST", "/v1/policy/clear", ControlServer._clear_policy),
+    ("POST", "/v1/move", ControlServer._move),
     ("POST", "/v1/revoke", ControlServer._revoke),
     ("POST", "/v1/reload", ControlServer._reload),
     ("POST", "/v1/drain", ControlServer._drain),

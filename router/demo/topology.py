@@ -81,7 +81,7 @@ class Handover:
 
 @dataclass(slots=True)
 class Plug:
-    """The air end of a node's only interface."""
+    """The air end of an interface of a node."""
 
     index: int  # of the port in air
     router: str | None = None  # where the node is
@@ -132,12 +132,12 @@ class Air:
         self.host.netlink.set_master(port, bridge)
         self.ports[router.name], self.bridges[router.name] = port, bridge
 
-    def add_node(self, number: int, node: Host, mtu: int) -> None:
-        """Give a node its interface radio0, attached to nobody."""
-        connect(self.host, f"node{number}", node, "radio0", mtu=mtu, switched_on=False)
-        node.link_layer("radio0", node_link_layer(number).hex(":"))
-        node.link_up("radio0")
-        self._plugs[node.name] = Plug(self.host.link(f"node{number}").index)
+    def add_node(self, number: int, node: Host, mtu: int, *, interface: str = "radio0", name: str = "") -> None:
+        """Give a node its interface, attached to nobody. name: what to attach it by; "": the name of the node."""
+        connect(self.host, f"node{number}", node, interface, mtu=mtu, switched_on=False)
+        node.link_layer(interface, node_link_layer(number).hex(":"))
+        node.link_up(interface)
+        self._plugs[name or node.name] = Plug(self.host.link(f"node{number}").index)
 
 
 class Scene(ABC):

@@ -135,10 +135,10 @@ class AccessInterface:
         """A neighbour event: the kernel gave up on an address of a node."""
         if change.gone or change.state != NeighborState.FAILED:
             return
-        for node, link_local in list(self._nodes.values()):
+        for link_layer, (node, link_local) in list(self._nodes.items()):
             # another address may just have been given up by its host; the link-local one stands for the node
             if link_local == change.address:
-                self._on_event(NodeDoubted(node=node))
+                self._on_event(NodeDoubted(node=node, link_layer=link_layer))
 
     def expect(self, action: ExpectNode) -> None:
         """A node is (interface given) or is no more on this link."""

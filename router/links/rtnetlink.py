@@ -52,6 +52,7 @@ ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst, src, tos, table, protocol, s
 RULE = struct.Struct("=BBBBBxxBI")  # family, dst, src, tos, table, action, flags: struct fib_rule_hdr
 NEIGHBOR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type: struct ndmsg
 NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, index: struct rtnexthop
+PORTS = struct.Struct("=HH")  # first, last: struct fib_rule_port_range
 U32 = struct.Struct("=I")
 S32 = struct.Struct("=i")
 
@@ -116,18 +117,33 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A routing rule: packets from this prefix and interface look into that table. source tells the IP version."""
+    """A routing rule: packets from this prefix and interface look into that table. source tells the IP version.
+
+    upper_layer 0, ports None, traffic_class 0: any. Ports are from 1 to 65534, both ends included; of a traffic class
+    the upper 6 bits count.
+    """
 
     table: int
     priority: int
     source: Prefix = ANY
     destination: Prefix = ANY  # of an IPv4 rule: IPv4 as well
     iif: str = ""
+    upper_layer: int = 0
+    source_ports: tuple[int, int] | None = None
+    destination_ports: tuple[int, int] | None = None
+    traffic_class: int = 0
     protocol: int = ROUTE_PROTOCOL
 
     def __str__(self) -> str:
         incoming = f" iif {self.iif}" if self.iif else ""
-        return f"{self.priority} from {self.source} to {self.destination}{incoming} table {self.table}"
+        upper = f" ipproto {self.upper_layer}" if self.upper_layer else ""
+        of_node, of_peer = (
+            f" {name} {ports[0]}-{ports[1]}" if ports else ""
+            for name, ports in (("dport", self.destination_ports), ("sport", self.source_ports))
+        )
+        tos = f" tos {self.traffic_class:#x}" if self.traffic_class else ""
+        what = f"{incoming}{upper}{of_peer}{of_node}{tos}"
+        return f"{self.priority} from {self.source} to {self.destination}{what} table {self.table}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +255,11 @@ def prefix(kind: int, value: Prefix) -> bytes:
     return attribute(kind, value.network_address.packed) if value.prefixlen else b""
 
 
+def ports(kind: int, value: tuple[int, int] | None) -> bytes:
+    """An attribute with a range of ports; none at all for None."""
+    return b"" if value is None else attribute(kind, PORTS.pack(*value))
+
+
 def messages(octets: bytes) -> Iterator[Reply]:
     """Messages of one datagram."""
     at = 0
@@ -266,6 +287,15 @@ def read_u32(found: dict[int, bytes], kind: int, default: int = 0) -> int:
     """A 32-bit attribute, or the default."""
     octets = found.get(kind)
     return default if octets is None else int(U32.unpack_from(octets)[0])
+
+
+def read_ports(found: dict[int, bytes], kind: int) -> tuple[int, int] | None:
+    """A range of ports; None: any."""
+    octets = found.get(kind)
+    if octets is None:
+        return None
+    first, last = PORTS.unpack_from(octets)
+    return first, last
 
 
 def read_text(found: dict[int, bytes], kind: int) -> str:
@@ -372,7 +402,7 @@ def read_hops(octets: bytes) -> list[NextHop]:
 
 def decode_rule(body: bytes) -> Rule | None:
     """A rule of IPv6 or IPv4 that names a table, or None."""
-    family, to, origin, _, table, action, _ = RULE.unpack_from(body)
+    family, to, origin, traffic_class, table, action, _ = RULE.unpack_from(body)
     if family not in EVERYWHERE or action != FR_ACT_TO_TBL:
         return None
     found = attributes(body, RULE.size)
@@ -382,6 +412,10 @@ def decode_rule(body: bytes) -> Rule | None:
         source=read_prefix(found, RuleAttribute.SRC, origin, family),
         destination=read_prefix(found, RuleAttribute.DST, to, family),
         iif=read_text(found, RuleAttribute.IIFNAME),
+        upper_layer=found.get(RuleAttribute.IP_PROTO, b"\0")[0],
+        source_ports=read_ports(found, RuleAttribute.SPORT_RANGE),
+        destination_ports=read_ports(found, RuleAttribute.DPORT_RANGE),
+        traffic_class=traffic_class,
         protocol=found.get(RuleAttribute.PROTOCOL, b"\0")[0],
     )
 
@@ -433,13 +467,16 @@ def encode_rule(rule: Rule) -> bytes:
     to, origin = rule.destination.prefixlen, rule.source.prefixlen
     return b"".join(
         (
-            RULE.pack(family_of(rule.source), to, origin, 0, short_table, FR_ACT_TO_TBL, 0),
+            RULE.pack(family_of(rule.source), to, origin, rule.traffic_class, short_table, FR_ACT_TO_TBL, 0),
             prefix(RuleAttribute.DST, rule.destination),
             prefix(RuleAttribute.SRC, rule.source),
             text(RuleAttribute.IIFNAME, rule.iif),
             attribute(RuleAttribute.PRIORITY, U32.pack(rule.priority)),
             number(RuleAttribute.TABLE, rule.table),
             attribute(RuleAttribute.PROTOCOL, bytes([rule.protocol])),
+            attribute(RuleAttribute.IP_PROTO, bytes([rule.upper_layer])) if rule.upper_layer else b"",
+            ports(RuleAttribute.SPORT_RANGE, rule.source_ports),
+            ports(RuleAttribute.DPORT_RANGE, rule.destination_ports),
         )
     )
 

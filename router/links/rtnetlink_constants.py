@@ -180,6 +180,9 @@ class RuleAttribute(IntEnum):
     PRIORITY = 6
     TABLE = 15
     PROTOCOL = 21
+    IP_PROTO = 22
+    SPORT_RANGE = 23
+    DPORT_RANGE = 24
 
 
 FR_ACT_TO_TBL = 1

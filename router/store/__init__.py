@@ -81,7 +81,7 @@ def needed_until(session: Session) -> float:
     A prefix is used by hosts, and must be known to its anchor after a restart, until the valid lifetime has passed;
     that of HOLD is counted already. A node that is with its anchor may stay for ever.
     """
-    if session.state is State.LOCAL:
+    if session.state in (State.LOCAL, State.SPLIT):
         return inf
     return session.expires + (0 if session.state is State.HOLD else session.valid_lifetime)
 

@@ -9,29 +9,34 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 from math import inf
 
-from signaling.actions import Action, Bind, ForgetSession, Held, LocalLink, Note, SaveSession, TowardVisited, Unbind
+from signaling.actions import Action, Bind, ForgetSession, Note, SaveSession, SetPolicy, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.binding_cache import BindingCache, Entry
 from signaling.dma.session import Happening, Session, State
+from signaling.dma.sharers import Sharers
+from signaling.dma.sharing import path_of, refusals, rules_for
 from signaling.door import Door
-from signaling.iana import HandoffIndicator, Status
+from signaling.iana import HandoffIndicator, RevocationTrigger, Status
+from signaling.node_interface import NodeInterface, Place
 from signaling.prefix_pool import PrefixPool
-from signaling.revoker import Revoker
+from signaling.revoker import Recipient, Revoker
 from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Settings
 from signaling.update_request import UpdateRequest, acknowledgement
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
+from signaling.wire.options.option import Option
 
 SAVED_PERIODS = 10  # of a registration that the store may miss
+HERE = (State.LOCAL, State.SPLIT)  # the node is on our own link
 REACH_FOR_A_SEQUENCE = 32768  # numbers this far back, and the last one, are stale (RFC 6275 9.5.1)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an update led to. left: the node that is proven to have left our own access link, if any."""
+    """What an update led to. left: the interface that is proven to have left our own access link, if any."""
 
     actions: list[Action]
-    left: str | None = None
+    left: NodeInterface | None = None
 
 
 class Anchor:
@@ -41,6 +46,9 @@ class Anchor:
         self.cache = BindingCache()
         self.pool = PrefixPool(settings.pools)
         self.deadlines: Deadlines[IPv6Network] = Deadlines()
+        self._sharers = Sharers()
+        self.heirs: list[Entry] = []  # inherited since somebody looked: is the one that has them still there?
+        self._ruled: set[IPv6Network] = set()  # prefixes whose flow rules the data path knows
         self._settings = settings
         self._door = door
         self._clock = clock
@@ -56,52 +64,102 @@ class Anchor:
     @property
     def next_wake(self) -> float | None:
         """The earliest deadline, monotonic s."""
-        return min((at for at in (self.deadlines.next, self._revoker.deadlines.next) if at is not None), default=None)
+        times = (self.deadlines.next, self._sharers.deadlines.next, self._revoker.deadlines.next)
+        return min((at for at in times if at is not None), default=None)
 
     # --- the node's own comings and goings ---
 
-    def attach(self, node: str, interface: str, link_layer: bytes, now: float) -> list[Action]:
-        """The node is on our access link: its prefixes are local again, and if it has none it gets one."""
+    def attach(self, node: str, here: Place, now: float, *, takes_over: bool = False) -> list[Action]:
+        """An interface of the node is on our access link: its prefixes are local again; if it has none it gets one.
+
+        takes_over: those of its other interfaces are its own too.
+        """
         actions: list[Action] = []
-        entries = self.cache.of(node) or self._lend(node, actions)
-        for entry in entries:
-            was_at = entry.care_of if entry.state is State.REMOTE else None
-            moved_technology = entry.technology != self._settings.technology
-            entry.step(Happening.ATTACHED)
-            entry.care_of, entry.interface = self._settings.address, interface
-            entry.link_layer, entry.technology = link_layer, self._settings.technology
-            entry.timestamp = max(self._clock.timestamp(now), entry.timestamp + 1)
-            entry.valid_lifetime = max(entry.valid_lifetime, self._settings.valid_lifetime)  # it is advertised now
-            self._expire_at(entry, inf)
-            actions += [Bind(prefix=entry.prefix, path=LocalLink(interface=interface), node=node), self._save(entry)]
-            if was_at is not None:
-                actions += self._revoker.revoke(entry, was_at, different_access=moved_technology, now=now)
+        entries = [entry for entry in self.cache.of(node) if takes_over or entry.belongs_to(here.link_layer)]
+        for entry in entries or self._lend(node, here.link_layer, actions):
+            actions += self._deliver(entry, here, now)
         return actions
 
-    def solicited(self, node: str, now: float) -> list[Action]:
-        """The node asked for a router on our link: it is here now, whatever updates from before say."""
-        entries = [entry for entry in self.cache.of(node) if entry.state is State.LOCAL]
+    def regain(self, node: str, here: Place, now: float, *, own: bool) -> list[Action]:
+        """What nobody delivers goes to an interface of its node that is here. own: only what belongs to that one."""
+        entries = [entry for entry in self._lost(node) if not own or entry.belongs_to(here.link_layer)]
+        return [action for entry in entries for action in self._deliver(entry, here, now)]
+
+    def reached_at(self, node: str, here: Place) -> list[Action]:
+        """Packets for this interface can be given to it by a gateway from now on."""
+        entries = [entry for entry in self._local(node, here.link_layer) if entry.gateway != here.gateway]
+        for entry in entries:
+            entry.gateway = here.gateway
+        return [action for entry in entries for action in self._bind(entry)]
+
+    def _deliver(self, entry: Entry, here: Place, now: float) -> list[Action]:
+        was_at = entry.care_of if entry.state is State.REMOTE else None
+        before = entry.link_layer, entry.technology
+        entry.step(Happening.ATTACHED)
+        if entry.sharers:
+            entry.step(Happening.FLOWS_ASKED)
+        entry.care_of, entry.interface, entry.gateway = self._settings.address, here.interface, here.gateway
+        entry.link_layer, entry.technology = here.link_layer, self._settings.technology
+        entry.timestamp = max(self._clock.timestamp(now), entry.timestamp + 1)
+        entry.valid_lifetime = max(entry.valid_lifetime, self._settings.valid_lifetime)  # it is advertised now
+        self._expire_at(entry, inf)
+        actions = [*self._bind(entry), self._save(entry)]
+        return actions if was_at is None else [*actions, *self._revoke(entry, was_at, before, now)]
+
+    def _revoke(self, entry: Entry, was_at: Address, before: tuple[bytes, int], now: float) -> list[Action]:
+        """Tell the router that had the prefix. before: by which interface, link-layer address and technology.
+
+        One that has another interface of the node is not asked whether that has left: it may well be there.
+        """
+        link_layer, technology = before
+        if link_layer != entry.link_layer and any(link_layer) and any(entry.link_layer):
+            administrative, to = RevocationTrigger.ADMINISTRATIVE_REASON, Recipient(address=was_at)
+            return self._revoker.revoke_session(entry.node, (entry.prefix,), administrative, to, now)
+        return self._revoker.revoke(entry, was_at, different_access=technology != entry.technology, now=now)
+
+    def solicited(self, node: str, link_layer: bytes, now: float) -> list[Action]:
+        """An interface of the node asked for a router on our link: it is here, whatever updates from before say."""
+        entries = self._local(node, link_layer)
         for entry in entries:
             entry.timestamp = max(self._clock.timestamp(now), entry.timestamp)
         return [self._save(entry) for entry in entries]
 
-    def leave(self, node: str, now: float) -> list[Action]:
-        """The node has left our access link; nobody knows yet where it went."""
+    def leave(self, node: str, link_layer: bytes, now: float) -> list[Action]:
+        """An interface of the node has left our access link; nobody knows yet where it went."""
         actions: list[Action] = []
-        for entry in self.cache.of(node):
-            if entry.step(Happening.LEFT):
-                entry.interface = ""
+        for entry in self._local(node, link_layer):
+            if not entry.step(Happening.LEFT):
+                continue
+            entry.interface, entry.gateway = "", None
+            if entry.state is State.REMOTE:
+                actions += self._inherit(entry)
+            else:
                 self._expire_at(entry, now + self._settings.guard)
-                actions += [Bind(prefix=entry.prefix, path=Held(), node=node), self._save(entry)]
+                actions += [*self._bind(entry), self._save(entry)]
         return actions
 
-    def local(self, node: str) -> list[IPv6Network]:
-        """The prefixes of a node that are anchored here and delivered here."""
-        return [entry.prefix for entry in self.cache.of(node) if entry.state is State.LOCAL]
+    def local(self, node: str, link_layer: bytes | None = None) -> list[IPv6Network]:
+        """The prefixes of a node that are anchored here and delivered here, to that interface; None: to any."""
+        return [entry.prefix for entry in self._local(node, link_layer)]
+
+    def away(self, node: str, link_layer: bytes) -> list[IPv6Network]:
+        """The prefixes anchored here that this interface was given, and another one at another router has now."""
+        return [
+            entry.prefix
+            for entry in self.cache.of(node)
+            if entry.state is State.REMOTE and entry.lent_to == link_layer != entry.link_layer
+        ]
 
     def lost(self, node: str) -> bool:
         """Whether a node has a prefix of this router that nobody delivers."""
-        return any(entry.state in (State.GUARD, State.HOLD) for entry in self.cache.of(node))
+        return bool(self._lost(node))
+
+    def _local(self, node: str, link_layer: bytes | None) -> list[Entry]:
+        local = (entry for entry in self.cache.of(node) if entry.state in HERE)
+        return [entry for entry in local if link_layer in (None, entry.link_layer)]
+
+    def _lost(self, node: str) -> list[Entry]:
+        return [entry for entry in self.cache.of(node) if entry.state in (State.GUARD, State.HOLD)]
 
     def restore(self, sessions: tuple[Session, ...], now: float) -> list[Action]:
         """Take up what a run before this one had lent. Whether nodes are still here, they will show themselves."""
@@ -114,9 +172,7 @@ class Anchor:
             entry.step(Happening.RESTORED)
             self.cache.add(entry)
             self._expire_at(entry, entry.expires)
-            remote = entry.state is State.REMOTE
-            path = TowardVisited.at(entry.care_of) if remote else Held()
-            actions.append(Bind(prefix=entry.prefix, path=path, node=entry.node))
+            actions += self._bind(entry)
         return actions
 
     def take_up(self, entries: Iterable[Entry]) -> None:
@@ -139,16 +195,72 @@ class Anchor:
         if isinstance(entry, Status):
             # a de-registration that matches nothing is silently ignored (RFC 5213 5.4.1)
             return self._ignore("unknown-binding") if update.lifetime == 0 else self._refuse(request, entry, now)
+        if self._sharers.concerns(entry, request):
+            return self._share(entry, request, now) if update.lifetime else self._unshare(entry, request, now)
         if update.lifetime == 0:
             return self._deregister(entry, request, now)
         return self._register(entry, request, now)
+
+    # --- routers that take flows of a prefix ---
+
+    def _share(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
+        """A router takes flows, and the prefix stays where it is."""
+        lifetime = min(request.update.lifetime, self._settings.binding_lifetime)
+        shared = self._sharers.take(entry, request, now + lifetime)
+        if shared is None:
+            return self._refuse(request, Status.INSUFFICIENT_RESOURCES, now)
+        before = entry.state
+        entry.step(Happening.FLOWS_ASKED)
+        self._remember_order(entry, request)
+        self._counters["anchor.flows-shared" if shared.changed else "anchor.refreshed"] += 1
+        refused = refusals(shared.answers)
+        self._counters["anchor.flows-refused"] += len(refused)
+        actions = self._bind(entry) if shared.changed else []
+        actions += [self._save(entry)] if entry.state is not before else []
+        accepted = Status.BINDING_UPDATE_ACCEPTED
+        ack = self._acknowledge(request, accepted, lifetime, now, (entry.prefix,), answers=shared.answers)
+        return Answer([*actions, ack])
+
+    def _unshare(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
+        self._remember_order(entry, request)
+        actions = self._end_sharing(entry, request.care_of)
+        ack = self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))
+        return Answer([*actions, ack])
+
+    def _end_sharing(self, entry: Entry, care_of: Address) -> list[Action]:
+        """This router takes no flows any more: they go where the prefix is."""
+        self._sharers.drop(entry, care_of)
+        actions: list[Action] = []
+        if not entry.sharers and entry.state is State.SPLIT and entry.step(Happening.FLOWS_ENDED):
+            actions.append(self._save(entry))
+        self._counters["anchor.flows-ended"] += 1
+        return [*self._bind(entry), *actions]
+
+    def _inherit(self, entry: Entry) -> list[Action]:
+        """Whoever had the prefix is gone: one of those that took flows has it now."""
+        heir = self._sharers.inherit(entry)
+        self.heirs.append(entry)
+        self._expire_at(entry, heir.expires)
+        return [*self._bind(entry), self._save(entry)]
+
+    def recall(self, entry: Entry, here: Place | None, now: float) -> list[Action]:
+        """The prefix, and all flows of it, come to our own link, if its node is there; the others are told."""
+        actions: list[Action] = []
+        for care_of in list(entry.sharers):
+            actions += self._end_sharing(entry, care_of)
+            administrative, to = RevocationTrigger.ADMINISTRATIVE_REASON, Recipient(address=care_of)
+            actions += self._revoker.revoke_session(entry.node, (entry.prefix,), administrative, to, now)
+        if here is not None and entry.state not in HERE:
+            actions += self._deliver(entry, here, now)
+        return actions
 
     def _register(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
         before, was_at = entry.state, entry.care_of
         refreshed = before is State.REMOTE and was_at == request.care_of
         entry.step(Happening.REGISTERED)
-        entry.care_of, entry.interface = request.care_of, ""
-        different_access = entry.technology != request.technology
+        self._sharers.drop(entry, request.care_of)
+        had_it = entry.link_layer, entry.technology
+        entry.care_of, entry.interface, entry.gateway = request.care_of, "", None
         entry.link_layer, entry.technology = request.link_layer or b"", request.technology
         self._remember_order(entry, request)
         lifetime = min(request.update.lifetime, self._settings.binding_lifetime)
@@ -158,15 +270,15 @@ class Anchor:
             actions += [self._save(entry)] if entry.expires + lifetime > entry.saved_until else []
         else:
             # bind before acknowledging: the first packet may overtake the acknowledgement
-            path = TowardVisited.at(request.care_of)
-            actions += [Bind(prefix=entry.prefix, path=path, node=entry.node), self._save(entry)]
+            actions += [*self._bind(entry), self._save(entry)]
         actions.append(self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, lifetime, now, (entry.prefix,)))
         if before is State.REMOTE and not refreshed:
-            actions += self._revoker.revoke(entry, was_at, different_access=different_access, now=now)
+            actions += self._revoke(entry, was_at, had_it, now)
         self._counters["anchor.refreshed" if refreshed else "anchor.registered"] += 1
         # an update for the same interface is proof that it is no longer on our link
-        left = before is State.LOCAL and request.handoff == HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE
-        return Answer(actions, left=entry.node if left else None)
+        same = request.handoff == HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE
+        left = before in HERE and same and request.link_layer in (None, had_it[0])
+        return Answer(actions, left=NodeInterface(entry.node, had_it[0]) if left else None)
 
     def _deregister(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
         if entry.care_of != request.care_of or entry.state not in (State.REMOTE, State.GUARD):
@@ -174,17 +286,18 @@ class Anchor:
         if entry.state is State.GUARD:  # our answer to it was lost
             self._remember_order(entry, request)
             return Answer([self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))])
-        entry.step(Happening.DEREGISTERED)
         self._remember_order(entry, request)
-        self._expire_at(entry, now + self._settings.guard)
         self._counters["anchor.deregistered"] += 1
-        return Answer(
-            [
-                Bind(prefix=entry.prefix, path=Held(), node=entry.node),
-                self._save(entry),
-                self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,)),
-            ]
-        )
+        ack = self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))
+        return Answer([*self.disown(entry, now), ack])
+
+    def disown(self, entry: Entry, now: float) -> list[Action]:
+        """The router that has the prefix has it no more."""
+        if entry.sharers and entry.step(Happening.INHERITED):
+            return self._inherit(entry)
+        entry.step(Happening.DEREGISTERED)
+        self._expire_at(entry, now + self._settings.guard)
+        return [*self._bind(entry), self._save(entry)]
 
     def _refuse(self, request: UpdateRequest, status: Status, now: float) -> Answer:
         self._counters[f"anchor.refused.{status.name.lower().replace('_', '-')}"] += 1
@@ -198,7 +311,13 @@ class Anchor:
         return Answer([])
 
     def _acknowledge(
-        self, request: UpdateRequest, status: Status, lifetime: int, now: float, prefixes: tuple[IPv6Network, ...]
+        self,
+        request: UpdateRequest,
+        status: Status,
+        lifetime: int,
+        now: float,
+        prefixes: tuple[IPv6Network, ...],
+        answers: tuple[Option, ...] = (),
     ) -> Action:
         entry = self._named(request)
         ack = acknowledgement(
@@ -208,6 +327,7 @@ class Anchor:
             prefixes=prefixes,
             our_timestamp=self._clock.timestamp(now),
             last_sequence_number=entry.sequence_number if entry else None,
+            answers=answers,
         )
         return self._door.send(ack, request.source, care_of=request.care_of, port=request.port)
 
@@ -231,10 +351,13 @@ class Anchor:
         entry = self._named(request)
         if request.timestamp is None:
             return self._check_sequence(entry, request)
-        if entry is not None and request.timestamp < entry.timestamp:
+        # who takes flows of a prefix, and who has it, do not compete: each has an order of its own
+        beside = entry is not None and self._sharers.concerns(entry, request)
+        last = (entry.share_order.get(request.care_of) if beside else entry.timestamp) if entry is not None else None
+        if last is not None and request.timestamp < last:
             return Status.TIMESTAMP_LOWER_THAN_PREV_ACCEPTED
         window = int(self._settings.timestamp_window * TIMESTAMP_UNITS)
-        replayed = entry is not None and request.timestamp == entry.timestamp
+        replayed = last is not None and request.timestamp == last
         if replayed or abs(request.timestamp - self._clock.timestamp(now)) > window:
             return Status.TIMESTAMP_MISMATCH
         return None
@@ -276,14 +399,15 @@ class Anchor:
         entry = found[0]
         return entry if request.is_about(entry) else Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX
 
-    def _lend(self, node: str, actions: list[Action]) -> list[Entry]:
+    def _lend(self, node: str, link_layer: bytes, actions: list[Action]) -> list[Entry]:
         prefix = self.pool.lend() if len(self.cache) < self._settings.max_bindings else None
         if prefix is None:
             self._counters["anchor.pool-empty"] += 1
             actions.append(Note("pool-empty", {"node": node}))
             return []
         lifetime = self._settings.valid_lifetime
-        entry = Entry(node=node, prefix=prefix, care_of=self._settings.address, valid_lifetime=lifetime)
+        address = self._settings.address
+        entry = Entry(node=node, prefix=prefix, care_of=address, valid_lifetime=lifetime, lent_to=link_layer)
         self.cache.add(entry)
         return [entry]
 
@@ -299,6 +423,7 @@ class Anchor:
             state=session.state,
             care_of=session.care_of,
             link_layer=session.link_layer,
+            lent_to=session.link_layer,
             technology=session.technology,
             timestamp=session.timestamp,
             expires=max(self._clock.monotonic(stored), now + patience),
@@ -306,10 +431,23 @@ class Anchor:
         )
 
     def _remember_order(self, entry: Entry, request: UpdateRequest) -> None:
-        if request.timestamp is not None:
+        if request.timestamp is not None and self._sharers.concerns(entry, request):
+            entry.share_order[request.care_of] = request.timestamp
+        elif request.timestamp is not None:
             entry.timestamp = request.timestamp
         else:
             entry.sequence_number = request.update.sequence_number
+
+    def _bind(self, entry: Entry) -> list[Action]:
+        """The prefix goes where it is to go now, its flows by the rules of those who take some."""
+        bind = Bind(prefix=entry.prefix, path=path_of(entry), node=entry.node)
+        if entry.sharers:
+            self._ruled.add(entry.prefix)
+            return [SetPolicy(name=str(entry.prefix), rules=rules_for(entry)), bind]
+        if entry.prefix in self._ruled:
+            self._ruled.remove(entry.prefix)
+            return [bind, SetPolicy(name=str(entry.prefix), rules=())]
+        return [bind]
 
     def _expire_at(self, entry: Entry, at: float) -> None:
         entry.expires = at
@@ -327,9 +465,14 @@ class Anchor:
     def wake(self, now: float) -> list[Action]:
         """Let states whose time is over end."""
         actions = self._revoker.wake(now)
+        for prefix, care_of in self._sharers.deadlines.due(now):
+            entry = self.cache.get(prefix)
+            actions += self._end_sharing(entry, care_of) if entry is not None else []
         for prefix in self.deadlines.due(now):
             entry = self.cache.get(prefix)
-            if entry is not None and entry.step(Happening.EXPIRED):
+            if entry is not None and entry.sharers and entry.step(Happening.INHERITED):
+                actions += self._inherit(entry)
+            elif entry is not None and entry.step(Happening.EXPIRED):
                 actions += self._hold(entry, now) if entry.state is State.HOLD else self._free(entry)
         return actions
 
@@ -338,7 +481,7 @@ class Anchor:
         self._expire_at(entry, now + entry.valid_lifetime)
         fields: dict[str, object] = {"node": entry.node, "prefix": entry.prefix}
         return [
-            Bind(prefix=entry.prefix, path=Held(), node=entry.node),
+            *self._bind(entry),
             self._save(entry),
             Note("session-over", fields),
         ]

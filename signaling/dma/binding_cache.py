@@ -5,12 +5,16 @@ only changes along `session.NEXT`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from ipaddress import IPv6Network
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Network
 from math import inf
+from typing import TYPE_CHECKING
 
 from signaling.dma.session import NEXT, Happening, Session, State
 from signaling.settings import Address
+
+if TYPE_CHECKING:
+    from signaling.dma.sharing import Sharer
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,6 +30,10 @@ class Entry:
     timestamp: int = 0  # of the last accepted update or attachment, 1/65536 s since 1970
     sequence_number: int | None = None  # of the last update accepted without a timestamp
     interface: str = ""  # where the node is, while LOCAL
+    gateway: IPv6Address | None = None  # on that interface, as of `Place`
+    lent_to: bytes = b""  # link-layer address of the interface that was given the prefix: its addresses are there
+    sharers: "dict[Address, Sharer]" = field(default_factory=dict)  # by care-of address, in the order they came
+    share_order: dict[Address, int] = field(default_factory=dict)  # timestamps of their last accepted updates
     expires: float = inf  # monotonic s
     saved_until: float = inf  # monotonic s: the expiry that the store knows
     valid_lifetime: int = 0
@@ -37,6 +45,10 @@ class Entry:
             return False
         self.state = state
         return True
+
+    def belongs_to(self, link_layer: bytes) -> bool:
+        """Whether the prefix comes along with this interface of its node: it has it, or was given it first."""
+        return link_layer in (self.link_layer, self.lent_to) or not any(self.link_layer)
 
     def session(self, anchor: Address, wall_minus_monotonic: float) -> Session:
         """The entry as other routers, and we after a restart, will read it."""

@@ -5,19 +5,25 @@ repeated with a fresh timestamp until it is answered, refreshed while the node i
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from signaling.actions import Action, Bind, Held, Note, TowardAnchor, Unbind
+from signaling.actions import Action, Bind, Held, Note, TowardAnchor, TunnelEnd, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.session import Session
+from signaling.dma.sharing import DEFAULT, of_prefix, refusals
 from signaling.dma.update_list import Progress, Registration, Step
 from signaling.door import Door
+from signaling.flow_bindings import options_of
+from signaling.flow_rules import FlowRule
 from signaling.iana import BindingUpdateFlag, HandoffIndicator, Status
+from signaling.node_interface import NodeInterface, Place
 from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Settings
 from signaling.update_request import identifier_of, node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
+from signaling.wire.options.flow import FlowIdentification
 from signaling.wire.options.identity import MobileNodeLinkLayerIdentifier
 from signaling.wire.options.option import Option
 from signaling.wire.options.prefix import HomeNetworkPrefix
@@ -32,6 +38,25 @@ HEARD_LATELY = 10.0  # s: a node heard so long ago is taken to be there
 ORDER_LOST = {Status.TIMESTAMP_LOWER_THAN_PREV_ACCEPTED, Status.SEQUENCE_NUMBER_OUT_OF_WINDOW}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """That a prefix is wanted here, although its own interface is elsewhere; flows: those alone."""
+
+    ordered: bool = True
+    policy: str = ""
+    flows: tuple[FlowRule, ...] = ()
+
+    def is_carried_out(self, item: Registration | None, handoff: HandoffIndicator) -> bool:
+        """Whether the registration is so already."""
+        if item is None or item.shares != (handoff == SHARING):
+            return False
+        return (item.policy, item.flows) == (self.policy, self.flows)
+
+
+UNASKED = Order(ordered=False)
+SHARING = HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES
+
+
 class Registrar:
     """The prefixes of visiting nodes, each with the state of its registration."""
 
@@ -42,9 +67,9 @@ class Registrar:
         clock: Clock,
         counters: Counters,
         *,
-        is_present: Callable[[str, float, float], bool],
+        is_present: Callable[[NodeInterface, float, float], bool],
     ) -> None:
-        """is_present(node, since, now): whether the node was heard since then; if not, it is being asked."""
+        """is_present(who, since, now): whether that interface was heard since then; if not, it is being asked."""
         self.deadlines: Deadlines[IPv6Network] = Deadlines()
         self._settings = settings
         self._door = door
@@ -78,9 +103,14 @@ class Registrar:
         """All registrations."""
         return list(self._list.values())
 
-    def visited(self, node: str) -> list[Registration]:
-        """The accepted registrations of a node."""
-        return [item for item in self.of(node) if item.progress is Progress.VISITED]
+    def visited(self, node: str, link_layer: bytes | None = None) -> list[Registration]:
+        """The accepted registrations of a node, by that interface; None: by any."""
+        accepted = (item for item in self.of(node) if item.progress is Progress.VISITED)
+        return [item for item in accepted if link_layer in (None, item.link_layer)]
+
+    def get(self, prefix: IPv6Network) -> Registration | None:
+        """The registration of a prefix."""
+        return self._list.get(prefix)
 
     def holds(self, prefix: IPv6Network) -> bool:
         """Whether this prefix is registered here, or being registered."""
@@ -89,8 +119,13 @@ class Registrar:
 
     # --- what the node does ---
 
-    def register(self, session: Session, interface: str, link_layer: bytes, now: float) -> list[Action]:
-        """The node is here, and this prefix of it is anchored there."""
+    def register(
+        self, session: Session, here: Place, handoff: HandoffIndicator, now: float, *, order: Order = UNASKED
+    ) -> list[Action]:
+        """An interface of the node is here, and this prefix, which is anchored there, is to be delivered to it.
+
+        order: by whom that is wanted, if the node did not bring the prefix along.
+        """
         if self._door.peer(session.anchor) is None:
             self._counters["registrar.anchor-is-no-peer"] += 1
             return [Note("anchor-is-no-peer", {"node": session.node, "anchor": session.anchor})]
@@ -98,28 +133,77 @@ class Registrar:
         if item is not None and item.node != session.node:
             self._drop(item)  # its anchor has lent the prefix to another node since then
             item = None
-        if item is not None and item.interface == interface and self.holds(session.prefix):
+        there = item is not None and (item.interface, item.link_layer) == (here.interface, here.link_layer)
+        if there and self.holds(session.prefix) and (order is UNASKED or order.is_carried_out(item, handoff)):
             return []
-        # the store proves that it is the same node; which of its interfaces came, the link-layer address tells
-        same = session.link_layer == link_layer and session.technology == self._settings.technology
-        item = item or self._add(session, interface, link_layer)
-        item.handoff = (
-            HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE
-            if same
-            else HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES
-        )
-        item.anchor, item.interface, item.link_layer = session.anchor, interface, link_layer
+        item = item or self._add(session, here)
+        item.anchor, item.handoff = session.anchor, handoff
+        item.ordered, item.policy, item.flows = order.ordered, order.policy, order.flows
+        item.settle(here)
         item.step(Step.FOUND)
         return self._ask(item, now)
 
-    def resume(self, node: str, interface: str, link_layer: bytes, now: float) -> list[Action]:
-        """The node is back before its anchors were told that it left: ask them again, without asking the store."""
+    def resume(self, node: str, here: Place, now: float) -> list[Action]:
+        """An interface is back before its anchors were told that it left: ask them again, without asking the store."""
+        items = [item for item in self.of(node) if item.link_layer == here.link_layer]
+        return [action for item in items if item.step(Step.FOUND) for action in self._ask_from(item, here, now)]
+
+    def succeed(self, node: str, here: Place, now: float) -> list[Action]:
+        """An interface did not come back: another one of its node that is here has its prefixes from now on."""
         actions: list[Action] = []
         for item in self.of(node):
-            if item.step(Step.FOUND):
-                item.interface, item.link_layer = interface, link_layer
-                actions += self._ask(item, now)
+            if item.progress is Progress.LEAVING and item.step(Step.FOUND):
+                if not item.shares:
+                    item.handoff = HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES
+                actions += self._ask_from(item, here, now)
         return actions
+
+    def reached_at(self, node: str, here: Place) -> list[Action]:
+        """Packets for this interface can be given to it by a gateway from now on."""
+        items = [item for item in self.of(node) if item.link_layer == here.link_layer and item.gateway != here.gateway]
+        for item in items:
+            item.settle(here)
+        return [self._bind(item) for item in items if self.holds(item.prefix)]
+
+    def let_be(self, prefix: IPv6Network) -> list[Action]:
+        """Another interface has the prefix, at another router: what was refused here is not asked for again."""
+        item = self._list.get(prefix)
+        refused = item is not None and item.progress is Progress.REFUSED and item.step(Step.LEFT)
+        return self._end(item) if item is not None and refused else []
+
+    def change_flows(self, policy: str, rules: tuple[FlowRule, ...], now: float) -> list[Action]:
+        """Other rules of a policy: the anchors of the prefixes that have their flows by it are told at once."""
+        actions: list[Action] = []
+        for item in list(self._list.values()):
+            if item.policy == policy and item.shares and self.holds(item.prefix):
+                item.flows = of_prefix(rules, item.prefix)
+                actions += self._send_update(item, item.handoff, INITIAL_BINDACK_TIMEOUT, now)
+        return actions
+
+    def renew(self, prefixes: tuple[IPv6Network, ...], now: float) -> list[Action] | None:
+        """Register them again, their anchor is not sure of them. None: none of them is registered here."""
+        items = [self._list[prefix] for prefix in prefixes if self.holds(prefix)]
+        if not items:
+            return None
+        return [action for it in items for action in self._send_update(it, it.handoff, INITIAL_BINDACK_TIMEOUT, now)]
+
+    def give_back(self, prefix: IPv6Network, now: float) -> list[Action]:
+        """The prefix, or its flows, go where they were before, although the node is here."""
+        item = self._list.get(prefix)
+        if item is None or not item.step(Step.LEFT):
+            return []
+        if item.progress is Progress.NONE:
+            return self._end(item)
+        item.step(Step.DUE)
+        self._forget_question(item)
+        self.deadlines.set(prefix, now + INITIAL_BINDACK_TIMEOUT)
+        path = Held()  # what still comes waits, and goes on when nobody has it here
+        unknown = HandoffIndicator.HANDOFF_STATE_UNKNOWN
+        return [Bind(prefix=prefix, path=path, node=item.node), self._update(item, 0, unknown, now)]
+
+    def _ask_from(self, item: Registration, here: Place, now: float) -> list[Action]:
+        item.settle(here)
+        return self._ask(item, now)
 
     def insist(self, items: list[Registration], now: float) -> list[Action]:
         """The anchor believes in something older than what we know: register again, with a newer timestamp."""
@@ -127,11 +211,11 @@ class Registrar:
             item.contested = True
         return [action for item in items for action in self._ask(item, now)]
 
-    def leave(self, node: str, now: float) -> list[Action]:
-        """The node has left our access link. A moment later its anchors are told, unless it is back by then."""
+    def leave(self, node: str, link_layer: bytes, now: float) -> list[Action]:
+        """An interface left our access link. A moment later its anchors are told, unless it is back by then."""
         actions: list[Action] = []
         for item in self.of(node):
-            if not item.step(Step.LEFT):
+            if item.link_layer != link_layer or not item.step(Step.LEFT):
                 continue
             self._forget_question(item)
             if item.progress is Progress.NONE:
@@ -185,7 +269,12 @@ class Registrar:
         margin = min(REFRESH_BEFORE, ack.lifetime / 3)
         self.deadlines.set(item.prefix, item.expires - margin)
         fields: dict[str, object] = {"node": item.node, "prefix": item.prefix, "anchor": item.anchor}
-        return [Note("prefix-visits", fields)] if fresh else []
+        told: list[Action] = [Note("prefix-visits", fields)] if fresh else []
+        for flow in refusals(ack.options_of(FlowIdentification)):
+            self._counters["registrar.flow-refused"] += 1
+            status = getattr(flow.status, "name", str(flow.status))
+            told.append(Note("flow-refused", fields | {"flow": flow.flow_id, "status": status}))
+        return told
 
     def _refused(self, item: Registration, ack: BindingAck, now: float) -> list[Action]:
         name = ack.status.name if isinstance(ack.status, Status) else str(ack.status)
@@ -263,7 +352,8 @@ class Registrar:
             return self._ask(item, now)
         first = item.answered
         retry_after = INITIAL_BINDACK_TIMEOUT if first else min(item.retry_after * 2, MAX_BINDACK_TIMEOUT)
-        handoff = item.handoff if item.contested else HandoffIndicator.HANDOFF_STATE_NOT_CHANGED
+        same = not item.contested and not item.shares
+        handoff = HandoffIndicator.HANDOFF_STATE_NOT_CHANGED if same else item.handoff
         actions = self._send_update(item, handoff, retry_after, now)
         again = self.deadlines.of(item.prefix)
         if again is not None and again > item.expires:
@@ -273,7 +363,7 @@ class Registrar:
     def _present(self, item: Registration, now: float) -> bool:
         """Whether the node is here; if that has to be found out first, look again in a moment."""
         since = max(item.proof_after, now - HEARD_LATELY)
-        present = self._is_present(item.node, since, now)
+        present = self._is_present(item.who, since, now)
         if not present:
             self.deadlines.set(item.prefix, now + CONFIRM_PRESENCE)
         return present
@@ -296,9 +386,11 @@ class Registrar:
     def _ask(self, item: Registration, now: float) -> list[Action]:
         # bind in the turn of the question: the first packet through the tunnel may overtake the acknowledgement,
         # but not the anchor, which has to look at the question first
-        path = TowardAnchor.through(item.anchor, item.interface)
-        asked = self._send_update(item, item.handoff, INITIAL_BINDACK_TIMEOUT, now)
-        return [*asked, Bind(prefix=item.prefix, path=path, node=item.node)]
+        return [*self._send_update(item, item.handoff, INITIAL_BINDACK_TIMEOUT, now), self._bind(item)]
+
+    def _bind(self, item: Registration) -> Bind:
+        path = TowardAnchor.through(item.anchor, item.interface, item.gateway)
+        return Bind(prefix=item.prefix, path=path, node=item.node)
 
     def _send_update(self, item: Registration, handoff: int, retry_after: float, now: float) -> list[Action]:
         item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline below, to the last bit
@@ -326,6 +418,7 @@ class Registrar:
         if any(item.link_layer):  # an identifier of zeros is not valid: left out (RFC 5213 6.9.1.1)
             options.append(MobileNodeLinkLayerIdentifier(identifier=item.link_layer))
         options.append(Timestamp(value=self._clock.stamp(now)))
+        options += options_of(item.flows, (TunnelEnd(remote=item.anchor, binding_id=DEFAULT),)) if lifetime else ()
         update = BindingUpdate(
             sequence_number=item.sequence_number,
             flags=BindingUpdateFlag.ACKNOWLEDGE | BindingUpdateFlag.PROXY_REGISTRATION,
@@ -345,15 +438,16 @@ class Registrar:
             Note("prefix-gone", {"node": item.node, "prefix": item.prefix, "anchor": item.anchor}),
         ]
 
-    def _add(self, session: Session, interface: str, link_layer: bytes) -> Registration:
+    def _add(self, session: Session, here: Place) -> Registration:
         item = Registration(
             node=session.node,
             prefix=session.prefix,
             anchor=session.anchor,
-            interface=interface,
-            link_layer=link_layer,
+            interface=here.interface,
+            link_layer=here.link_layer,
             handoff=HandoffIndicator.HANDOFF_STATE_UNKNOWN,
             valid_lifetime=session.valid_lifetime,
+            gateway=here.gateway,
         )
         self._list[item.prefix] = item
         self._of_node.setdefault(item.node, {})[item.prefix] = item

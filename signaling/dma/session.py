@@ -8,6 +8,9 @@ The table is the one of Dynamic Mobility Anchoring at the anchor (H-MAR), per no
                      v  |                 v  | or expiry   v
                     REMOTE <---------------- +        LOCAL or REMOTE
 
+    LOCAL --flows asked--> SPLIT --attached, flows asked--> SPLIT --flows ended--> LOCAL
+                           SPLIT --left, update--> REMOTE --flows asked, flows ended, inherited--> REMOTE
+
 `NEXT` is consulted by the code and drives the tests; a missing pair is an event that changes nothing.
 """
 
@@ -25,6 +28,7 @@ class State(Enum):
     LOCAL = "local"  # the node is here: the kernel forwards natively
     GUARD = "guard"  # the node has left and nobody has registered it yet
     REMOTE = "remote"  # registered by a visited router: tunnelled
+    SPLIT = "split"  # the node is here: forwarded natively, but for some flows, which visited routers take
     HOLD = "hold"  # session over; hosts may still believe in the prefix, so nobody else gets it
 
 
@@ -36,6 +40,9 @@ class Happening(Enum):
     REGISTERED = "registered"  # a valid update of a visited router, lifetime > 0
     DEREGISTERED = "deregistered"  # lifetime 0 from the router that holds the registration
     EXPIRED = "expired"  # the deadline of the state has passed
+    FLOWS_ASKED = "flows asked"  # a visited router takes flows, perhaps none yet, beside the one that has the prefix
+    FLOWS_ENDED = "flows ended"  # no router takes any more
+    INHERITED = "inherited"  # the router that had the prefix is gone; one of those that took flows has it now
     RESTORED = "restored"  # we were restarted and cannot know whether the node is still here
 
 
@@ -54,6 +61,16 @@ NEXT: dict[tuple[State, Happening], State] = {
     (State.REMOTE, Happening.DEREGISTERED): State.GUARD,
     (State.REMOTE, Happening.EXPIRED): State.HOLD,
     (State.REMOTE, Happening.RESTORED): State.REMOTE,
+    (State.LOCAL, Happening.FLOWS_ASKED): State.SPLIT,
+    (State.SPLIT, Happening.ATTACHED): State.SPLIT,
+    (State.SPLIT, Happening.LEFT): State.REMOTE,
+    (State.SPLIT, Happening.REGISTERED): State.REMOTE,
+    (State.SPLIT, Happening.FLOWS_ASKED): State.SPLIT,
+    (State.SPLIT, Happening.FLOWS_ENDED): State.LOCAL,
+    (State.SPLIT, Happening.RESTORED): State.GUARD,
+    (State.REMOTE, Happening.FLOWS_ASKED): State.REMOTE,
+    (State.REMOTE, Happening.FLOWS_ENDED): State.REMOTE,
+    (State.REMOTE, Happening.INHERITED): State.REMOTE,
     (State.HOLD, Happening.ATTACHED): State.LOCAL,
     (State.HOLD, Happening.REGISTERED): State.REMOTE,
     (State.HOLD, Happening.EXPIRED): State.FREE,

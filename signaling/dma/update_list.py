@@ -11,9 +11,12 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 from math import inf
 
+from signaling.flow_rules import FlowRule
+from signaling.iana import HandoffIndicator
+from signaling.node_interface import NodeInterface, Place
 from signaling.settings import Address
 
 
@@ -82,6 +85,10 @@ class Registration:
     link_layer: bytes
     handoff: int
     valid_lifetime: int  # s, the anchor's
+    gateway: IPv6Address | None = None  # on the interface, as of `Place`
+    ordered: bool = False  # somebody wants it here while its own interface is elsewhere: not advertised (RFC 7864 4.1)
+    policy: str = ""  # name of the flow policy that `flows` are of; "": whoever ordered it brought them
+    flows: tuple[FlowRule, ...] = ()  # that come here, if the prefix stays where it is
     progress: Progress = Progress.NONE
     sequence_number: int = 0  # of the update that waits for its answer
     asked: tuple[int, int] = (0, 0)  # its handoff indicator and access technology
@@ -91,6 +98,20 @@ class Registration:
     contested: bool = False  # the anchor believes in another router: to register again is a handoff, no refresh
     proof_after: float = -inf  # monotonic s: ask only if the node was heard since then
     expires: float = 0.0  # monotonic s, of the lifetime that was granted
+
+    @property
+    def shares(self) -> bool:
+        """Flows come here, and the prefix stays where it is."""
+        return self.handoff == HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES
+
+    @property
+    def who(self) -> NodeInterface:
+        """The interface that has the prefix here."""
+        return NodeInterface(self.node, self.link_layer)
+
+    def settle(self, here: Place) -> None:
+        """That interface is there, or another one has the prefix from now on."""
+        self.interface, self.link_layer, self.gateway = here.interface, here.link_layer, here.gateway
 
     def step(self, step: Step) -> bool:
         """Go where the table says. False: this cannot happen here, and nothing changed."""

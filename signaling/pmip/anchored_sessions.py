@@ -16,11 +16,11 @@ from signaling.pmip.data_path import DataPath
 from signaling.pmip.expiry_wheel import ExpiryWheel
 from signaling.pmip.gateways import Gateways, WayKey
 from signaling.pmip.mobility_session import CareOf, MobilitySession
-from signaling.pmip.profiles import Profiles
 from signaling.pmip.proxy_checks import BULK
 from signaling.pmip.registration_request import RegistrationRequest
 from signaling.pmip.saved_binding import SavedBinding
 from signaling.pmip.session_cache import SessionCache
+from signaling.profiles import Profiles
 from signaling.revoker import Recipient
 from signaling.settings import Counters, LmaSettings, NodeProfile
 

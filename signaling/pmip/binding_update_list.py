@@ -21,6 +21,7 @@ from math import inf
 from typing import NamedTuple
 
 from signaling.actions import Path
+from signaling.node_interface import NodeInterface
 from signaling.pmip.uplinks import UplinkPath
 from signaling.settings import Prefix, Wants
 from signaling.wire.options.option import Option
@@ -106,13 +107,6 @@ NEXT: dict[tuple[Stage, Step], Stage] = {
     (Stage.DEREGISTERING, Step.DUE): Stage.NONE,
     (Stage.DEREGISTERING, Step.REVOKED): Stage.NONE,
 }
-
-
-class NodeInterface(NamedTuple):
-    """What a session belongs to: one interface of one node."""
-
-    node: str  # MN-Identifier (NAI)
-    link_layer: bytes
 
 
 class Multipath(Enum):

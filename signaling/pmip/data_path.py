@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from signaling.actions import Action, Bind, Held, Path, SetPolicy, TowardVisited, Unbind
+from signaling.flow_bindings import rules_of
 from signaling.flow_rules import FlowRule
-from signaling.pmip.flow_bindings import rules_of
 from signaling.pmip.mobility_session import UNNUMBERED, CareOf, MobilitySession
-from signaling.pmip.profiles import Profiles
 from signaling.pmip.session_cache import SessionCache
+from signaling.profiles import Profiles
 from signaling.settings import Address, Prefix, Sharing
 
 MOST_PLAIN_PATHS = 65536  # kept for sessions to share; as many as there are MAG addresses, usually

@@ -12,18 +12,18 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from signaling.actions import Action, Note, SetPolicy
 from signaling.events import AddressAsked, AddressReleased
 from signaling.flow_rules import FlowRule
+from signaling.handoff import handoff_of_arrival
 from signaling.iana import HandoffIndicator
+from signaling.node_interface import NodeInterface
 from signaling.pmip.anchor_answers import AnchorAnswers
 from signaling.pmip.binding_update_list import (
     Multipath,
-    NodeInterface,
     Registration,
     Service,
     Session,
     Stage,
     Step,
 )
-from signaling.pmip.handoff import handoff_of_arrival
 from signaling.pmip.leases import SERVICE_OF, lease, no_lease
 from signaling.pmip.path_registrations import PathRegistrations
 from signaling.pmip.session_keeper import CONFIRM_PRESENCE, HEARD_LATELY, SessionKeeper

@@ -18,12 +18,12 @@ from signaling.actions import Action, Note, Send, SendOctets
 from signaling.deadlines import Deadlines
 from signaling.door import Door
 from signaling.events import BindingsRestored, DatagramReceived
+from signaling.flow_bindings import process
 from signaling.flow_rules import FlowRule
 from signaling.iana import RevocationTrigger, Status
 from signaling.pmip.allotments import Allotment
 from signaling.pmip.anchor_revocations import AnchorRevocations
 from signaling.pmip.anchored_sessions import AnchoredSessions, reach_of
-from signaling.pmip.flow_bindings import process
 from signaling.pmip.known_wordings import KnownWordings
 from signaling.pmip.mobility_session import CareOf, MobilitySession
 from signaling.pmip.placing import (

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from math import inf
 
 from signaling.actions import TunnelEnd
-from signaling.pmip.flow_bindings import FlowBinding, flows_from_octets, octets_of
+from signaling.flow_bindings import FlowBinding, flows_from_octets, octets_of
 from signaling.pmip.saved_binding import SavedBinding, SavedCareOf, quick_binding, quick_care_of
 from signaling.settings import Address, Prefix
 

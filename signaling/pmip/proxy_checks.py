@@ -18,10 +18,10 @@ from collections.abc import Callable
 from signaling.door import Door
 from signaling.iana import BindingUpdateFlag, MultipathBindingFlag, Status
 from signaling.pmip.mobility_session import MobilitySession
-from signaling.pmip.profiles import Profiles
 from signaling.pmip.registration_request import FORCED_UDP, RegistrationRequest
 from signaling.pmip.session_cache import SessionCache
 from signaling.pmip.session_lookup import Finding, Outcome
+from signaling.profiles import Profiles
 from signaling.settings import TIMESTAMP_UNITS, Clock, LmaSettings, NodeProfile
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
 from signaling.wire.options.identity import MobileNodeGroupIdentifier, ServiceSelection

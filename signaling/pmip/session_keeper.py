@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from signaling.actions import Action, Note, SetPolicy
 from signaling.door import Door
 from signaling.flow_rules import FlowRule
+from signaling.node_interface import NodeInterface
 from signaling.pmip.accepted_terms import Terms
 from signaling.pmip.binding_update_list import (
     BindingUpdateList,
     Multipath,
-    NodeInterface,
     Registration,
     Service,
     Session,

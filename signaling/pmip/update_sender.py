@@ -4,11 +4,11 @@ An update is repeated with a fresh timestamp and number, waiting twice as long e
 times a second for one registration. Ending a registration is said once.
 """
 
+from signaling import flow_bindings
 from signaling.actions import Action, TunnelEnd
 from signaling.deadlines import Deadlines
 from signaling.door import Door
 from signaling.iana import HandoffIndicator
-from signaling.pmip import flow_bindings
 from signaling.pmip.binding_update_list import (
     BindingUpdateList,
     Multipath,

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from signaling.actions import Action, TunnelEnd
 from signaling.deadlines import SOON
-from signaling.pmip.binding_update_list import NodeInterface, Session, Stage
+from signaling.node_interface import NodeInterface
+from signaling.pmip.binding_update_list import Session, Stage
 from signaling.pmip.heartbeats import Heartbeats
 from signaling.pmip.path_monitor import PathMonitor, Way
 from signaling.pmip.uplinks import UplinkPath

@@ -24,11 +24,11 @@ from signaling.iana import (
     Status,
     UpdateNotificationReason,
 )
+from signaling.notifier import Notifier
 from signaling.pmip.gateways import WayKey
 from signaling.pmip.heartbeats import Heartbeats, PeerEvent, PeerNews
 from signaling.pmip.local_mobility_anchor import LocalMobilityAnchor
 from signaling.pmip.mobility_session import CareOf, MobilitySession
-from signaling.pmip.notifier import Notifier
 from signaling.pmip.path_monitor import PathMonitor, Way
 from signaling.pmip.proxy_ack import refusing
 from signaling.pmip.registration_request import RegistrationRequest

@@ -41,7 +41,8 @@ from signaling.iana import (
     UpdateNotificationReason,
     UpdateNotificationStatus,
 )
-from signaling.pmip.binding_update_list import NodeInterface, Service, Session
+from signaling.node_interface import Here, NodeInterface
+from signaling.pmip.binding_update_list import Service, Session
 from signaling.pmip.gateway import Arrival, Gateway
 from signaling.pmip.heartbeats import Heartbeats, PeerEvent, PeerNews
 from signaling.pmip.path_monitor import PathMonitor
@@ -99,7 +100,7 @@ class Mag:
             heard_since=self.access.heard_since,
         )
         self.gateway = Gateway(keeper)
-        self._here: dict[str, dict[NodeInterface, None]] = {}  # node -> its interfaces on our links
+        self._here = Here()
         self._sites = {site.node: site for site in settings.sites}
         self._offered: dict[NodeInterface, list[Offer]] = {}
         self._announced: dict[str, list[Offer]] = {}  # by interface: to all on the link
@@ -222,7 +223,7 @@ class Mag:
             return self.access.announce(event.interface, offers, now) if offers and event.trigger == "rs" else []
         who = _interface_of(event)
         fresh = self.access.attach(event, now)
-        self._here.setdefault(event.node, {})[who] = None
+        self._here.add(who)
         actions = self._heard(who, now)
         if fresh:
             self._offered.pop(who, None)
@@ -257,12 +258,9 @@ class Mag:
     def _detached(self, event: LinkDetached, now: float) -> list[Action]:
         return [
             action
-            for who in self._interfaces(event.node, event.link_layer)
+            for who in self._here.of(event.node, event.link_layer)
             for action in self._leave(who, event.reason, now)
         ]
-
-    def _interfaces(self, node: str, link_layer: bytes | None) -> list[NodeInterface]:
-        return [who for who in self._here.get(node, ()) if link_layer in (None, who.link_layer)]
 
     def _leave(self, who: NodeInterface, reason: str, now: float) -> list[Action]:
         gone = self.access.attached.get(who)
@@ -277,13 +275,10 @@ class Mag:
     def _gone(self, who: NodeInterface) -> None:
         self.access.detach(who)
         self._offered.pop(who, None)
-        here = self._here.get(who.node, {})
-        here.pop(who, None)
-        if not here:
-            self._here.pop(who.node, None)
+        self._here.remove(who)
 
     def _doubted(self, event: NodeDoubted, now: float) -> list[Action]:
-        for who in self._interfaces(event.node, event.link_layer):
+        for who in self._here.of(event.node, event.link_layer):
             self.access.doubt(who, now, QUICK_PROBE_INTERVAL)
         return self.wake(now)
 
@@ -361,7 +356,7 @@ class Mag:
         touched, self._touched, self._tell_at = self._touched, {}, None
         actions: list[Action] = []
         for node in touched:
-            for who in self._interfaces(node, None):
+            for who in self._here.of(node):
                 actions += self._advertise_changes(who, now)
             if node in self._sites:
                 actions += self._announce_changes(self._sites[node], now)

@@ -6,12 +6,15 @@ older prefixes stay alive through a tunnel from their anchor (H-MAR) straight to
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from typing import Any
 
-from signaling.access_link import PROBE_INTERVAL, QUICK_PROBE_INTERVAL, AccessLink, Attachment, Offer
-from signaling.actions import Action, Bind, ExpectNode, FindSessions, Note, Send, Unbind
+from signaling.access_link import PROBE_INTERVAL, QUICK_PROBE_INTERVAL, AccessLink, Offer
+from signaling.actions import Action, Bind, ExpectNode, FindSessions, ForgetSession, Note, Send, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.anchor import Anchor
+from signaling.dma.claims import SIBLING_WAITS, Claims
+from signaling.dma.flow_mobility import FlowMobility
 from signaling.dma.registrar import Registrar
 from signaling.dma.session import Session, State
 from signaling.dma.update_list import Registration
@@ -30,20 +33,27 @@ from signaling.events import (
     SessionsRestored,
     TunnelMtuChanged,
 )
+from signaling.flow_rules import FlowRule
 from signaling.iana import (
+    HandoffIndicator,
     OptionType,
     RevocationFlag,
     RevocationStatus,
     RevocationTrigger,
     RouterPreference,
     Status,
+    UpdateNotificationFlag,
 )
+from signaling.node_interface import Here, NodeInterface, Place
+from signaling.notifier import Notifier
+from signaling.profiles import Profiles
 from signaling.reception import Reception
 from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Peer, Settings
 from signaling.update_request import UpdateRequest, acknowledgement, care_of_address, node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.message import Message
+from signaling.wire.notification import UpdateNotification, UpdateNotificationAck
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 
 FIND_AGAIN = 2.0  # s, while the store is away, or while the node has to be asked first
@@ -71,15 +81,23 @@ class Mar:
         self.counters = Counters()
         self.clock = Clock()
         self.door = Door(settings, self.counters)
-        self.access = AccessLink(settings, self.counters, who=lambda event: event.node)
+        self.access: AccessLink[NodeInterface] = AccessLink(settings, self.counters, who=_interface_of)
+        self.here = Here()
+        self.profiles = Profiles(settings.profiles, known_only=False)
         self.anchor = Anchor(settings, self.door, self.clock, self.counters)
         self.registrar = Registrar(
             settings, self.door, self.clock, self.counters, is_present=self.access.heard_since
         )
         self.draining = Draining(self.counters)
+        self.notifier = Notifier(settings, self.door, self.clock, self.counters)
+        parts = (self.anchor, self.registrar, self.notifier, self.door)
+        self.flows = FlowMobility(settings, *parts, nearest=self._nearest)
+        self._claims = Claims(settings.technology)
         self._find_again: Deadlines[str] = Deadlines()
-        self._offered: dict[str, list[Offer]] = {}
-        self._contests: dict[str, list[Contest]] = {}
+        self._succession: Deadlines[str] = Deadlines()  # of nodes with an interface that left, and another one here
+        self._arriving: set[NodeInterface] = set()  # the store was not heard yet about their nodes
+        self._offered: dict[NodeInterface, list[Offer]] = {}
+        self._contests: dict[NodeInterface, list[Contest]] = {}
         self.reception = Reception(
             self.door,
             self.clock,
@@ -89,6 +107,8 @@ class Mar:
                 BindingAck: self._ack,
                 BindingRevocationIndication: self._revocation,
                 BindingRevocationAck: self._revocation_ack,
+                UpdateNotification: self._notification,
+                UpdateNotificationAck: self._notification_ack,
             },
             care_of=_care_of,
             refuse_forged=self._refuse_forged,
@@ -97,45 +117,45 @@ class Mar:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do about an event. now: monotonic s."""
-        return HANDLERS[type(event)](self, event, now)
+        return HANDLERS[type(event)](self, event, now) + self.flows.confirm_heirs(now)
 
     def wake(self, now: float) -> list[Action]:
         """What to do because of the time."""
         findings = self.access.wake(now)
         actions = findings.actions
-        for node in findings.gone:
-            actions += self._leave(node, "silent", now)
+        for who in findings.gone:
+            actions += self._leave(who, "silent", now)
         actions += self.registrar.wake(now)
-        actions += self.anchor.wake(now)
+        of_anchor = self.anchor.wake(now) + self.notifier.wake(now)
+        self._seek_heirs(_touched(of_anchor), now)
+        actions += of_anchor + self.flows.confirm_heirs(now)
+        for node in self._succession.due(now):
+            actions += self._succeed(node, now)
         drained = self.draining.next_wake
         if drained is not None and drained <= now:
             actions += self.draining.finish(now, empty=self._is_empty())
-        actions += [FindSessions(node=node) for node in self._find_again.due(now) if node in self.access.attached]
-        for node in findings.advertise:
-            actions += self._advertise_again(node, now)
+        actions += [FindSessions(node=node) for node in self._find_again.due(now) if node in self.here]
+        for who in findings.advertise:
+            actions += self._advertise_again(who, now)
+        for over in (action for action in actions if isinstance(action, ForgetSession)):
+            self.flows.forget(over.node, over.prefix)
         # what a node is offered changes only where a path does
-        touched = dict.fromkeys(action.node for action in actions if isinstance(action, Bind | Unbind))
-        return actions + self._offer_changes(touched, now)
+        return actions + self._offer_changes(_touched(actions), now)
 
     @property
     def next_wake(self) -> float | None:
         """When wake() is due next, monotonic s; None: never, unless something happens."""
-        parts = (
-            self.access.next_wake,
-            self.registrar.deadlines.next,
-            self.anchor.next_wake,
-            self._find_again.next,
-            self.draining.next_wake,
-        )
+        times = (self.access.next_wake, self.registrar.deadlines.next, self.anchor.next_wake, self.notifier.next_wake)
+        parts = (*times, self._find_again.next, self._succession.next, self.draining.next_wake)
         return min((at for at in parts if at is not None), default=None)
 
     def drain(self, now: float) -> list[Action]:
         """We are going: nodes are told to look for another router, registrations are taken back."""
         actions: list[Action] = []
-        for node in list(self.access.attached):
-            deprecated = [Offer(offer.prefix, offer.valid_lifetime, 0) for offer in self._offers(node)]
-            actions += self.access.farewell(node, deprecated)
-            actions += self._leave(node, "router stops", now)
+        for who in list(self.access.attached):
+            deprecated = [Offer(offer.prefix, offer.valid_lifetime, 0) for offer in self._offers(who)]
+            actions += self.access.farewell(who, deprecated)
+            actions += self._leave(who, "router stops", now)
         return actions + self.registrar.drain(now)
 
     # --- draining, by an order ---
@@ -163,15 +183,32 @@ class Mar:
     def _is_new(self, node: str) -> bool:
         """Whether a node has no session here that it would lose."""
         lent = any(entry.state is not State.HOLD for entry in self.anchor.cache.of(node))
-        return not lent and node not in self.access.attached and not self.registrar.of(node)
+        return not lent and node not in self.here and not self.registrar.of(node)
 
     def _advertise_all(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        for node in self.access.attached:
-            gone = [offer for offer in self._offered.get(node, ()) if not offer.valid_lifetime]
-            self._offered[node] = [*self._offers(node), *gone]
-            actions += self.access.advertise(node, self._offered[node], now)
+        for who in self.access.attached:
+            gone = [offer for offer in self._offered.get(who, ()) if not offer.valid_lifetime]
+            self._offered[who] = [*self._offers(who), *gone]
+            actions += self.access.advertise(who, self._offered[who], now)
         return actions
+
+    # --- what an operator does; other orders about prefixes and flows: `flows` ---
+
+    def recall(self, prefix: IPv6Network, now: float) -> list[Action]:
+        """Have a prefix that is anchored here, and all flows of it, on our own link again, if its node is there."""
+        actions = self.flows.recall(prefix, now)
+        return actions + self._offer_changes(_touched(actions), now)
+
+    def set_policy(self, name: str, rules: tuple[FlowRule, ...], now: float) -> list[Action]:
+        """Other flow rules of that name: whatever was moved by it follows."""
+        return self.flows.set_policy(name, rules, now)
+
+    def _nearest(self, node: str, link_layer: bytes) -> Place | None:
+        """The interface of a node that is here: the one with this link-layer address, else the one that came last."""
+        here = self.here.of(node)
+        who = next((who for who in here if who.link_layer == link_layer), here[-1] if here else None)
+        return self._place(who) if who else None
 
     # --- the access links ---
 
@@ -180,68 +217,113 @@ class Mar:
 
     def _link_lost(self, event: LinkLost, now: float) -> list[Action]:
         actions: list[Action] = [Note("link-lost", {"interface": event.interface})]
-        for node in self.access.link_lost(event.interface):
-            actions += self._leave(node, "link lost", now)
+        for who in self.access.link_lost(event.interface):
+            actions += self._leave(who, "link lost", now)
         return actions
 
     def _attached(self, event: LinkAttached, now: float) -> list[Action]:
-        node = event.node
+        node, who = event.node, _interface_of(event)
         if self.draining.active and self._is_new(node):
             return self.draining.refuse(event, now)
         fresh = self.access.attach(event, now)
-        actions = self._settle(node, RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED, now)
-        here = self.access.attached[node]
+        actions = self._settle(who, RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED, now)
+        here = self._place(who)
         if not fresh:
-            if self.anchor.lost(node):  # it was registered elsewhere while it stayed here, and is so no longer
-                actions += self.anchor.attach(node, here.interface, here.link_layer, now)
-            if event.trigger == "rs":
-                actions += self.anchor.solicited(node, now)
-                actions += self._advertise_again(node, now)
-            return actions + self._offer_changes((node,), now)
+            return actions + self._heard_again(event, here, now)
+        self.here.add(who)
         fields: dict[str, object] = {"node": node, "interface": event.interface, "trigger": event.trigger}
         actions.append(Note("attached", fields))
-        self._offered.pop(node, None)
-        asked = self.registrar.resume(node, here.interface, here.link_layer, now)
+        self._offered.pop(who, None)
+        self._arriving.add(who)
+        asked = self.registrar.resume(node, here, now)
         if event.sessions is None:
             asked.append(FindSessions(node=node))
         else:
-            asked += self._register(event.sessions, here, now)
+            asked += self._register(event.sessions, node, now)
         # the anchors first, as their answer takes a while; then the prefixes that need none; then the tunnels
         actions += [action for action in asked if isinstance(action, Send)]
         if not self.draining.active or self.anchor.cache.of(node):
-            actions += self.anchor.attach(node, here.interface, here.link_layer, now)
+            actions += self.anchor.attach(node, here, now, takes_over=self.profiles.of(node).takes_over)
         actions += [action for action in asked if not isinstance(action, Send)]
-        return [*actions, *self._offer_changes((node,), now), self.access.expect(here)]
+        if self.anchor.lost(node):
+            self._succession.set(node, now + SIBLING_WAITS)
+        return [*actions, *self._offer_changes((node,), now), self.access.expect(self.access.attached[who])]
+
+    def _heard_again(self, event: LinkAttached, here: Place, now: float) -> list[Action]:
+        """An interface that is attached showed itself."""
+        node = event.node
+        actions = self.anchor.reached_at(node, here) + self.registrar.reached_at(node, here) if here.gateway else []
+        # it was registered elsewhere while it stayed here, and is so no longer
+        actions += self.anchor.regain(node, here, now, own=True)
+        if event.trigger == "rs":
+            actions += self.anchor.solicited(node, here.link_layer, now)
+            actions += self._advertise_again(_interface_of(event), now)
+        return actions + self._offer_changes((node,), now)
+
+    def _place(self, who: NodeInterface) -> Place:
+        """Where it is. What a node with several interfaces has on one of them may be delivered to another."""
+        item = self.access.attached[who]
+        several = len(self.profiles.of(who.node).link_layers) > 1
+        return Place(item.interface, item.link_layer, item.link_local if several else None)
 
     def _detached(self, event: LinkDetached, now: float) -> list[Action]:
-        return self._leave(event.node, event.reason, now)
+        left = self.here.of(event.node, event.link_layer)
+        return [action for who in left for action in self._leave(who, event.reason, now)]
 
-    def _leave(self, node: str, reason: str, now: float) -> list[Action]:
-        gone = self.access.detach(node)
+    def _leave(self, who: NodeInterface, reason: str, now: float) -> list[Action]:
+        gone = self.access.detach(who)
         if gone is None:
             return []
-        self._offered.pop(node, None)
-        self._find_again.cancel(node)
+        node = who.node
+        self.here.remove(who)
+        self._offered.pop(who, None)
+        self._arriving.discard(who)
         fields: dict[str, object] = {"node": node, "interface": gone.interface, "reason": reason}
         forget = ExpectNode(node=node, interface=None, link_layer=gone.link_layer, link_local=gone.link_local)
         actions: list[Action] = [Note("detached", fields), forget]
-        actions += self._settle(node, RevocationStatus.SUCCESS, now)
-        return actions + self.anchor.leave(node, now) + self.registrar.leave(node, now)
+        actions += self._settle(who, RevocationStatus.SUCCESS, now)
+        actions += self.anchor.leave(node, who.link_layer, now) + self.registrar.leave(node, who.link_layer, now)
+        if node in self.here:
+            self._succession.set(node, now + SIBLING_WAITS)
+            return actions + self._offer_changes((node,), now)
+        self._find_again.cancel(node)
+        self._succession.cancel(node)
+        self._claims.forget(node)
+        return actions
+
+    def _succeed(self, node: str, now: float) -> list[Action]:
+        """An interface had its time to come back: another one that is here has its prefixes from now on."""
+        here = self._place(self.here.of(node)[-1])
+        return self.anchor.regain(node, here, now, own=False) + self.registrar.succeed(node, here, now)
+
+    def _seek_heirs(self, nodes: Iterable[str], now: float) -> None:
+        """Prefixes of ours that another router had, or should have: are their nodes here, by whichever interface?"""
+        for node in nodes:
+            if self.anchor.lost(node) and node in self.here:
+                self._succession.set(node, now + SIBLING_WAITS)
+                for who in self.here.of(node):
+                    self.access.doubt(who, now, PROBE_INTERVAL)
 
     def _doubted(self, event: NodeDoubted, now: float) -> list[Action]:
-        self.access.doubt(event.node, now, QUICK_PROBE_INTERVAL)
+        for who in self.here.of(event.node, event.link_layer):
+            self.access.doubt(who, now, QUICK_PROBE_INTERVAL)
         return self.wake(now)
 
-    def _offers(self, node: str) -> list[Offer]:
-        """What a node is offered: the prefix of this router preferred, those it brought along deprecated."""
+    def _offers(self, who: NodeInterface) -> list[Offer]:
+        """What a node is offered: the prefix of this router preferred, those it brought along deprecated.
+
+        So are those that another interface of it has now: their addresses are on this one.
+        """
         settings = self.settings
         preferred = 0 if self.draining.active else settings.preferred_lifetime
-        own = [Offer(prefix, settings.valid_lifetime, preferred) for prefix in self.anchor.local(node)]
+        own = [Offer(prefix, settings.valid_lifetime, preferred) for prefix in self.anchor.local(*who)]
         preferred = 0 if own else preferred
-        return own + [
+        brought = [
             Offer(item.prefix, min(settings.valid_lifetime, item.valid_lifetime), preferred)
-            for item in self.registrar.visited(node)
+            for item in self.registrar.visited(*who)
+            if not item.ordered
         ]
+        return own + brought + [Offer(prefix, settings.valid_lifetime, 0) for prefix in self.anchor.away(*who)]
 
     def _offer_changes(self, nodes: Iterable[str], now: float) -> list[Action]:
         """Advertise to those nodes whose offers differ from what they were told last; what is lost is withdrawn.
@@ -249,52 +331,76 @@ class Mar:
         A withdrawal stays among the offers as long as the node is here: any one advertisement may be lost.
         """
         actions: list[Action] = []
-        for node in nodes:
-            if node not in self.access.attached:
-                continue
-            offers, before = self._offers(node), self._offered.get(node)
+        for who in (who for node in nodes for who in self.here.of(node)):
+            offers, before = self._offers(who), self._offered.get(who)
             kept = {offer.prefix for offer in offers}
             offers += [Offer(offer.prefix, 0, 0) for offer in before or () if offer.prefix not in kept]
             if offers == before:
                 continue
-            self._offered[node] = offers
-            actions += self.access.advertise(node, offers, now)
+            self._offered[who] = offers
+            actions += self.access.advertise(who, offers, now)
         return actions
 
     def _tunnel_mtu_changed(self, event: TunnelMtuChanged, now: float) -> list[Action]:
         self.access.tunnel_mtu = event.mtu
         actions: list[Action] = [Note("tunnel-mtu", {"mtu": event.mtu})]
-        for node, offers in self._offered.items():
-            actions += self.access.advertise(node, offers, now)
+        for who, offers in self._offered.items():
+            actions += self.access.advertise(who, offers, now)
         return actions
 
-    def _advertise_again(self, node: str, now: float) -> list[Action]:
-        return self.access.advertise(node, self._offered.get(node, ()), now, changed=False)
+    def _advertise_again(self, who: NodeInterface, now: float) -> list[Action]:
+        return self.access.advertise(who, self._offered.get(who, ()), now, changed=False)
 
     # --- the store ---
 
     def _sessions_found(self, event: SessionsFound, now: float) -> list[Action]:
-        here = self.access.attached.get(event.node)
-        if here is None:
+        if event.node not in self.here:
             return []
         if event.sessions is None:
             self._find_again.set(event.node, now + FIND_AGAIN)
             return [Note("store-away", {"node": event.node})]
-        return self._register(event.sessions, here, now)
+        return self._register(event.sessions, event.node, now)
 
-    def _register(self, sessions: tuple[Session, ...], here: Attachment, now: float) -> list[Action]:
-        """Ask the anchors of a node's prefixes to tunnel them here."""
+    def _register(self, sessions: tuple[Session, ...], node: str, now: float) -> list[Action]:
+        """Ask the anchors of a node's prefixes to tunnel them here, those that its interfaces here may have."""
         actions: list[Action] = []
         for session in sessions:
-            if session.anchor == self.settings.address or session.state is State.FREE:
-                continue
-            if self._may_claim(session, now):
-                actions += self.registrar.register(session, here.interface, here.link_layer, now)
-            else:
-                self._find_again.set(here.node, now + FIND_AGAIN)
+            if session.anchor != self.settings.address and session.state is not State.FREE:
+                actions += self._claim(session, self._claimant(session), now)
+        self._arriving -= set(self.here.of(node))
         return actions
 
-    def _may_claim(self, session: Session, now: float) -> bool:
+    def _claimant(self, session: Session) -> NodeInterface:
+        """The interface here that a prefix is for: its own, the one that has it here, or the one that came last."""
+        here, held = self.here.of(session.node), self.registrar.get(session.prefix)
+        wanted = (session.link_layer, held.link_layer if held else None)
+        return next((who for link_layer in wanted for who in here if who.link_layer == link_layer), here[-1])
+
+    def _claim(self, session: Session, who: NodeInterface, now: float) -> list[Action]:
+        profile, arriving = self.profiles.of(who.node), who in self._arriving
+        handoff = self._claims.handoff(session, who.link_layer, profile, arriving=arriving, now=now)
+        if handoff is None:
+            self._may_claim(session, who, now)  # if that has to be found out, it is known by then
+            self._find_again.set(who.node, now + SIBLING_WAITS)
+            return []
+        if handoff == HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE:
+            self._ask_siblings(session, now)
+            return self.registrar.let_be(session.prefix)
+        if handoff == HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES:
+            self._ask_siblings(session, now)
+            return self.flows.share(session, self._place(who), profile.policy, now)
+        if self._may_claim(session, who, now):
+            return self.registrar.register(session, self._place(who), handoff, now)
+        self._find_again.set(who.node, now + FIND_AGAIN)
+        return []
+
+    def _ask_siblings(self, session: Session, now: float) -> None:
+        """A node is seen elsewhere by another interface: are those that were not heard since then still here?"""
+        since = self.clock.monotonic(session.timestamp / TIMESTAMP_UNITS)
+        for who in self.here.of(session.node):
+            self.access.heard_since(who, since, now)
+
+    def _may_claim(self, session: Session, who: NodeInterface, now: float) -> bool:
         """Whether its node is proven to be here: heard lately, and after it was seen anywhere else.
 
         The answer of a store that was away comes late, and its news come without being asked for. A router that has
@@ -304,7 +410,7 @@ class Mar:
             return True
         seen_elsewhere = self.clock.monotonic(session.timestamp / TIMESTAMP_UNITS)
         since = seen_elsewhere if self.registrar.holds(session.prefix) else max(seen_elsewhere, now - CLAIM_WITHIN)
-        return self.access.heard_since(session.node, since, now)
+        return self.access.heard_since(who, since, now)
 
     def _restored(self, event: SessionsRestored, now: float) -> list[Action]:
         return self.anchor.restore(event.sessions, now)
@@ -329,8 +435,7 @@ class Mar:
         if answer.left:
             return actions + self._leave(answer.left, "registered elsewhere", now)
         node = node_of(update)
-        if node in self.access.attached and self.anchor.lost(node):
-            self.access.doubt(node, now, PROBE_INTERVAL)  # it left the other router: is it still on our link?
+        self._seek_heirs((node,), now)
         return actions + self._offer_changes((node,), now)
 
     def _refuse_forged(self, update: BindingUpdate, event: DatagramReceived, now: float) -> Action:
@@ -365,11 +470,11 @@ class Mar:
         if not concerned:
             contest = Contest(indication, event.source)
             return [self._answer(contest, RevocationStatus.BINDING_DOES_NOT_EXIST)]
-        node = concerned[0].node
+        who = concerned[0].who
         contest = Contest(indication, event.source)
-        if node in self.access.attached and indication.trigger in HANDOVER_TRIGGERS:
-            self._contests.setdefault(node, []).append(contest)
-            self.access.doubt(node, now, QUICK_PROBE_INTERVAL)
+        if who in self.access.attached and indication.trigger in HANDOVER_TRIGGERS:
+            self._contests.setdefault(who, []).append(contest)
+            self.access.doubt(who, now, QUICK_PROBE_INTERVAL)
             return self.wake(now)
         return self._give_up(contest, concerned, now)
 
@@ -381,10 +486,10 @@ class Mar:
             if item.anchor == anchor and (item.prefix in named or not named)
         ]
 
-    def _settle(self, node: str, status: RevocationStatus, now: float) -> list[Action]:
-        """The node was heard, or is gone: answer the anchors that say it is elsewhere."""
+    def _settle(self, who: NodeInterface, status: RevocationStatus, now: float) -> list[Action]:
+        """An interface was heard, or is gone: answer the anchors that say its node is elsewhere."""
         actions: list[Action] = []
-        for contest in self._contests.pop(node, ()):
+        for contest in self._contests.pop(who, ()):
             concerned = self._concerned(contest.indication, contest.source)
             if status is RevocationStatus.SUCCESS:
                 actions += self._give_up(contest, concerned, now)
@@ -418,18 +523,50 @@ class Mar:
         return self.anchor.confirm_revocation(ack, event.source, now)
 
 
+    # --- notification by an anchor (RFC 7077 5.3, RFC 7864 4) ---
+
+    def _notification(
+        self, notification: UpdateNotification, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
+        if not self.reception.is_fresh(notification, peer, now):
+            return []
+        answer, actions = self.flows.notified(notification, event.source, now)
+        fields: dict[str, object] = {"reason": _name(notification.reason), "status": _name(answer.status)}
+        actions.insert(0, Note("notified", fields))
+        if UpdateNotificationFlag.ACKNOWLEDGE in notification.flags:
+            actions.append(self.door.send(answer, event.source, care_of=self.settings.address))
+        return actions
+
+    def _notification_ack(
+        self, ack: UpdateNotificationAck, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
+        actions = self.notifier.confirm(ack, event.source, now)
+        self._seek_heirs(_touched(actions), now)
+        return actions
+
+
 def _care_of(message: Message, event: DatagramReceived) -> Address:
     """The Proxy-CoA is that of the visited router: it sends updates, and acknowledges revocations."""
     if isinstance(message, BindingUpdate):
         return care_of_address(message, event.source)
-    return event.source if isinstance(message, BindingRevocationAck) else event.destination
+    ours = not isinstance(message, BindingRevocationAck | UpdateNotificationAck)
+    return event.destination if ours else event.source
+
+
+def _touched(actions: list[Action]) -> Iterable[str]:
+    """Nodes of which a prefix takes another path."""
+    return dict.fromkeys(action.node for action in actions if isinstance(action, Bind | Unbind))
+
+
+def _interface_of(event: LinkAttached) -> NodeInterface:
+    return NodeInterface(event.node, event.link_layer)
 
 
 ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}
 
 
-def _name(status: Status | int) -> str:
-    return status.name if isinstance(status, Status) else str(status)
+def _name(number: Any) -> str:
+    return getattr(number, "name", None) or str(number)
 
 
 def _unsupported(indication: BindingRevocationIndication) -> RevocationStatus | None:

@@ -180,7 +180,7 @@ def test_a_node_the_kernel_gave_up_is_doubted() -> None:
     access, events = interface()
     access.expect(EXPECTED)
     access.neighbor_changed(failed())
-    assert events == [NodeDoubted(node="mn1@b")]
+    assert events == [NodeDoubted(node="mn1@b", link_layer=MAC)]
 
 
 @pytest.mark.parametrize(

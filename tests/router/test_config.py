@@ -200,7 +200,7 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
         ),
         paths=PathCare(interval=0.1, idle_interval=2, suspect_after=3, down_after=4, up_after=5),
         heartbeat=Heartbeat(interval=30, missing=2),
-        profiles=(NodeProfile(node="mn1@example.net"),),
+        profiles=(NodeProfile(node="mn1@example.net", link_layers=(bytes.fromhex("020000000011"),)),),
         binding_lifetime=60,
         authentication=Authentication.REQUIRED,
         timestamp_window=0.5,

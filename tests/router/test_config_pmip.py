@@ -55,6 +55,7 @@ delegation = false
 delegated = ["2001:db8:d000::/56"]
 sharing = "shared-prefix"
 multipath = false
+takes_over = true
 policy = "voice"
 
 [[node]]
@@ -139,6 +140,7 @@ def test_a_profile_is_what_all_tables_of_a_node_say(read: Callable[..., Config])
     assert config.profiles == (
         NodeProfile(
             node="mn1@example.net",
+            link_layers=tuple(bytes((2, 0, 0, 0, 0, number)) for number in (0x11, 0x12)),
             gateways=("bus1",),
             prefixes=(IPv6Network("2001:db8:1000:1::/64"),),
             ipv4=False,
@@ -148,6 +150,7 @@ def test_a_profile_is_what_all_tables_of_a_node_say(read: Callable[..., Config])
             delegated=(IPv6Network("2001:db8:d000::/56"),),
             sharing=Sharing.SHARED_PREFIX,
             multipath=False,
+            takes_over=True,
             policy="voice",
         ),
         NodeProfile(node="", ipv4=False),

@@ -14,13 +14,14 @@ from router.forwarding import (
     Edits,
     Table,
     WantedBinding,
+    WantedMatch,
     WantedRoute,
     edits,
     engine_rule,
     wanted,
     wants_ipv4_uplink,
 )
-from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import Held, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.flow_rules import FlowRule, Spread
 from signaling.iana import TrafficSelectorFormat
 from signaling.settings import Prefix
@@ -31,12 +32,25 @@ EVERYWHERE = IPv6Network("::/0")
 PEER, OTHER = IPv6Address("2001:db8::2"), IPv6Address("2001:db8::3")
 GATEWAY = IPv6Address("fe80::9")
 TWO = (TunnelEnd(remote=PEER, binding_id=1, label=9), TunnelEnd(remote=OTHER, binding_id=2, label=11, weight=3))
+CALLS = TrafficSelector(
+    format=TrafficSelectorFormat.IPV6_BINARY,
+    source=Range(IPv6Address("2001:db8:c::"), IPv6Address("2001:db8:c::ff")),
+    destination=Range(PREFIX[0], PREFIX[-1]),
+    protocol=Range(17),
+    destination_port=Range(5004, 5010),
+    traffic_class=Range(0xB9),
+)
+WEB = TrafficSelector(format=TrafficSelectorFormat.IPV6_BINARY, source_port=Range(80), destination_port=Range(0, 65535))
 HOST = IPv4Network("10.1.0.9/32")
 PATHS: list[Path | None] = [
     None,
     Held(),
     LocalLink(interface="eth1"),
     LocalLink(interface="eth2"),
+    LocalLink(interface="eth1", gateway=GATEWAY),
+    SplitLink(rest=LocalLink(interface="eth1"), tunnels=TWO, policy="p", flows=(CALLS, WEB)),
+    SplitLink(rest=LocalLink(interface="eth1", gateway=GATEWAY), tunnels=TWO[:1], policy="p", flows=(CALLS,)),
+    SplitLink(rest=LocalLink(interface="eth2"), tunnels=TWO, policy="p", flows=()),
     TowardVisited.at(PEER),
     TowardVisited.at(OTHER),
     TowardAnchor.through(PEER, "eth1"),
@@ -57,6 +71,7 @@ class World:
         self.routes: dict[object, WantedRoute] = {}
         self.binding: WantedBinding | None = None
         self.rule = False
+        self.matches: set[WantedMatch] = set()
 
     def apply(self, todo: Edits) -> None:
         """In the order of the fields, as `network.py` does."""
@@ -68,6 +83,10 @@ class World:
         if todo.set_rule is not None:
             assert not self.rule
             self.rule = True
+        for match in todo.set_matches:
+            assert match not in self.matches
+            self.matches.add(match)
+        self.matches -= set(todo.delete_matches)
         if todo.delete_rule is not None:
             assert self.rule
             self.rule = False
@@ -84,6 +103,8 @@ class World:
         """The kernel sends nothing to an engine that does not know what to do with it."""
         if any(route.device is Device.TUN for route in self.routes.values()):
             assert self.binding is not None
+        if self.matches:
+            assert any(route.table is Table.FLOWS for route in self.routes.values())
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
@@ -94,6 +115,7 @@ def test_edits_lead_from_any_path_to_any_other(before: Path | None, after: Path 
     assert set(world.routes.values()) == set(wanted(PREFIX, after).routes)
     assert world.binding == wanted(PREFIX, after).binding
     assert world.rule == wanted(PREFIX, after).rule
+    assert world.matches == set(wanted(PREFIX, after).matches)
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
@@ -120,6 +142,29 @@ def test_a_prefix_that_is_bound_is_never_without_a_route(before: Path, after: Pa
 def test_a_node_at_home_needs_one_route_and_no_binding() -> None:
     todo = edits(PREFIX, None, LocalLink(interface="eth1"))
     assert todo == Edits(set_routes=(WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1"),))
+
+
+def test_flows_that_go_elsewhere_are_told_apart_by_rules_of_the_kernel() -> None:
+    split = SplitLink(rest=LocalLink(interface="eth1"), tunnels=TWO, policy="p", flows=(CALLS, WEB))
+    assert wanted(PREFIX, split).matches == (
+        WantedMatch(
+            destination=PREFIX,
+            source=IPv6Network("2001:db8:c::/120"),
+            upper_layer=17,
+            destination_ports=(5004, 5010),
+            traffic_class=0xB8,
+        ),
+        WantedMatch(destination=EVERYWHERE, source_ports=(80, 80)),
+    )
+
+
+def test_what_does_not_go_elsewhere_is_forwarded_natively() -> None:
+    on_link, split = LocalLink(interface="eth1"), SplitLink(
+        rest=LocalLink(interface="eth1"), tunnels=TWO, policy="p", flows=(CALLS,)
+    )
+    todo = edits(PREFIX, on_link, split)
+    assert [route.table for route in todo.set_routes] == [Table.FLOWS]
+    assert todo.delete_routes == ()
 
 
 def test_a_node_away_is_tunnelled_by_destination() -> None:

@@ -319,6 +319,24 @@ def test_a_rule_reads_back_as_it_was_set(bench: Bench) -> None:
     assert bench.ours.rules(protocol=ROUTE_PROTOCOL) == [rule]
 
 
+def test_a_rule_of_a_flow_reads_back_as_it_was_set_and_is_deleted_by_itself(bench: Bench) -> None:
+    flow = Rule(
+        table=300,
+        priority=500,
+        destination=PREFIX,
+        upper_layer=17,
+        source_ports=(80, 80),
+        destination_ports=(5004, 5010),
+        traffic_class=0xB8,
+    )
+    other = replace(flow, destination_ports=(5004, 5011))
+    for rule in (flow, other):
+        bench.ours.add_rule(rule)
+    assert bench.ours.rules(protocol=ROUTE_PROTOCOL) == [flow, other]
+    bench.ours.delete_rule(other)
+    assert bench.ours.rules(protocol=ROUTE_PROTOCOL) == [flow]
+
+
 def test_pyroute2_sees_our_rule(bench: Bench) -> None:
     bench.ours.add_rule(Rule(table=100_000, priority=500, source=ELSEWHERE, iif="eth0"))
     (theirs,) = (r for r in bench.oracle.get_rules(family=socket.AF_INET6) if r.get("priority") == 500)

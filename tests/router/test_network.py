@@ -21,6 +21,7 @@ from engine import Binding, Encapsulation, HeldStats, HoldBuffer, Side, Tables, 
 from router.demo.lab import Lab, available, connect
 from router.errors import NoRights, RouterError
 from router.links.netlink import ROUTE_PROTOCOL, Netlink, NetlinkError
+from router.links.rtnetlink import Rule
 from router.network import RULE_PRIORITY, SYSCTL, SYSCTL_IPV4, Change, Journal, Network
 from router.source_guard import FIRST_TABLE, SourceGuard
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
@@ -31,6 +32,7 @@ from signaling.actions import (
     LocalLink,
     SetPolicy,
     SetWay,
+    SplitLink,
     TowardAnchor,
     TowardVisited,
     TunnelEnd,
@@ -197,10 +199,22 @@ def tunnel(remote: IPv6Address) -> Tunnel:
 
 
 P = str(PREFIX)
+CALLS = TrafficSelector(
+    format=TrafficSelectorFormat.IPV6_BINARY,
+    destination=Range(PREFIX[0], PREFIX[-1]),
+    protocol=Range(17),
+    destination_port=Range(5004, 5010),
+)
 TO_POOL = ("::/0", str(POOL), "lo")
 PATHS: list[tuple[Way, set[tuple[str, str, str]], set[tuple[str, str, str]], list[Binding]]] = [
     (LocalLink(interface="eth1"), {("::/0", P, "eth1")}, set(), []),
     (LocalLink(interface="eth2"), {("::/0", P, "eth2")}, set(), []),
+    (
+        SplitLink(rest=LocalLink(interface="eth1"), tunnels=(TunnelEnd(remote=PEER),), policy="", flows=(CALLS,)),
+        {("::/0", P, "eth1")},
+        set(),
+        [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ANCHOR)],
+    ),
     (
         TowardVisited.at(PEER),
         {("::/0", P, "mob0")},
@@ -259,6 +273,19 @@ def test_prefixes_do_not_disturb_each_other(begun: Bench) -> None:
     begun.network.unbind(PREFIX)
     assert begun.routes() == {TO_POOL, ("::/0", str(VISITING), "eth1")}
     assert begun.routes(TABLE) == {(str(VISITING), "::/0", "mob0")}
+
+
+def test_rules_of_the_kernel_send_the_flows_that_go_elsewhere_to_the_tun(begun: Bench) -> None:
+    ends, rest = (TunnelEnd(remote=PEER, binding_id=2),), LocalLink(interface="eth1")
+    before = begun.host.netlink.rules(protocol=ROUTE_PROTOCOL)
+    begun.network.bind(PREFIX, SplitLink(rest=rest, tunnels=ends, policy="", flows=(CALLS,)), NODE)
+    told = [rule for rule in begun.host.netlink.rules(protocol=ROUTE_PROTOCOL) if rule not in before]
+    ports = {"upper_layer": 17, "destination_ports": (5004, 5010)}
+    assert told == [Rule(table=TABLE + 1, priority=5212, destination=PREFIX, **ports)]
+    assert begun.routes(TABLE + 1) == {("::/0", P, "mob0")}
+    begun.network.bind(PREFIX, rest, NODE)
+    assert begun.host.netlink.rules(protocol=ROUTE_PROTOCOL) == before
+    assert begun.routes(TABLE + 1) == set()
 
 
 def lookup(bench: Bench, source: str, iif: str) -> str:

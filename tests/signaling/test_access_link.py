@@ -356,7 +356,7 @@ def test_a_node_that_is_silent_is_asked_and_its_answer_counts(world: World) -> N
     world.attach("mn1", "mar1")
     world.run_until(65.0)
     assert probes(world) == pytest.approx([30.0, 60.001])
-    assert "mn1" in world["mar1"].mar.access.attached
+    assert "mn1" in world["mar1"].mar.here
 
 
 def test_a_node_is_not_asked_if_the_settings_say_so() -> None:
@@ -370,9 +370,9 @@ def test_a_node_that_does_not_answer_three_times_is_gone(world: World) -> None:
     world.attach("mn1", "mar1")
     world.hosts["mn1"].silent = True
     world.run_until(32.9)
-    before = "mn1" in world["mar1"].mar.access.attached
+    before = "mn1" in world["mar1"].mar.here
     world.run_until(33.1)
-    assert (before, "mn1" in world["mar1"].mar.access.attached) == (True, False)
+    assert (before, "mn1" in world["mar1"].mar.here) == (True, False)
     assert probes(world) == [30.0, 31.0, 32.0]
 
 
@@ -382,7 +382,7 @@ def test_a_node_that_answers_late_stays(world: World) -> None:
     world.run_until(32.5)
     world.show("mn1", "na")
     world.run_until(40.0)
-    assert "mn1" in world["mar1"].mar.access.attached
+    assert "mn1" in world["mar1"].mar.here
 
 
 def test_a_doubted_node_is_asked_at_once_and_quickly(world: World) -> None:
@@ -392,7 +392,7 @@ def test_a_doubted_node_is_asked_at_once_and_quickly(world: World) -> None:
     world.feed("mar1", NodeDoubted(node="mn1"))
     world.run_until(10.4)
     assert probes(world) == pytest.approx([10.0, 10.1, 10.2])
-    assert "mn1" not in world["mar1"].mar.access.attached
+    assert "mn1" not in world["mar1"].mar.here
 
 
 def test_a_doubted_node_that_answers_stays(world: World) -> None:
@@ -400,7 +400,7 @@ def test_a_doubted_node_that_answers_stays(world: World) -> None:
     world.run_until(10.0)
     world.feed("mar1", NodeDoubted(node="mn1"))
     world.run_until(20.0)
-    assert "mn1" in world["mar1"].mar.access.attached
+    assert "mn1" in world["mar1"].mar.here
     assert probes(world) == [10.0]
 
 

@@ -28,8 +28,6 @@ from signaling.wire.options.prefix import HomeNetworkPrefix
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 from tests.world import INTERFACE, World
 
-NEWCOMER = bytes.fromhex("020000000099")
-
 
 @pytest.fixture
 def world() -> World:
@@ -164,7 +162,8 @@ def test_anchors_are_asked_before_anything_is_bound() -> None:
     world = journey("mar1", "mar2")
     known = tuple(world.store.session(world.prefix("mn1", mar)) for mar in ("mar1", "mar2"))
     world.detach("mn1")
-    event = LinkAttached(node="mn1", interface=INTERFACE, link_layer=NEWCOMER, link_local=None, trigger="mld")
+    mine = world.host("mn1").link_layer
+    event = LinkAttached(node="mn1", interface=INTERFACE, link_layer=mine, link_local=None, trigger="mld")
     actions = world.feed("mar3", replace(event, sessions=known))
     order = [type(action) for action in actions if isinstance(action, Bind | Send)]
     assert order == [Send, Send, Bind, Bind, Bind]

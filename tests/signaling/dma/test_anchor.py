@@ -494,12 +494,12 @@ def test_a_refresh_extends_the_binding(scene: Scene) -> None:
 
 def test_an_update_for_the_same_interface_proves_that_the_node_left_our_link(scene: Scene) -> None:
     scene.say()
-    assert "mn1" not in scene.world["mar1"].mar.access.attached
+    assert "mn1" not in scene.world["mar1"].mar.here
 
 
 def test_an_update_for_another_interface_does_not_prove_it(scene: Scene) -> None:
     scene.say(handoff=handoff(2), link_layer=ANOTHER_INTERFACE)
-    assert "mn1" in scene.world["mar1"].mar.access.attached
+    assert "mn1" in scene.world["mar1"].mar.here
 
 
 def test_a_node_that_stayed_gets_its_prefix_back_when_the_other_router_lets_it_go(scene: Scene) -> None:

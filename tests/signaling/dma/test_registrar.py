@@ -125,7 +125,7 @@ def test_another_interface_is_a_handoff_between_interfaces() -> None:
         world.host("mn1").link_layer = bytes.fromhex("0200000000aa")
 
     scene = Scene(other)
-    scene.world.run(0.1)
+    scene.world.run(0.5)
     assert handoff(scene.sent()[0]) == HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES
 
 
@@ -159,7 +159,8 @@ def test_a_prefix_its_anchor_has_lent_to_another_node_is_registered_for_that_one
     scene.world.run(1.0)
     session = scene.world.store.session(scene.prefix)
     assert session is not None
-    scene.world.feed("mar2", SessionsFound(node="mn2", sessions=(replace(session, node="mn2"),)))
+    of_mn2 = replace(session, node="mn2", link_layer=scene.world.host("mn2").link_layer)
+    scene.world.feed("mar2", SessionsFound(node="mn2", sessions=(of_mn2,)))
     registrar = scene.visited.mar.registrar
     assert [item.prefix for item in registrar.of("mn2")] == [scene.prefix]
     assert registrar.of("mn1") == []

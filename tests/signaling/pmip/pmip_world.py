@@ -28,7 +28,8 @@ from signaling.events import (
     UplinkUp,
 )
 from signaling.iana import BindingAckFlag, Ipv4HomeAddressStatus, RevocationFlag, RevocationTrigger, Status
-from signaling.pmip.binding_update_list import NodeInterface, Registration, Session, Stage
+from signaling.node_interface import NodeInterface
+from signaling.pmip.binding_update_list import Registration, Session, Stage
 from signaling.roles.mag import Mag
 from signaling.settings import TIMESTAMP_UNITS, Address, Counters, LmaSettings, MagSettings, Peer, Uplink
 from signaling.update_request import care_of_address, identifier_of, node_of

@@ -2,7 +2,8 @@
 
 import pytest
 
-from signaling.pmip.binding_update_list import NEXT, NodeInterface, Registration, Session, Stage, Step
+from signaling.node_interface import NodeInterface
+from signaling.pmip.binding_update_list import NEXT, Registration, Session, Stage, Step
 from signaling.pmip.uplinks import UplinkPath
 from tests.signaling.pmip.pmip_world import LMA
 

@@ -11,7 +11,7 @@ from signaling.actions import Action, Note
 from signaling.door import Door
 from signaling.iana import UpdateNotificationFlag, UpdateNotificationReason, UpdateNotificationStatus
 from signaling.reminders import Errand, Pace, Reminders
-from signaling.settings import Address, Clock, Counters, LmaSettings
+from signaling.settings import Address, Clock, Counters, Settings
 from signaling.update_request import identifier_of
 from signaling.wire.notification import UpdateNotification, UpdateNotificationAck
 from signaling.wire.options.option import Option
@@ -43,7 +43,7 @@ OnDone = Callable[[Outcome, float], list[Action]]  # told the time, monotonic s
 class Notifier:
     """Notifications on their way, by sequence number."""
 
-    def __init__(self, settings: LmaSettings, door: Door, clock: Clock, counters: Counters) -> None:
+    def __init__(self, settings: Settings, door: Door, clock: Clock, counters: Counters) -> None:
         """settings: as for all parts of an anchor; RFC 7077 leaves nothing to set that is not in `PACE`."""
         self._counters = counters
         self._reminders: Reminders[UpdateNotification] = Reminders(door, clock, PACE, repeated=_marked)

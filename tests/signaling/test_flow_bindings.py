@@ -7,10 +7,7 @@ import pytest
 
 from signaling.actions import SetPolicy, TowardVisited, TunnelEnd
 from signaling.events import BindingsRestored
-from signaling.flow_rules import FlowRule, Spread
-from signaling.iana import FlowIdentificationStatus as FlowStatus
-from signaling.iana import OptionType, TrafficSelectorFormat
-from signaling.pmip.flow_bindings import (
+from signaling.flow_bindings import (
     MAX_FLOWS,
     FlowBinding,
     flows_from_octets,
@@ -19,6 +16,9 @@ from signaling.pmip.flow_bindings import (
     process,
     rules_of,
 )
+from signaling.flow_rules import FlowRule, Spread
+from signaling.iana import FlowIdentificationStatus as FlowStatus
+from signaling.iana import OptionType, TrafficSelectorFormat
 from signaling.settings import NodeProfile
 from signaling.wire.binding_update import BindingUpdate, BindingUpdateFlag
 from signaling.wire.options.flow import FlowIdentification, FlowSummary

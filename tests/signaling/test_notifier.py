@@ -9,7 +9,7 @@ import pytest
 from signaling.actions import Action, Note, Send
 from signaling.door import Door
 from signaling.iana import UpdateNotificationFlag, UpdateNotificationReason, UpdateNotificationStatus
-from signaling.pmip.notifier import Notifier, Outcome
+from signaling.notifier import Notifier, Outcome
 from signaling.settings import Clock, LmaSettings, Peer
 from signaling.update_request import node_of, prefixes_of
 from signaling.wire.notification import UpdateNotification, UpdateNotificationAck

@@ -1,0 +1,129 @@
+"""Moving prefixes, and flows of them, between MARs by order: `move NODE PREFIX [--to ROUTER] [--policy NAME]`.
+
+Given at the anchor of the prefix it may name any peer; given where the node is now, this router or the anchor. An order
+is checked as a whole before anything is done; what cannot be done it says in one line.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from typing import TYPE_CHECKING
+
+from router.errors import RouterError
+from router.flow_policies import unfit_for_mar
+from signaling.actions import Action
+from signaling.dma.session import Session
+from signaling.dma.sharing import of_prefix, why_not
+from signaling.flow_rules import FlowRule
+from signaling.settings import Address
+
+if TYPE_CHECKING:
+    from router.daemon import Router
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """What is wanted. to: name of a router, "": this one. policy: of the flows that are meant, "": the whole prefix."""
+
+    node: str
+    prefix: str
+    to: str = ""
+    policy: str = ""
+
+    def __str__(self) -> str:
+        return f"move {self.node} {self.prefix}"
+
+
+def move(router: "Router", wanted: Move, sessions: Sequence[Session]) -> str:
+    """Carry out the order; returns the router it is for. sessions: of the node, in the store. Raises RouterError."""
+    to = wanted.to or router.config.name
+    session = _session(wanted, sessions)
+    if wanted.policy:
+        _check_policy(router, wanted, session.prefix)
+    own = router.role.settings.address
+    if session.anchor == own:
+        todo = _from_anchor(router, wanted, session, to)
+    else:
+        todo = _from_visited(router, wanted, session, to)
+    router.driver.perform(todo)
+    return to
+
+
+def refuse_rules(rules: Sequence[FlowRule], what: str) -> None:
+    """Raises RouterError for rules that are not for a MAR."""
+    why = unfit_for_mar(rules)
+    if why:
+        raise RouterError(f"{what}: {why}")
+
+
+def _session(wanted: Move, sessions: Sequence[Session]) -> Session:
+    try:
+        prefix = IPv6Network(wanted.prefix)
+    except ValueError:
+        raise RouterError(f'{wanted}: expected a prefix such as "2001:db8:1000:1::/64"') from None
+    if not sessions:
+        raise RouterError(f"{wanted}: no router has lent it a prefix: expected a node as `show nodes` has it")
+    for session in sessions:
+        if session.prefix == prefix:
+            return session
+    theirs = ", ".join(str(session.prefix) for session in sessions)
+    raise RouterError(f"{wanted}: not a prefix of this node: expected one of: {theirs}")
+
+
+def _check_policy(router: "Router", wanted: Move, prefix: IPv6Network) -> None:
+    rules = router.config.policies.get(wanted.policy)
+    if not rules:
+        known = ", ".join(router.config.policies) or "there is none"
+        raise RouterError(f"{wanted}: no policy {wanted.policy}: expected one of: {known}")
+    refuse_rules(rules, f"{wanted}: policy {wanted.policy}")
+    found = of_prefix(rules, prefix)
+    if not found:
+        raise RouterError(f"{wanted}: policy {wanted.policy} says nothing about {prefix}")
+    for rule in found:
+        why = why_not(rule.selector) if rule.selector else ""
+        if why:
+            raise RouterError(f"{wanted}: policy {wanted.policy}: {why}")
+
+
+def _from_anchor(router: "Router", wanted: Move, session: Session, to: str) -> list[Action]:
+    now = time.monotonic()
+    if to == router.config.name:
+        if wanted.policy:
+            raise RouterError(f"{wanted}: this router is its anchor: it has all flows that no other one takes")
+        if wanted.node not in router.role.here:
+            raise RouterError(f"{wanted}: {wanted.node} is not attached here")
+        recalled: list[Action] = router.role.recall(session.prefix, now)
+        return recalled
+    peers = [peer.name for peer in router.config.peers]
+    if to not in peers:
+        known = ", ".join([router.config.name, *peers])
+        raise RouterError(f"{wanted} --to {to}: no such router: expected one of: {known}")
+    if wanted.policy and to == _name(router, session.care_of):
+        raise RouterError(f"{wanted} --to {to}: all of it is there: have it back before: {wanted}")
+    handed: list[Action] = router.role.flows.hand(session.prefix, to, wanted.policy, now)
+    return handed
+
+
+def _from_visited(router: "Router", wanted: Move, session: Session, to: str) -> list[Action]:
+    now, anchor = time.monotonic(), _name(router, session.anchor)
+    if to == anchor:
+        if router.role.registrar.get(session.prefix) is None:
+            raise RouterError(f"{wanted} --to {to}: nothing of it is here")
+        given: list[Action] = router.role.flows.give_back(session.prefix, now)
+        return given
+    if to != router.config.name:
+        known = f"{router.config.name}, {anchor}"
+        raise RouterError(f"{wanted} --to {to}: only its anchor {anchor} can do that: expected one of: {known}")
+    if wanted.node not in router.role.here:
+        raise RouterError(f"{wanted}: {wanted.node} is not attached here")
+    here = router.role.registrar.get(session.prefix)
+    if wanted.policy and here is not None and not here.shares:
+        raise RouterError(f"{wanted}: all of it is here: give it back before: {wanted} --to {anchor}")
+    taken: list[Action] = router.role.flows.take(session, wanted.policy, now)
+    return taken
+
+
+def _name(router: "Router", address: Address) -> str:
+    peer = router.role.door.peer(address)
+    return peer.name if peer else str(address)

@@ -1,0 +1,261 @@
+"""A node with several interfaces: which router and which interface has each of its prefixes."""
+
+import random
+from typing import Any
+
+import pytest
+
+from signaling.actions import LocalLink, TowardAnchor, TowardVisited
+from signaling.dma.session import State
+from signaling.flow_rules import FlowRule
+from signaling.iana import HandoffIndicator, RevocationTrigger
+from signaling.settings import NodeProfile
+from signaling.wire.binding_update import BindingUpdate
+from signaling.wire.neighbor import NeighborSolicitation
+from signaling.wire.options.access import HandoffIndicatorOption
+from signaling.wire.revocation import BindingRevocationIndication
+from tests.world import INTERFACE, World
+
+INTERFACES = ("mn1", "mn1/2")
+Policies = dict[str, tuple[FlowRule, ...]]
+LINK_LAYERS = tuple(bytes((2, 0, 0, 0, 0, number)) for number in (1, 2))
+
+
+def two_interfaces(*, policies: Policies | None = None, **profile: Any) -> World:
+    """mn1 has two interfaces, at no router yet: mn1 and mn1/2."""
+    told = NodeProfile(node="mn1", link_layers=LINK_LAYERS, **profile)
+    world = World(mars=3, profiles=(told,), policies=policies or {})
+    assert tuple(world.host(name).link_layer for name in INTERFACES) == LINK_LAYERS
+    return world
+
+
+def at_two_routers(**profile: Any) -> World:
+    """One interface at mar1, the other one came to mar2 ten seconds later."""
+    world = two_interfaces(**profile)
+    world.attach("mn1", "mar1")
+    world.run(10.0)
+    world.attach("mn1/2", "mar2")
+    world.run(10.0)
+    return world
+
+
+def handoffs(world: World, source: str) -> list[int]:
+    options = (it.message.option(HandoffIndicatorOption) for it in world.sent(BindingUpdate, source=source))
+    return [option.indicator for option in options if option is not None]
+
+
+def local(world: World, name: str) -> LocalLink:
+    return LocalLink(interface=INTERFACE, gateway=world.host(name).link_local)
+
+
+def from_anchor(world: World, mar: str, name: str) -> TowardAnchor:
+    return TowardAnchor.through(world.address[mar], INTERFACE, world.host(name).link_local)
+
+
+# --- a second interface ----------------------------------------------------------------------------------------
+
+
+def test_the_prefix_of_an_interface_stays_when_another_one_comes_to_another_router() -> None:
+    world = at_two_routers()
+    assert world.path("mar1", world.prefix("mn1", "mar1")) == local(world, "mn1")
+    assert world.sent(BindingUpdate) == []
+
+
+def test_each_interface_gets_a_prefix_of_the_router_it_is_at() -> None:
+    world = at_two_routers()
+    assert world.path("mar2", world.prefix("mn1/2", "mar2")) == local(world, "mn1/2")
+    for name, mar in (("mn1", "mar1"), ("mn1/2", "mar2")):
+        assert world.preferred(name) == [world.prefix(name, mar)]
+
+
+def test_two_interfaces_at_one_router_have_a_prefix_each() -> None:
+    world = two_interfaces()
+    for name in INTERFACES:
+        world.attach(name, "mar1")
+        world.run(5.0)
+    prefixes = [world.prefix(name, "mar1") for name in INTERFACES]
+    assert len(set(prefixes)) == 2
+    assert [world.path("mar1", prefix) for prefix in prefixes] == [local(world, name) for name in INTERFACES]
+    assert [world.preferred(name) for name in INTERFACES] == [[prefix] for prefix in prefixes]
+
+
+def test_when_one_of_two_interfaces_at_a_router_goes_elsewhere_only_its_prefix_follows() -> None:
+    world = two_interfaces()
+    for name in INTERFACES:
+        world.attach(name, "mar1")
+    world.run(5.0)
+    world.move("mn1/2", "mar2")
+    world.run(5.0)
+    stays, follows = world.prefix("mn1", "mar1"), world.prefix("mn1/2", "mar1")
+    assert world.path("mar1", stays) == local(world, "mn1")
+    assert world.path("mar1", follows) == TowardVisited.at(world.address["mar2"])
+    assert world.path("mar2", follows) == from_anchor(world, "mar1", "mn1/2")
+    assert handoffs(world, "mar2") == [HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE]
+
+
+def test_one_anchor_may_have_several_visited_routers_for_a_node() -> None:
+    world = two_interfaces()
+    for name in INTERFACES:
+        world.attach(name, "mar1")
+    world.run(5.0)
+    world.move("mn1", "mar2")
+    world.move("mn1/2", "mar3")
+    world.run(5.0)
+    for name, mar in (("mn1", "mar2"), ("mn1/2", "mar3")):
+        assert world.path("mar1", world.prefix(name, "mar1")) == TowardVisited.at(world.address[mar])
+
+
+def test_packets_for_a_node_with_several_interfaces_are_given_to_the_one_that_is_there() -> None:
+    """A stock host answers no solicitation on one interface for an address of another."""
+    world = two_interfaces()
+    world.attach("mn1", "mar1", trigger="packet")
+    assert world.path("mar1", world.prefix("mn1", "mar1")) == local(world, "mn1")
+
+
+# --- one of them goes ------------------------------------------------------------------------------------------
+
+
+def test_the_prefix_of_an_interface_that_left_goes_to_the_one_that_stays() -> None:
+    world = at_two_routers()
+    world.detach("mn1")
+    world.run(1.0)
+    prefix = world.prefix("mn1", "mar1")
+    assert world.path("mar1", prefix) == TowardVisited.at(world.address["mar2"])
+    assert world.path("mar2", prefix) == from_anchor(world, "mar1", "mn1/2")
+    assert handoffs(world, "mar2") == [HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES]
+
+
+def test_an_interface_that_moves_has_its_time_to_show_itself_before_another_one_takes_its_prefix() -> None:
+    world = at_two_routers()
+    world.detach("mn1")
+    world.run(0.2)
+    world.attach("mn1", "mar3")
+    world.run(5.0)
+    assert world.path("mar1", world.prefix("mn1", "mar1")) == TowardVisited.at(world.address["mar3"])
+    assert handoffs(world, "mar2") == []
+
+
+def test_at_one_router_the_other_interface_takes_over_without_a_message() -> None:
+    world = two_interfaces()
+    for name in INTERFACES:
+        world.attach(name, "mar1")
+    world.run(5.0)
+    prefix = world.prefix("mn1", "mar1")
+    world.detach("mn1")
+    world.run(1.0)
+    assert world.path("mar1", prefix) == local(world, "mn1/2")
+    assert world.wire == []
+
+
+def test_a_visiting_prefix_too_goes_to_the_other_interface_at_a_router() -> None:
+    world = two_interfaces()
+    world.attach("mn1", "mar1")
+    world.run(5.0)
+    world.move("mn1", "mar2")
+    world.attach("mn1/2", "mar2")
+    world.run(5.0)
+    world.detach("mn1")
+    world.run(0.9)
+    prefix = world.prefix("mn1", "mar1")
+    assert world.path("mar2", prefix) == from_anchor(world, "mar1", "mn1/2")
+    assert world.path("mar1", prefix) == TowardVisited.at(world.address["mar2"])
+
+
+def test_an_interface_that_comes_back_finds_what_it_was_given() -> None:
+    world = at_two_routers()
+    prefix = world.prefix("mn1", "mar1")
+    world.detach("mn1")
+    world.run(5.0)
+    world.attach("mn1", "mar1")
+    world.run(5.0)
+    assert world.path("mar1", prefix) == local(world, "mn1")
+    assert world.path("mar2", prefix) is None
+    assert len(world["mar1"].mar.anchor.cache) == 1
+
+
+def test_the_router_that_keeps_the_other_interface_does_not_contest() -> None:
+    world = at_two_routers()
+    world.detach("mn1")
+    world.run(5.0)
+    world.attach("mn1", "mar1")
+    world.run(5.0)
+    (told,) = world.sent(BindingRevocationIndication)
+    assert isinstance(told.message, BindingRevocationIndication)
+    assert told.message.trigger is RevocationTrigger.ADMINISTRATIVE_REASON
+    assert world["mar1"].mar.counters["revocation.still-attached"] == 0
+
+
+def test_an_interface_that_slipped_away_is_missed_when_another_one_shows_itself() -> None:
+    world = two_interfaces()
+    world.attach("mn1", "mar1")
+    world.run(10.0)
+    world.detach("mn1", noticed=False)
+    world.attach("mn1/2", "mar2")
+    world.run(4.0)
+    assert world.path("mar1", world.prefix("mn1", "mar1")) == TowardVisited.at(world.address["mar2"])
+
+
+def test_an_interface_that_is_there_is_asked_once_when_another_one_shows_itself() -> None:
+    world = at_two_routers()
+    asked = [message for at, message in world.host("mn1").asked if isinstance(message, NeighborSolicitation)]
+    assert len(asked) == 1
+    assert world.state(world.prefix("mn1", "mar1")) is State.LOCAL
+
+
+def test_what_is_left_of_a_node_that_is_gone_is_nothing() -> None:
+    world = at_two_routers()
+    for name in INTERFACES:
+        world.detach(name)
+    world.run(10_000.0)
+    assert [router.paths for router in world.routers.values()] == [{}, {}, {}]
+    assert [router.mar.next_wake for router in world.routers.values()] == [None, None, None]
+
+
+# --- what the profile says -------------------------------------------------------------------------------------
+
+
+def test_a_new_interface_takes_over_where_the_profile_says_so() -> None:
+    world = at_two_routers(takes_over=True)
+    prefix = world.prefix("mn1", "mar1")
+    assert world.path("mar1", prefix) == TowardVisited.at(world.address["mar2"])
+    assert handoffs(world, "mar2") == [HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES]
+
+
+def test_an_interface_that_was_there_before_does_not_take_back() -> None:
+    world = at_two_routers(takes_over=True)
+    for _ in range(20):
+        world.show("mn1", "packet")
+        world.run(5.0)
+    assert handoffs(world, "mar1") == []
+    assert world.delivered_at(world.prefix("mn1", "mar1")) == ["mar2"]
+
+
+def test_the_addresses_of_a_prefix_that_another_interface_has_are_kept_alive_where_they_are() -> None:
+    world = at_two_routers(takes_over=True)
+    world.run(7000.0)
+    assert world.prefix("mn1", "mar1") in world.deprecated("mn1")
+    world.run(7000.0)
+    assert world.prefix("mn1", "mar1") in world.deprecated("mn1")
+
+
+# --- anything ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_wherever_its_interfaces_go_a_node_gets_each_prefix_at_one_of_them(seed: int) -> None:
+    chance = random.Random(seed)
+    world = two_interfaces()
+    trace = []
+    for _ in range(20):
+        name, mar = chance.choice(INTERFACES), chance.choice(tuple(world.routers))
+        noticed = chance.random() < 0.7
+        trace.append(f"{world.now:.3f} {name} to {mar} noticed {noticed}")
+        world.move(name, mar, noticed=noticed)
+        world.run(chance.choice((0.0, 0.005, 0.1, 0.3, 3.0, 12.0)))
+    world.run(100.0)
+    places = [world.host(name).at for name in INTERFACES]
+    told = "\n".join([f"seed {seed}", *trace, f"at {places}"])
+    assert list(world.faults()) == [], told
+    for session in world.store.of("mn1"):
+        (where,) = world.delivered_at(session.prefix) or ["nowhere"]
+        assert where in places, f"{session.prefix} is delivered at {where}\n{told}"
