@@ -22,6 +22,9 @@ from router.rehearsal import Act
 from router.role_settings import mar_settings
 from router.sessions import Sessions
 from router.store import SessionStore, StoreError, open_store
+from router.store.journal import Journal
+from router.store.late import LateStore
+from router.store.url import without_password
 from signaling.actions import Bind, ExpectNode
 from signaling.dma.session import Session
 from signaling.errors import SignalingError
@@ -33,6 +36,7 @@ log = logging.getLogger("openmar")
 NOBODY = ""  # a node that there is not
 PLAYS = 8  # of an update, while its node is between two routers
 FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
+LENT = "lent.journal"  # in the state directory
 EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
 
 
@@ -45,6 +49,7 @@ class MarPart:
         self._config = config
         self._machine = machine
         self._store: SessionStore | None = None
+        self._journal: Journal
         self._driver: Driver | None = None
         self._arrivals: Ready
         self._updates: Ready
@@ -74,7 +79,8 @@ class MarPart:
 
     def _begin(self) -> Driver:
         config, network = self._config, self._machine.network
-        self._store = open_store(config.store_url)
+        self._journal = Journal(config.state_dir / LENT)
+        self._store = self._open_store()
         self._driver = Driver(
             self.role,
             network=network,
@@ -88,22 +94,35 @@ class MarPart:
         self._updates = Ready(MarRehearsal, Act.UPDATE, plays=PLAYS)
         return self._driver
 
+    def _open_store(self) -> SessionStore:
+        """The store. A file that cannot be opened is opened later, if this router knows by itself what it has lent."""
+        url = self._config.store_url
+        try:
+            return open_store(url)
+        except StoreError:
+            if not self._journal.known or not url.startswith("sqlite:"):
+                raise
+            return LateStore(url)
+
     def _sessions(self, driver: Driver) -> Sessions:
         assert self._store is not None
         return Sessions(
             self._store,
             on_found=lambda node, sessions: driver.feed(SessionsFound(node=node, sessions=sessions)),
             on_health=lambda reachable: driver.journalist.tell("store", {"reachable": reachable}),
+            on_restored=lambda sessions: driver.feed(SessionsRestored(sessions=sessions)),
+            journal=self._journal,
         )
 
     async def restore(self) -> None:
         """Take up what was lent before; without knowing that, a prefix could be lent twice."""
-        assert self._driver is not None
-        assert self._store is not None
+        await self.sessions.restore(self._address)
+
+    @property
+    def _address(self) -> IPv6Address:
         address = self.role.settings.address
         assert isinstance(address, IPv6Address)  # `coherence` asks for it
-        sessions = await self._store.anchored(address)
-        self._driver.feed(SessionsRestored(sessions=tuple(sessions)))
+        return address
 
     # --- from one process to the next: the counterparts of open, restore and serve ---
 
@@ -149,6 +168,7 @@ class MarPart:
         here = [action for action in expected if isinstance(action, ExpectNode)]
         self._machine.network.adopt(known.paths)
         self.access.adopt(self._machine.network, sockets, here, carriers=self.role.access.links)
+        self.sessions.go_on(self._address)
         for item in known.unwritten:
             if item.session is None:
                 self.sessions.forget(item.node, item.prefix)
@@ -195,8 +215,9 @@ class MarPart:
     def vitals(self) -> dict[str, object]:
         """Of the store."""
         return {
-            "store": self._config.store_url,
+            "store": without_password(self._config.store_url),
             "store_reachable": self.sessions.reachable,
+            "store_restored": self.sessions.restored,
             "store.unsaved": self.sessions.unsaved,
             "draining": self._draining(),
         }
@@ -217,7 +238,7 @@ class MarPart:
             f"prefixes  {', '.join(map(str, config.prefixes))}: a /64 for each node that comes",
             f"access    {links or 'none yet: give it the link of your nodes with --access IF'}",
             f"peers     {', '.join(peer.name for peer in config.peers) or 'none yet: --peer NAME=ADDRESS,KEY'}",
-            f"store     {config.store_url}: the same for all routers of a domain",
+            f"store     {without_password(config.store_url)}: the same for all routers of a domain",
         ]
 
     async def farewell(self) -> None:

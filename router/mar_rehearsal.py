@@ -5,7 +5,7 @@ from dataclasses import replace
 from ipaddress import IPv6Network
 
 from router.rehearsal import ANCHOR, KEY, ROUTER, Rehearsal
-from router.store.sqlite import decode, encode
+from router.store.encoding import decode, encode
 from signaling.dma.session import Session
 from signaling.events import LinkDetached
 from signaling.roles.mar import Mar

@@ -1,27 +1,32 @@
 """The role's sessions on their way to and from the store, which may be slow or away without holding up anybody.
 
 Writes go one after the other, the newest of a session replacing an older one that still waits. Each can be waited for:
-an acknowledgement leaves when what it acknowledges is durable, or when the store has had its time.
+an acknowledgement leaves when what it acknowledges is durable, which it is as soon as the journal has it; without room
+for that, when the store has it, or has had its time.
+
+A move costs three operations of the store: the new router looks the node up and writes the prefix it lends, the old one
+writes where its prefix goes now; each further anchor writes its own. Nothing else of a move is written: that a node has
+left is not, if it shows itself elsewhere soon (LEFT_FOR_GOOD), and the news of a change say what has changed.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Container, Coroutine, Iterable
-from ipaddress import IPv6Network
+from contextlib import aclosing, suppress
+from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
-from router import store
-from router.store import SessionStore, StoreError
-from signaling.dma.session import Session
+from router.store import Change, SessionStore, StoreError
+from router.store.journal import Journal, Key, reconciled
+from signaling.dma.session import Session, State
 
 log = logging.getLogger(__name__)
 
 DURABLE_WITHIN = 0.25  # s an acknowledgement waits for the store; then the journal in memory has to do
 GATHER = 0.002  # s before writing begins: the handover that asked for it comes first, and what follows joins in
+LEFT_FOR_GOOD = 2.0  # s before it is written that a node has left its anchor: until then it may be back, or elsewhere
 ANSWER_WITHIN = 1.0  # s a look-up may take
 RETRY_FIRST, RETRY_MOST = 0.5, 10.0  # s between attempts while the store is away
-
-Key = tuple[str, IPv6Network]  # node, prefix
 
 
 class Nodes(Container[str], Iterable[str], Protocol):
@@ -29,7 +34,10 @@ class Nodes(Container[str], Iterable[str], Protocol):
 
 
 class Sessions:
-    """Reads and writes of one router. on_found(node, sessions or None); on_health(reachable)."""
+    """Reads and writes of one router. on_found(node, sessions or None); on_health(reachable); on_restored(sessions).
+
+    journal: where changes are durable before the store has them; None: nowhere.
+    """
 
     def __init__(
         self,
@@ -37,38 +45,88 @@ class Sessions:
         *,
         on_found: Callable[[str, tuple[Session, ...] | None], None],
         on_health: Callable[[bool], None],
+        on_restored: Callable[[tuple[Session, ...]], None] = lambda _: None,
+        journal: Journal | None = None,
     ) -> None:
         self._store = sessions
+        self._journal = journal
         self._on_found = on_found
         self._on_health = on_health
+        self._on_restored = on_restored
         self._waiting: dict[Key, tuple[Session | None, list[asyncio.Future[None]]]] = {}
+        self._later: dict[Key, tuple[Session, asyncio.TimerHandle]] = {}  # not even waiting yet
+        self._touched: set[Key] | None = None  # while the journal is being read
         self._work = asyncio.Event()
+        self._back = asyncio.Event()  # the store answers again: who waits to try again need not wait any longer
         self._tasks: set[asyncio.Task[None]] = set()
-        self.reachable = True
+        self._answers = self._takes = True  # the store, when it was read and written last
+        self._anchor: IPv6Address | None = None
+        self.restored = True  # False: what the store knows of this router's prefixes could not be read yet
         self._spawn(self._write_all())
 
     @property
+    def reachable(self) -> bool:
+        """Whether the store answers, and takes what is written."""
+        return self._answers and self._takes
+
+    @property
     def unsaved(self) -> int:
-        """Sessions that are not in the store yet."""
+        """Sessions that should be in the store and are not yet."""
         return len(self._waiting)
 
     @property
     def waiting(self) -> dict[Key, Session | None]:
-        """Those sessions; None: to be taken out."""
-        return {key: session for key, (session, _) in self._waiting.items()}
+        """Those sessions, and what will wait soon; None: to be taken out."""
+        later = {key: session for key, (session, _) in self._later.items()}
+        return later | {key: session for key, (session, _) in self._waiting.items()}
 
     async def settle(self) -> None:
         """Wait until all is written, or nobody waits for it any more."""
         await asyncio.gather(*(future for _, futures in self._waiting.values() for future in futures))
         await asyncio.sleep(0)  # who waited for that goes on now
 
+    def go_on(self, anchor: IPv6Address) -> None:
+        """In place of restore, in a process that takes over what another one knows."""
+        self._anchor = anchor
+        if self._journal is not None:
+            self._journal.open()
+
+    async def restore(self, anchor: IPv6Address) -> None:
+        """Tell on_restored what was lent before: what the journal says, and the store, now or when it is back.
+
+        Raises StoreError where only the store can know, which is when there is no journal of an earlier run.
+        """
+        self._anchor = anchor
+        journal = self._journal
+        if journal is None or not journal.known:
+            await self._reconcile()
+            if journal is not None:
+                journal.open()
+            return
+        journal.open()
+        try:
+            await self._reconcile()
+        except StoreError as error:
+            self.restored = False
+            self._set_health(str(error), answers=False)
+            words = journal.words().values()
+            self._on_restored(tuple(word.session for word in words if word.session is not None))
+
     def save(self, session: Session) -> asyncio.Future[None]:
         """Write a session. The future is done when it is durable, or when the store had its time."""
-        return self._enqueue((session.node, session.prefix), session)
+        key = session.node, session.prefix
+        durable = self._write_down(key, session)
+        if session.state is State.GUARD and session.care_of == session.anchor:  # for others nothing has changed
+            self._cancel_later(key)
+            timer = asyncio.get_running_loop().call_later(LEFT_FOR_GOOD, self._enqueue, key, session, True)
+            self._later[key] = session, timer
+            return _done_already()
+        return self._enqueue(key, session, durable)
 
     def forget(self, node: str, prefix: IPv6Network) -> asyncio.Future[None]:
         """Take a session out of the store."""
-        return self._enqueue((node, prefix), None)
+        key = node, prefix
+        return self._enqueue(key, None, self._write_down(key, None))
 
     def find(self, node: str) -> None:
         """Look up all sessions of a node; on_found is called with them."""
@@ -89,34 +147,56 @@ class Sessions:
     def drop(self) -> None:
         """Write nothing more: another process does."""
         self._waiting.clear()
+        for key in list(self._later):
+            self._cancel_later(key)
+        if self._journal is not None:
+            self._journal.close()
 
     async def close(self, within: float) -> None:
         """Write what waits, for at most so many seconds, and stop."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for key, (session, _) in list(self._later.items()):
+            self._enqueue(key, session, True)
         try:
             async with asyncio.timeout(within):
                 while self._waiting:
                     await self._write_next()
         except (StoreError, TimeoutError):
-            log.warning("store: %d sessions were not written", len(self._waiting))
+            where = "lost" if self._journal is None else "in the journal, for the next start"
+            log.warning("store: %d sessions were not written: they are %s", len(self._waiting), where)
         for _, futures in self._waiting.values():
             for future in futures:
                 _done(future)
         self._waiting.clear()
+        if self._journal is not None:
+            self._journal.close()
         await asyncio.sleep(0)  # who waited for that goes on now
 
-    def _enqueue(self, key: Key, session: Session | None) -> asyncio.Future[None]:
+    # --- writing ---
+
+    def _write_down(self, key: Key, session: Session | None) -> bool:
+        """Tell the journal. False: it is not durable by that."""
+        if self._touched is not None:
+            self._touched.add(key)
+        return self._journal is not None and self._journal.append(key, session)
+
+    def _enqueue(self, key: Key, session: Session | None, durable: bool) -> asyncio.Future[None]:
+        self._cancel_later(key)
         future = asyncio.get_running_loop().create_future()
         futures = self._waiting.pop(key)[1] if key in self._waiting else []
         self._waiting[key] = (session, [*futures, future])
         self._work.set()
-        if not self.reachable:
-            _done(future)  # known to be away: nobody waits; the write follows when it is back
+        if durable or not self.reachable:
+            _done(future)  # where it is known to be away nobody waits; the write follows when it is back
         else:
             asyncio.get_running_loop().call_later(DURABLE_WITHIN, _done, future)
         return future
+
+    def _cancel_later(self, key: Key) -> None:
+        if key in self._later:
+            self._later.pop(key)[1].cancel()
 
     async def _write_all(self) -> None:
         retry_after = RETRY_FIRST
@@ -128,28 +208,34 @@ class Sessions:
                 try:
                     await self._write_next()
                 except StoreError as error:
-                    self._health(False, str(error))
-                    await asyncio.sleep(retry_after)
+                    self._set_health(str(error), takes=False)
+                    await self._pause(retry_after)
                     retry_after = min(retry_after * 2, RETRY_MOST)
                 else:
                     retry_after = RETRY_FIRST
-                    self._health(True)
+                    self._set_health(takes=True)
+            if self._journal is not None and self._journal.is_long:
+                await self._journal.shorten(self._waiting)
 
     async def _write_next(self) -> None:
-        """Write the session that waits longest. Raises StoreError, and it still waits."""
+        """Write the session that waits longest. Raises StoreError, and it waits behind the others."""
         key, (session, futures) = next(iter(self._waiting.items()))
-        await self._write(key, session)
+        try:
+            if session is None:
+                await self._store.forget(*key)
+            else:
+                await self._store.save(session)
+        except StoreError:
+            if key in self._waiting:  # of several servers one may be away: what it does not take delays no other
+                self._waiting[key] = self._waiting.pop(key)
+            raise
         # a newer one may have taken the place while this one was being written
         if key in self._waiting and self._waiting[key][0] is session:
             futures = self._waiting.pop(key)[1]
         for future in futures:
             _done(future)
 
-    async def _write(self, key: Key, session: Session | None) -> None:
-        if session is None:
-            await store.forget(self._store, *key)
-        else:
-            await store.save(self._store, session)
+    # --- reading ---
 
     async def _find(self, node: str) -> None:
         try:
@@ -161,40 +247,82 @@ class Sessions:
         except TimeoutError:
             self._away(node, f"store: no answer in {ANSWER_WITHIN:g} s")
             return
-        self._health(True)
+        self._set_health(answers=True)
         self._on_found(node, record.sessions)
 
     def _away(self, node: str, why: str) -> None:
-        self._health(False, why)
+        self._set_health(why, answers=False)
         self._on_found(node, None)
 
     async def _watch(self, wanted: Nodes) -> None:
         cursor = None
-        missed = False  # nobody can tell what changed before the first change was seen
+        interrupted = not self.restored
+        retry_after = RETRY_FIRST
         while True:
             try:
-                if missed and cursor is None:
-                    await self._find_all(wanted)
-                async for change in self._store.watch(cursor):
-                    cursor = change.cursor
-                    if change.resync:
-                        await self._find_all(wanted)
-                    elif change.node in wanted:
-                        await self._find(change.node)
+                if interrupted:
+                    await self._reconcile()  # what a store has lost meanwhile, its log need not tell
+                    self._set_health(answers=True)
+                async with aclosing(self._store.watch(cursor)) as changes:
+                    async for change in changes:
+                        await self._take(change, wanted, known=cursor is None)
+                        self._set_health(answers=True)
+                        cursor, interrupted, retry_after = change.cursor, False, RETRY_FIRST
             except StoreError as error:
-                missed = True
-                self._health(False, str(error))
-                await asyncio.sleep(RETRY_FIRST)
+                interrupted = True
+                self._set_health(str(error), answers=False)
+                await self._pause(retry_after)
+                retry_after = min(retry_after * 2, RETRY_MOST)
 
-    async def _find_all(self, wanted: Nodes) -> None:
-        for node in list(wanted):
-            await self._find(node)
+    async def _take(self, change: Change, wanted: Nodes, *, known: bool) -> None:
+        """Do what a change asks for. known: what the store has was read just now. Raises StoreError."""
+        if change.resync:
+            if not known:
+                await self._reconcile()
+            for node in list(wanted):
+                await self._find(node)
+        elif change.node in wanted:
+            if change.sessions is None:
+                await self._find(change.node)
+            else:
+                self._on_found(change.node, change.sessions)
 
-    def _health(self, reachable: bool, why: str = "") -> None:
-        if reachable != self.reachable:
-            self.reachable = reachable
-            log.warning("%s", "store: reachable again" if reachable else f"{why}: going on without it")
-            self._on_health(reachable)
+    async def _reconcile(self) -> None:
+        """Look what the store has of this router's sessions, and write what it has not. Raises StoreError."""
+        if self._anchor is None:
+            return
+        touched = self._touched = set()
+        try:
+            stored = await self._store.anchored(self._anchor)
+            words = {} if self._journal is None else await asyncio.to_thread(self._journal.words)
+            found, told = reconciled(words, stored)
+            for key in told.keys() - touched - self._waiting.keys() - self._later.keys():
+                self._enqueue(key, told[key].session, True)
+        finally:
+            self._touched = None
+        self.restored = True
+        self._on_restored(tuple(session for key, session in found.items() if key not in touched))
+
+    # --- health ---
+
+    def _set_health(self, why: str = "", *, answers: bool | None = None, takes: bool | None = None) -> None:
+        before = self.reachable
+        if answers is not None:
+            if answers and not self._answers:
+                self._back.set()
+            self._answers = answers
+        if takes is not None:
+            self._takes = takes
+        if self.reachable != before:
+            log.warning("%s", "store: reachable again" if self.reachable else f"{why}: going on without it")
+            self._on_health(self.reachable)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or until the store answers again."""
+        self._back.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._back.wait()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -205,3 +333,9 @@ class Sessions:
 def _done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _done_already() -> asyncio.Future[None]:
+    future = asyncio.get_running_loop().create_future()
+    _done(future)
+    return future

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Any, TypeVar
 
+from router.store.url import EXPECTED, parse
 from signaling.iana import AccessTechnologyType, ProtocolNumber
 from signaling.settings import Address
 from signaling.wire.traffic_selector import Range
@@ -147,8 +148,9 @@ def socket_path(value: object) -> Path:
 
 def store_url(value: object) -> str:
     """Where sessions are kept."""
-    if not isinstance(value, str) or not re.fullmatch(r"sqlite://[^?#\0]+", value):
-        raise ValueError('"sqlite://PATH"')
+    if not isinstance(value, str):
+        raise ValueError(EXPECTED)
+    parse(value)
     return value
 
 

@@ -13,6 +13,7 @@ from router.config import KEYS
 from router.control import mar_views, pmip_views
 from router.control.render import plain
 from router.places import RoleName
+from router.store.url import without_password
 from signaling.door import addresses_of
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def config(router: "Router") -> list[Row]:
     here = {
         "underlay.address": f"{router.underlay.address} ({router.underlay.why})",
         "engine.refuse_offloads": refused,
-        "store.url": values.store_url if of_a_mar else None,
+        "store.url": without_password(values.store_url) if of_a_mar else None,
         "control.socket": str(values.socket_path),
     }
     found: dict[str, Any] = {"version": __version__, "role": values.role.value}

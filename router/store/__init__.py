@@ -1,21 +1,20 @@
 """Where the domain keeps the mobility sessions of its nodes: one small interface, any number of engines behind it.
 
-One record is one node: all its sessions, and a revision that every write raises. A writer says which revision it has
-read; if somebody else was faster the write is refused and nothing changed. The anchor of a prefix is the only one that
-changes that session, so merging two writers is putting their sessions side by side (`save`, `forget`).
+One record is one node: all its sessions, and a revision that every write raises. The anchor of a prefix is the only one
+that changes that session, so merging two writers is putting their sessions side by side, which is one operation whoever
+else writes (`save`, `forget`). Who writes a whole record says which revision it has read (`put_if`); if somebody else
+was faster the write is refused and nothing changed.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from math import inf
-from pathlib import Path
 from typing import Protocol
 
 from router.errors import RouterError
+from router.store.url import RedisUrl, parse, without_password
 from signaling.dma.session import Session, State
-
-ATTEMPTS = 20  # of compare-and-set, before a record so contended is given up
 
 
 class StoreError(RouterError):
@@ -24,7 +23,7 @@ class StoreError(RouterError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """All sessions of one node. revision: rises with every write, 0 when there is no record."""
+    """All sessions of one node, in no order. revision: rises with every write, 0 when there is no record."""
 
     node: str
     sessions: tuple[Session, ...] = ()
@@ -33,15 +32,19 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A record was written or removed. cursor: watch again from here to miss nothing and see nothing twice."""
+    """A record was written or removed. cursor: watch again from here to miss nothing and see nothing twice.
+
+    sessions: what was written, where the engine can tell; others of the node may be as they were. None: ask with get.
+    """
 
     node: str
-    cursor: int
+    cursor: str  # means something to its engine only
     resync: bool = False  # changes were missed: read what you need again
+    sessions: tuple[Session, ...] | None = None
 
 
 class SessionStore(Protocol):
-    """What every engine offers. Each call raises StoreError when the store is away."""
+    """What every engine offers. Each call ends within a bound, with StoreError when the store is away."""
 
     async def get(self, node: str) -> Record:
         """The record of a node; revision 0 and no sessions when there is none."""
@@ -52,11 +55,17 @@ class SessionStore(Protocol):
     async def put_if(self, record: Record) -> bool:
         """Write, if the stored revision is still record.revision. No sessions: remove. False: it was not."""
 
+    async def save(self, session: Session) -> None:
+        """Write one session beside the others of its node, whoever else writes; what is there already is no change."""
+
+    async def forget(self, node: str, prefix: IPv6Network) -> None:
+        """Take one session out of its node's record, and the record with the last."""
+
     async def anchored(self, anchor: IPv6Address) -> list[Session]:
         """All sessions of prefixes anchored at this router."""
 
-    def watch(self, cursor: int | None = None) -> AsyncIterator[Change]:
-        """Changes after this cursor, for ever; None: from now on."""
+    def watch(self, cursor: str | None = None) -> AsyncGenerator[Change, None]:
+        """Changes after this cursor, for ever; None: from now on, which a first `resync` tells with its cursor."""
 
     async def expire(self, now: float) -> int:
         """Remove sessions nobody needs any more (`needed_until`, wall clock s). How many records changed or went."""
@@ -67,12 +76,20 @@ class SessionStore(Protocol):
 
 def open_store(url: str) -> SessionStore:
     """The store of a URL. Raises StoreError when it cannot be used."""
-    scheme, _, rest = url.partition("://")
-    if scheme != "sqlite":
-        raise StoreError(f"store {url}: unknown kind {scheme!r}: use sqlite://PATH")
-    from router.store.sqlite import SqliteStore
+    shown = without_password(url)
+    try:
+        found = parse(url)
+    except ValueError as error:
+        raise StoreError(f"store {shown}: expected {error}") from None
+    if not isinstance(found, RedisUrl):
+        from router.store.sqlite import SqliteStore
 
-    return SqliteStore(Path(rest))
+        return SqliteStore(found.path)
+    try:
+        from router.store.redis import RedisStore
+    except ImportError:
+        raise StoreError(f"store {shown}: needs the client library: pip install 'openmar[redis]'") from None
+    return RedisStore(found, shown)
 
 
 def needed_until(session: Session) -> float:
@@ -86,28 +103,9 @@ def needed_until(session: Session) -> float:
     return session.expires + (0 if session.state is State.HOLD else session.valid_lifetime)
 
 
-async def save(store: SessionStore, session: Session) -> None:
-    """Write one session beside the others of its node."""
-    await _change(store, session.node, lambda old: (*_without(old, session.prefix), session))
-
-
-async def forget(store: SessionStore, node: str, prefix: IPv6Network) -> None:
-    """Take one session out of its node's record."""
-    await _change(store, node, lambda old: tuple(_without(old, prefix)))
-
-
-def _without(sessions: Iterable[Session], prefix: IPv6Network) -> list[Session]:
-    return [session for session in sessions if session.prefix != prefix]
-
-
-async def _change(
-    store: SessionStore, node: str, change: Callable[[tuple[Session, ...]], tuple[Session, ...]]
-) -> None:
-    for _ in range(ATTEMPTS):
-        record = await store.get(node)
-        sessions = change(record.sessions)
-        if sessions == record.sessions:
-            return
-        if await store.put_if(Record(node=node, sessions=sessions, revision=record.revision)):
-            return
-    raise StoreError(f"store: the record of {node} changed {ATTEMPTS} times while it was being written")
+def merged(sessions: tuple[Session, ...], prefix: IPv6Network, session: Session | None) -> tuple[Session, ...]:
+    """Sessions of a node with that of one prefix replaced; None: taken out. The same ones if that changes nothing."""
+    if session in sessions:
+        return sessions
+    others = tuple(other for other in sessions if other.prefix != prefix)
+    return others if session is None else (*others, session)

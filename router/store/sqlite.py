@@ -10,24 +10,22 @@ survives the death of the process, not a power cut (WAL, normal sync); the ancho
 """
 
 import asyncio
-import json
-import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from router.store import Change, Record, StoreError, needed_until
-from signaling.dma.session import Session, State
+from router.store import Change, Record, StoreError, merged, needed_until
+from router.store.encoding import decode, encode
+from signaling.dma.session import Session
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -67,22 +65,29 @@ class SqliteStore:
         """Compare and set."""
         return await self._write_in_thread(lambda db: self._put_if(db, record))
 
+    async def save(self, session: Session) -> None:
+        """Write one session."""
+        await self._write_in_thread(lambda db: self._merge(db, session.node, session.prefix, session))
+
+    async def forget(self, node: str, prefix: IPv6Network) -> None:
+        """Take one session out."""
+        await self._write_in_thread(lambda db: self._merge(db, node, prefix, None))
+
     async def anchored(self, anchor: IPv6Address) -> list[Session]:
         """All sessions anchored at this router."""
         return self._read(lambda db: self._anchored(db, anchor))
 
-    async def watch(self, cursor: int | None = None) -> AsyncIterator[Change]:
+    async def watch(self, cursor: str | None = None) -> AsyncGenerator[Change, None]:
         """Changes after the cursor, seen within WATCH_EVERY."""
-        if cursor is None:
-            cursor = self._read(self._bounds)[1]
+        at = int(cursor) if cursor is not None and cursor.isdecimal() else None
         while True:
             oldest, newest = self._read(self._bounds)
-            if oldest > cursor + 1 or newest < cursor:  # the log was cut, or it is another file now
-                cursor = newest  # who reads everything again has seen what the log still holds
-                yield Change(node="", cursor=cursor, resync=True)
-            for at, node in self._read(partial(self._changes, after=cursor)) if newest > cursor else ():
-                cursor = at
-                yield Change(node=node, cursor=cursor)
+            # nobody has read anything yet, the log was cut, or it is another file now
+            if at is None or oldest > at + 1 or newest < at:
+                at = newest  # who reads everything again has seen what the log still holds
+                yield Change(node="", cursor=str(at), resync=True)
+            for at, node in self._read(partial(self._changes, after=at)) if newest > at else ():  # noqa: B020
+                yield Change(node=node, cursor=str(at))
             await asyncio.sleep(WATCH_EVERY)
 
     async def expire(self, now: float) -> int:
@@ -133,6 +138,13 @@ class SqliteStore:
                 return False
             self._write(db, old, record.sessions)
             return True
+
+    def _merge(self, db: sqlite3.Connection, node: str, prefix: IPv6Network, session: Session | None) -> None:
+        with transaction(db):
+            old = self._get(db, node)
+            sessions = merged(old.sessions, prefix, session)
+            if sessions != old.sessions:
+                self._write(db, old, sessions)
 
     @staticmethod
     def _write(db: sqlite3.Connection, old: Record, sessions: tuple[Session, ...]) -> None:
@@ -201,46 +213,3 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:  # a full disk has rolled back already
             db.execute("ROLLBACK")
         raise
-
-
-def encode(sessions: tuple[Session, ...]) -> str:
-    """Sessions of one node as JSON; the node is the key of the record and is not repeated."""
-    return json.dumps([_plain(session) for session in sessions], separators=(",", ":"))
-
-
-def decode(node: str, text: str) -> tuple[Session, ...]:
-    """Sessions from JSON. A record that cannot be read has none, and the next write replaces it."""
-    try:
-        return tuple(_session(node, item) for item in json.loads(text))
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("store: the record of %s cannot be read: %r", node, error)
-        return ()
-
-
-def _plain(session: Session) -> dict[str, Any]:
-    return {
-        "prefix": str(session.prefix),
-        "anchor": str(session.anchor),
-        "state": session.state.value,
-        "care_of": str(session.care_of),
-        "link_layer": session.link_layer.hex(),
-        "technology": session.technology,
-        "timestamp": session.timestamp,
-        "expires": None if session.expires == inf else session.expires,
-        "valid_lifetime": session.valid_lifetime,
-    }
-
-
-def _session(node: str, item: dict[str, Any]) -> Session:
-    return Session(
-        node=node,
-        prefix=IPv6Network(item["prefix"]),
-        anchor=IPv6Address(item["anchor"]),
-        state=State(item["state"]),
-        care_of=IPv6Address(item["care_of"]),
-        link_layer=bytes.fromhex(item["link_layer"]),
-        technology=item["technology"],
-        timestamp=item["timestamp"],
-        expires=inf if item["expires"] is None else item["expires"],
-        valid_lifetime=item["valid_lifetime"],
-    )

@@ -328,7 +328,7 @@ def test_everything_that_makes_no_sense_is_said_at_once(host: Host, tmp_path: Pa
         "acess": {"interfaces": ["acc0"]},
         "access": {"interfaces": ["acc0", "acc0"]},
         "anchor": {"prefixes": ["2001:db8:1000::/48", "2001:db8:1000:8000::/52"]},
-        "store": {"url": "redis://localhost"},
+        "store": {"url": "etcd://localhost"},
     }
     expected = (
         ("router.nmae", "did you mean name?"),

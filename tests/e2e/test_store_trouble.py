@@ -1,19 +1,46 @@
 """Routers whose store is gone, locked, or another one: the node is served at once, its old prefixes when that is back.
 
     cn --- core --+-- mar1 --:
-                  +-- mar2 --:-- mn
+    redis         +-- mar2 --:-- mn
 """
 
+import signal
 import sqlite3
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.domain import Domain, flowing
+from router.demo.topology import CN_ADDRESS
+from tests.e2e.domain import Domain, RouterProcess, flowing
 from tests.eventually import eventually
+from tests.router.redis_servers import needs_redis
 
 MakeDomain = Callable[..., Domain]
 
 AT_ONCE = 1.5  # s from the move to an address: no time-out of the store may stand before it
+
+
+REDIS = {"store": {"url": f"redis://[{CN_ADDRESS}]:6379"}}
+
+
+@contextmanager
+def redis_at_the_correspondent(it: Domain) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server that forgets everything when it ends."""
+    needs_redis()
+    command = ["redis-server", "--bind", str(CN_ADDRESS), "--protected-mode", "no", "--save", "", "--dir"]
+    server = it.world["cn"].spawn([*command, str(it.directory)], stdout=subprocess.DEVNULL)
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+
+
+def told(router: RouterProcess, key: str) -> object:
+    """A line of `show config`."""
+    (value,) = (row["value"] for row in router.show("config") if row["key"] == key)
+    return value
 
 
 def store_files(it: Domain) -> list[Path]:
@@ -94,3 +121,116 @@ def test_a_record_nobody_can_read_delays_no_local_prefix(domain: MakeDomain) -> 
         database.close()
         node.attach("mar2")
         node.address(it["mar2"].pool, AT_ONCE)
+
+
+# A server of the Redis protocol
+
+
+def test_a_node_moves_over_a_server(domain: MakeDomain) -> None:
+    with domain(settings=REDIS) as it, redis_at_the_correspondent(it):
+        it.start()
+        node = it.mn.no_duplicate_detection()
+        it.serve()
+        node.attach("mar1")
+        old = node.address(it["mar1"].pool)
+        download = it.download()
+        for mar in ("mar2", "mar1", "mar2"):
+            node.attach(mar)
+            node.address(it[mar].pool, AT_ONCE)
+            flowing(download)
+        done = download.stop()
+        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(old))
+
+
+def test_a_server_that_is_stopped_delays_no_local_prefix(domain: MakeDomain) -> None:
+    with domain(settings=REDIS) as it, redis_at_the_correspondent(it) as server:
+        it.start()
+        node = it.mn.no_duplicate_detection()
+        it.serve()
+        node.attach("mar1")
+        old = node.address(it["mar1"].pool)
+        download = it.download()
+        flowing(download)
+        server.send_signal(signal.SIGSTOP)
+        node.attach("mar2")
+        node.address(it["mar2"].pool, AT_ONCE)
+        eventually(lambda: told(it["mar2"], "store_reachable") is False)
+        server.send_signal(signal.SIGCONT)
+        flowing(download, timeout=20.0)
+        eventually(lambda: told(it["mar2"], "store_reachable") is True, 20.0)
+        assert it["mar2"].heard("store", "reachable=True")
+        done = download.stop()
+        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(old))
+
+
+def test_a_router_that_starts_without_the_server_has_its_prefixes_and_takes_new_nodes(domain: MakeDomain) -> None:
+    with domain(nodes=2, settings=REDIS) as it, redis_at_the_correspondent(it) as server:
+        it.start()
+        node, other = it.mn.no_duplicate_detection(), it.nodes["mn2"].no_duplicate_detection()
+        it.serve()
+        node.attach("mar1")
+        old = node.address(it["mar1"].pool)
+        download = it.download()
+        flowing(download)
+        server.send_signal(signal.SIGSTOP)
+        it["mar1"].stop(signal.SIGKILL)
+        it["mar1"].start()
+        assert (told(it["mar1"], "store_reachable"), told(it["mar1"], "store_restored")) == (False, False)
+        flowing(download)
+        other.attach("mar1")
+        other.address(it["mar1"].pool, AT_ONCE)
+        assert len({row["prefix"] for row in it["mar1"].show("prefixes")}) == 2
+        server.send_signal(signal.SIGCONT)
+        eventually(lambda: told(it["mar1"], "store_restored") is True, 20.0)
+        node.attach("mar2")
+        flowing(download, timeout=20.0)
+        done = download.stop()
+        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(old))
+
+
+def test_a_server_that_has_forgotten_everything_is_told_again(domain: MakeDomain) -> None:
+    with domain(settings=REDIS) as it:
+        with redis_at_the_correspondent(it):
+            it.start()
+            node = it.mn.no_duplicate_detection()
+            it.serve()
+            node.attach("mar1")
+            old = node.address(it["mar1"].pool)
+            download = it.download()
+            flowing(download)
+        eventually(lambda: told(it["mar1"], "store_reachable") is False)
+        with redis_at_the_correspondent(it):
+            eventually(lambda: told(it["mar1"], "store_reachable") is True, 20.0)
+            node.attach("mar2")
+            flowing(download, timeout=20.0)
+            done = download.stop()
+        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(old))
+
+
+def test_a_file_that_is_gone_at_the_start_is_written_from_what_the_router_knows(domain: MakeDomain) -> None:
+    with domain().start() as it:
+        node = it.mn.no_duplicate_detection()
+        node.attach("mar1")
+        node.address(it["mar1"].pool)
+        eventually(lambda: it["mar1"].counter("store.unsaved") == 0)
+        for router in it.routers.values():
+            router.stop(signal.SIGKILL)
+        for file in store_files(it):
+            file.unlink()
+        it.start()
+        node.attach("mar2")
+        eventually(lambda: any(kind != "native" for kind, _ in it["mar2"].paths().values()), 10.0)
+
+
+def test_a_file_that_cannot_be_opened_at_the_start_is_no_reason_not_to(domain: MakeDomain) -> None:
+    with domain().start() as it:
+        node = it.mn.no_duplicate_detection()
+        node.attach("mar1")
+        mine = node.address(it["mar1"].pool)
+        it["mar1"].stop(signal.SIGKILL)
+        for file in store_files(it):
+            file.write_bytes(b"no database at all, and not for the next few pages either. " * 300)
+        it["mar1"].start()
+        assert told(it["mar1"], "store_restored") is False
+        eventually(lambda: ("native", None) in it["mar1"].paths().values())
+        assert node.address(it["mar1"].pool) == mine

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from router import sessions as module
-from router.sessions import Sessions
-from router.store import Change, Record, StoreError
+from router.sessions import Nodes, Sessions
+from router.store import Change, Record, StoreError, merged
 from signaling.dma.session import Session, State
 
 ANCHOR = IPv6Address("2001:db8::1")
@@ -43,7 +43,8 @@ class FakeStore:
         self.answers = asyncio.Event()
         self.answers.set()
         self.changes: asyncio.Queue[Change] = asyncio.Queue()
-        self.watched_from: list[int | None] = []
+        self.watched_from: list[str | None] = []
+        self.refused: set[str] = set()  # nodes whose records it does not take
 
     async def _answer(self) -> None:
         await self.answers.wait()
@@ -65,11 +66,29 @@ class FakeStore:
         self.records[record.node] = replace(record, revision=record.revision + 1)
         return True
 
-    async def anchored(self, anchor: IPv6Address) -> list[Session]:
-        return []
+    async def save(self, session: Session) -> None:
+        await self._merge(session.node, session.prefix, session)
 
-    async def watch(self, cursor: int | None = None) -> AsyncIterator[Change]:
+    async def forget(self, node: str, prefix: IPv6Network) -> None:
+        await self._merge(node, prefix, None)
+
+    async def _merge(self, node: str, prefix: IPv6Network, session: Session | None) -> None:
+        if node in self.refused:
+            raise StoreError("store fake: away")
+        record = await self.get(node)
+        sessions = merged(record.sessions, prefix, session)
+        if sessions != record.sessions:
+            await self.put_if(replace(record, sessions=sessions))
+
+    async def anchored(self, anchor: IPv6Address) -> list[Session]:
+        await self._answer()
+        return [one for record in self.records.values() for one in record.sessions if one.anchor == anchor]
+
+    async def watch(self, cursor: str | None = None) -> AsyncGenerator[Change, None]:
         self.watched_from.append(cursor)
+        if cursor is None:
+            await self._answer()
+            yield Change(node="", cursor="0", resync=True)
         while True:
             change = await self.changes.get()
             if self.away:
@@ -303,12 +322,36 @@ async def test_find_answers_none_when_the_store_does_not_answer_in_time(caplog: 
 # Watching
 
 
+async def watching(bench: Bench, wanted: Nodes) -> None:
+    """Watch; nodes that are here already are looked up as that begins."""
+    bench.sessions.watch(wanted)
+    await until(lambda: len(bench.found) == len(set(wanted)))
+    bench.found.clear()
+
+
+@sync
+async def test_nodes_that_came_before_the_watch_began_are_looked_up() -> None:
+    async with opened() as bench:
+        bench.sessions.watch({SESSION.node})
+        await until(lambda: bench.found)
+        assert bench.found == [(SESSION.node, ())]
+
+
+@sync
+async def test_a_change_that_tells_what_was_written_is_not_looked_up() -> None:
+    async with opened() as bench:
+        await watching(bench, {SESSION.node})
+        await bench.store.changes.put(Change(node=SESSION.node, cursor="1", sessions=(SECOND,)))
+        await until(lambda: bench.found)
+        assert bench.found == [(SESSION.node, (SECOND,))]
+
+
 @sync
 async def test_a_change_of_a_wanted_node_is_looked_up_and_no_other() -> None:
     async with opened() as bench:
-        bench.sessions.watch({SESSION.node})
-        await bench.store.changes.put(Change(node="nobody@example.net", cursor=1))
-        await bench.store.changes.put(Change(node=SESSION.node, cursor=2))
+        await watching(bench, {SESSION.node})
+        await bench.store.changes.put(Change(node="nobody@example.net", cursor="1"))
+        await bench.store.changes.put(Change(node=SESSION.node, cursor="2"))
         await until(lambda: bench.found)
         assert bench.found == [(SESSION.node, ())]
 
@@ -317,8 +360,8 @@ async def test_a_change_of_a_wanted_node_is_looked_up_and_no_other() -> None:
 async def test_missed_changes_make_every_wanted_node_be_looked_up() -> None:
     async with opened() as bench:
         wanted = {"mn1@example.net": 1, "mn2@example.net": 2}
-        bench.sessions.watch(wanted)
-        await bench.store.changes.put(Change(node="", cursor=7, resync=True))
+        await watching(bench, wanted)
+        await bench.store.changes.put(Change(node="", cursor="7", resync=True))
         await until(lambda: len(bench.found) == 2)
         assert {node for node, _ in bench.found} == set(wanted)
 
@@ -327,12 +370,12 @@ async def test_missed_changes_make_every_wanted_node_be_looked_up() -> None:
 async def test_watching_goes_on_from_the_last_change_when_the_store_is_back() -> None:
     async with opened() as bench:
         bench.sessions.watch({SESSION.node})
-        await bench.store.changes.put(Change(node=SESSION.node, cursor=5))
+        await bench.store.changes.put(Change(node=SESSION.node, cursor="5"))
         await until(lambda: bench.found)
         bench.store.away = True
-        await bench.store.changes.put(Change(node=SESSION.node, cursor=6))
+        await bench.store.changes.put(Change(node=SESSION.node, cursor="6"))
         await until(lambda: len(bench.store.watched_from) == 2)
-        assert bench.store.watched_from == [None, 5]
+        assert bench.store.watched_from == [None, "5"]
 
 
 @sync
@@ -340,8 +383,62 @@ async def test_a_store_that_went_before_its_first_change_is_read_again() -> None
     async with opened() as bench:
         bench.sessions.watch({SESSION.node})
         bench.store.away = True
-        await bench.store.changes.put(Change(node="x", cursor=1))
+        await bench.store.changes.put(Change(node="x", cursor="1"))
         await until(lambda: bench.health == [False])
         bench.store.away = False
         await until(lambda: bench.found)
         assert bench.found[-1] == (SESSION.node, ())
+
+
+# What is not written at once
+
+
+@sync
+async def test_that_a_node_left_is_not_written_if_it_shows_itself_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEFT_FOR_GOOD", 5.0)
+    elsewhere = replace(SESSION, state=State.REMOTE, care_of=IPv6Address("2001:db8::2"))
+    async with opened() as bench:
+        await bench.sessions.save(SESSION)
+        assert bench.sessions.save(replace(SESSION, state=State.GUARD)).done()
+        await bench.sessions.save(elsewhere)
+        assert [record.sessions for record in bench.store.written] == [(SESSION,), (elsewhere,)]
+
+
+@sync
+async def test_that_a_node_left_for_good_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEFT_FOR_GOOD", 0.02)
+    left = replace(SESSION, state=State.GUARD)
+    async with opened() as bench:
+        bench.sessions.save(left)
+        assert bench.store.of() == set()
+        await until(lambda: bench.store.of() == {left})
+
+
+@sync
+async def test_that_a_node_left_is_written_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEFT_FOR_GOOD", 5.0)
+    left = replace(SESSION, state=State.GUARD)
+    async with opened() as bench:
+        bench.sessions.save(left)
+        await bench.sessions.close(2.0)
+        assert bench.store.of() == {left}
+
+
+@sync
+async def test_a_deregistration_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEFT_FOR_GOOD", 5.0)
+    left = replace(SESSION, state=State.GUARD, care_of=IPv6Address("2001:db8::2"))
+    async with opened() as bench:
+        await bench.sessions.save(left)
+        assert bench.store.of() == {left}
+
+
+@sync
+async def test_what_a_store_does_not_take_delays_nothing_else() -> None:
+    """One of several servers may be away."""
+    async with opened() as bench:
+        bench.store.refused = {SESSION.node}
+        bench.sessions.save(SESSION)
+        await bench.sessions.save(replace(SECOND, node="mn2@example.net"))
+        await until(lambda: bench.store.of("mn2@example.net"))
+        assert (bench.sessions.unsaved, bench.store.of()) == (1, set())
