@@ -5,19 +5,18 @@
                     ############### 19.2
       openmar udp6  ######## 9.9
 
-Plain SVG, written by hand; its colours follow the reader's choice of light or dark. Thin lines: least to most of the
-rounds.
+Thin lines: least to most of the rounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 
 from bench.contenders import Kind
 from bench.measures import METRIC, Metric
 from bench.results import Report, Row, headline
+from router.demo.svg import box, document, line, text
 
 WIDTH = 960  # as all sizes here: units of the picture
 MARGIN = 24
@@ -30,14 +29,10 @@ VALUES = 56  # for numbers, right of the longest bar
 BAR, BETWEEN = 9, 8  # height of a bar; between groups
 
 STYLE = """
-  svg { color-scheme: light dark; font: 11px system-ui, sans-serif; }
-  .back { fill: #ffffff; } text { fill: #24292f; } .quiet { fill: #57606a; } .axis { stroke: #d0d7de; }
-  .spread { stroke: #24292f; }
+  .spread { stroke: #24292f; stroke-opacity: 0.6; }
   .direct { fill: #8c959f; } .kernel { fill: #9a6700; } .ours { fill: #0969da; } .bare { fill: #1a7f37; }
-  .peer { fill: #bc4c00; } .second { fill-opacity: 0.5; } .title { font-size: 17px; font-weight: 600; }
-  .panel { font-size: 13px; font-weight: 600; }
+  .peer { fill: #bc4c00; } .second { fill-opacity: 0.5; }
   @media (prefers-color-scheme: dark) {
-    .back { fill: #0d1117; } text { fill: #e6edf3; } .quiet { fill: #8b949e; } .axis { stroke: #30363d; }
     .spread { stroke: #e6edf3; }
     .direct { fill: #8b949e; } .kernel { fill: #d29922; } .ours { fill: #58a6ff; } .bare { fill: #3fb950; }
     .peer { fill: #f0883e; }
@@ -87,17 +82,7 @@ def draw(report: Report) -> str:
             body += draw_panel(panel, rows, MARGIN + column * (panel_width + GAP), y, panel_width)
         y += max(height(panel, rows) for panel in beside) + GAP
     bottom = y + MARGIN - GAP / 2
-    head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom:g}" role="img" '
-        f'width="{WIDTH}" height="{bottom:g}">',
-        "<title>Tunnels side by side</title>",
-        f"<desc>{escape(headline(report))}</desc>",
-        f"<style>{STYLE}</style>",
-        f'<rect class="back" width="{WIDTH}" height="{bottom:g}" rx="8"/>',
-        text(MARGIN, 30, "Tunnels side by side", "title"),
-        text(MARGIN, 48, headline(report), "quiet"),
-    ]
-    return "\n".join([*head, *body, "</svg>"]) + "\n"
+    return document(WIDTH, bottom, "Tunnels side by side", headline(report), STYLE, body)
 
 
 def group_height(panel: Panel) -> int:
@@ -120,7 +105,7 @@ def draw_panel(panel: Panel, rows: list[Row], x: float, y: float, width: float) 
     bars = " / ".join(panel.bars) + ": " if len(panel.bars) > 1 else ""
     yield text(x, y + 30, f"{bars}{unit(metrics[0])}, {better}", "quiet")
     left, top, bottom = x + LABELS, y + PANEL_HEAD, y + height(panel, rows) - PANEL_FOOT
-    yield f'<line class="axis" x1="{left:g}" y1="{top:g}" x2="{left:g}" y2="{bottom:g}"/>'
+    yield line(left, top, left, bottom, "axis")
     for number, row in enumerate(rows):
         yield from draw_group(panel, row, left, top + number * group_height(panel), scale)
 
@@ -136,16 +121,10 @@ def draw_group(panel: Panel, row: Row, left: float, y: float, scale: float) -> I
         values = list(row_values(row, metric))
         second = " second" if number else ""
         shown = f"{medians[metric.key]:.{metric.digits}f}"
-        yield (
-            f'<rect class="{CLASSES[row.kind]}{second}" x="{left:g}" y="{top + 0.5:.1f}" '
-            f'width="{max(length, 0.5):.1f}" height="{BAR - 1}"><title>{escape(row.title)}, '
-            f"{escape(metric.title)}: {shown} {escape(unit(metric))}</title></rect>"
-        )
+        tip = f"{row.title}, {metric.title}: {shown} {unit(metric)}"
+        yield box(left, top + 0.5, length, BAR - 1, f"{CLASSES[row.kind]}{second}", tip)
         least, most = min(values) * scale + left, max(values) * scale + left
-        yield (
-            f'<line class="spread" x1="{least:.1f}" y1="{top + BAR / 2:.1f}" '
-            f'x2="{most:.1f}" y2="{top + BAR / 2:.1f}" stroke-opacity="0.6"/>'
-        )
+        yield line(least, top + BAR / 2, most, top + BAR / 2, "spread")
         yield text(max(left + length, most) + 4, top + BAR - 1, shown, "quiet", size=9)
 
 
@@ -158,12 +137,3 @@ def unit(metric: Metric) -> str:
     """As it is written in print."""
     return {"us": "µs", "kpkt/s": "thousand packets/s", "s/Gbit": "CPU seconds/Gbit"}.get(metric.unit, metric.unit)
 
-
-def text(x: float, y: float, words: str, kind: str = "", *, anchor: str = "", size: int = 0) -> str:
-    """One line of text. size: 0 for the usual one."""
-    attributes = "".join(
-        f' {name}="{value}"'
-        for name, value in (("class", kind), ("text-anchor", anchor), ("font-size", f"{size}px" if size else ""))
-        if value
-    )
-    return f'<text x="{x:g}" y="{y:g}"{attributes}>{escape(words)}</text>'

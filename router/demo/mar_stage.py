@@ -16,6 +16,8 @@ class MarStage(Stage[World]):
     def __init__(self, directory: Path, *, encapsulation: str = "udp", mars: int = 3) -> None:
         super().__init__(directory, World(mars=mars))
         self._encapsulation = encapsulation
+        self.store = f"sqlite://{directory / 'sessions.db'}"  # URL of where they keep the sessions
+        self.anchoring: dict[str, float] = {}  # their table [anchoring]
         self._keys = {frozenset(pair): new_key() for pair in combinations(range(1, mars + 1), 2)}
 
     def told(self) -> dict[str, Told]:
@@ -29,7 +31,8 @@ class MarStage(Stage[World]):
                 **basics(f"mar{number}", self.directory, address, self._encapsulation),
                 "access": {"interfaces": ["acc0"]},
                 "anchor": {"prefixes": [str(pool(number))]},
-                "store": {"url": f"sqlite://{self.directory / 'sessions.db'}"},
+                "store": {"url": self.store},
+                **({"anchoring": self.anchoring} if self.anchoring else {}),
                 "node": [{"id": NODE_ID, "link_layer": node_link_layer(0).hex(":")}],
                 "peer": [
                     {

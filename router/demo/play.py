@@ -2,6 +2,7 @@
 
     demo, demo handover      a stock host moves between three MARs       `mar_play`
     demo handover --pmip     the same between two MAGs of one LMA        `proxy_play`
+    demo anchors             a stock host wanders over four MARs         `anchors_play`
     demo multipath           a branch with two uplinks                   `multipath_play`
 
 What is promised is checked at the end; the exit code is 0 only if every promise held.
@@ -15,13 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from router.demo import mar_play, multipath_play, proxy_play
+from router.demo import anchors_picture, anchors_play, mar_play, multipath_play, proxy_play
 from router.demo.branch_stage import BranchStage
 from router.demo.lab import enter_lab
 from router.demo.mar_stage import MarStage
 from router.demo.narrator import Narrator
 from router.demo.proxy_stage import ProxyStage
 from router.demo.stage import Stage, scratch
+from router.demo.stores import STORES, opened
 from router.demo.topology import CN_ADDRESS
 from router.errors import ConfigError, ExitCode, RouterError
 from router.places import started_as
@@ -61,7 +63,7 @@ def handover(given: Sequence[str]) -> int:
     parser.add_argument("--moves", metavar="N", type=int, help="default: 3, and with --pmip 4")
     parser.add_argument("--encapsulation", choices=("udp", "ip", "gre"), default="udp", help="default: udp")
     options = parser.parse_args(given)
-    capture = _writable(options.pcap)
+    capture = _writable(options.pcap, "--pcap")
 
     def play(directory: Path, narrator: Narrator) -> tuple[Finding, str]:
         about = {"stay": options.stay, "record": capture is not None}
@@ -74,6 +76,33 @@ def handover(given: Sequence[str]) -> int:
             outcome = mar_play.MarPlay(mars, narrator, moves=options.moves or 3, **about).run()
             _keep(mars, capture)
         return outcome, mar_play.summary(outcome)
+
+    return perform(play, as_json=options.json)
+
+
+def anchors(given: Sequence[str]) -> int:
+    """A node wanders, and its anchors end by themselves."""
+    parser = _parser(
+        "anchors",
+        "Watch a stock host wander over four routers for a while, with five long connections and many short ones: each "
+        "anchor lives as long as something needs it.",
+    )
+    parser.add_argument("--seconds", metavar="S", type=_seconds, default=60.0, help="of the walk (default: 60)")
+    parser.add_argument("--stay", metavar="S", type=_seconds, default=4.0, help="at each router (default: 4)")
+    parser.add_argument("--seed", type=int, default=1, help="of the way it takes (default: 1)")
+    parser.add_argument("--store", choices=STORES, default="sqlite", help="of the sessions (default: sqlite)")
+    parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the walk")
+    options = parser.parse_args(given)
+    picture = _writable(options.svg, "--svg")
+
+    def play(directory: Path, narrator: Narrator) -> tuple[Finding, str]:
+        with MarStage(directory, mars=anchors_play.MARS) as stage, opened(options.store, stage) as store:
+            anchors_play.begin(stage, store)
+            about = {"seconds": options.seconds, "stay": options.stay, "seed": options.seed}
+            outcome = anchors_play.AnchorsPlay(stage, narrator, **about).run()
+        if picture is not None:
+            picture.write_text(anchors_picture.draw(outcome))
+        return outcome, anchors_play.summary(outcome)
 
     return perform(play, as_json=options.json)
 
@@ -98,7 +127,11 @@ def multipath(given: Sequence[str]) -> int:
     return perform(play, as_json=options.json)
 
 
-PLAYS: dict[str, Callable[[Sequence[str]], int]] = {"handover": handover, "multipath": multipath}
+PLAYS: dict[str, Callable[[Sequence[str]], int]] = {
+    "handover": handover,
+    "anchors": anchors,
+    "multipath": multipath,
+}
 
 
 def perform(play: Callable[[Path, Narrator], tuple[Finding, str]], *, as_json: bool) -> int:
@@ -118,14 +151,14 @@ def perform(play: Callable[[Path, Narrator], tuple[Finding, str]], *, as_json: b
     return ExitCode.FAILED if found.broken else ExitCode.DONE
 
 
-def _writable(file: Path | None) -> Path | None:
+def _writable(file: Path | None, option: str) -> Path | None:
     """An absolute path, as the play may work elsewhere. Raises ConfigError."""
     if file is None:
         return None
     try:
         file.absolute().open("ab").close()  # before twenty seconds are spent on what cannot be kept
     except OSError as error:
-        raise ConfigError(f"--pcap {file}: {error.strerror}: choose another file") from None
+        raise ConfigError(f"{option} {file}: {error.strerror}: choose another file") from None
     return file.absolute()
 
 

@@ -7,6 +7,7 @@ on SIGTERM its last one, "done", then exits with 0:
     tcp-get ADDRESS PORT      download: "connected", "progress" ..., "done"
     tcp-put ADDRESS PORT      upload: "connected", "progress" ..., "done" with what the server found
     connect ADDRESS PORT      one short connection, no bind: "done" with the source address the kernel chose
+    connect-often ADDRESS     one after the other, some a second: "short" with the source address of each, "done"
     udp-send ADDRESS PORT     numbered datagrams at a steady rate: "ready", "progress" ..., "done"
     udp-sink PORT             "ready", "interval" with all arrivals every 0.1 s, "done"
 
@@ -325,6 +326,28 @@ def connect(chosen: argparse.Namespace) -> int:
     return 0 if reception.stream.place and not reception.error else 1
 
 
+def connect_often(chosen: argparse.Namespace) -> int:
+    """Open one short connection after the other, so many a second, and report each."""
+    stop, period, due = Stop(chosen.seconds), 1 / chosen.rate, time.monotonic()
+    opened = failures = 0
+    while not stop:
+        source, error, at = "", "", time.time()
+        try:
+            with dial(chosen, f"GET {chosen.octets or BLOCK} 0") as connection:
+                source, reception = connection.getsockname()[0], Reception()
+                receive(connection, reception, lambda: bool(stop))
+                error = reception.error
+        except OSError as problem:
+            error = name_of(problem)
+        opened, failures = opened + 1, failures + bool(error)
+        report("short", at=at, source=source, error=error)
+        due = max(due + period, time.monotonic())
+        while not stop and time.monotonic() < due:
+            time.sleep(min(0.02, max(0.0, due - time.monotonic())))
+    report("done", opened=opened, failures=failures)
+    return 0
+
+
 # UDP
 
 
@@ -505,9 +528,11 @@ PROGRAMS: dict[str, tuple[Callable[[argparse.Namespace], int], bool]] = {  # nam
     "tcp-get": (tcp_get, True),
     "tcp-put": (tcp_put, True),
     "connect": (connect, True),
+    "connect-often": (connect_often, True),
     "udp-send": (udp_send, True),
     "udp-sink": (udp_sink, False),
 }
+RATES = {"udp-send": (1000.0, "datagrams/s"), "connect-often": (4.0, "connections/s")}  # where it is no Mbit/s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -522,7 +547,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program.add_argument("--seconds", type=float, default=0.0, help="0: until SIGTERM")
         program.add_argument("--timeout", type=float, default=ANSWER_TIMEOUT, help="s to connect")
         program.add_argument("--octets", type=int, default=0, help="of the stream; 0: endless")
-        rate, unit = (1000.0, "datagrams/s") if name == "udp-send" else (20.0, "Mbit/s; 0: unlimited")
+        rate, unit = RATES.get(name, (20.0, "Mbit/s; 0: unlimited"))
         program.add_argument("--rate", type=float, default=rate, help=unit)
         program.add_argument("--size", type=int, default=64, help="octets of a datagram's payload")
         program.add_argument("--source", default="", help="of datagrams; default: the kernel's choice")
