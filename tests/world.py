@@ -143,6 +143,7 @@ class Router:
     turns: list[list[Action]] = field(default_factory=list)
     paths: dict[IPv6Network, Path] = field(default_factory=dict)
     policies: dict[str, tuple[FlowRule, ...]] = field(default_factory=dict)
+    nodes: dict[IPv6Network, str] = field(default_factory=dict)  # whose each of them is
     woken: int = 0
 
     @property
@@ -498,6 +499,7 @@ class World:
 
     def _bind(self, router: Router, action: actions.Bind) -> None:
         router.paths[action.prefix] = action.path
+        router.nodes[action.prefix] = action.node
 
     def _set_policy(self, router: Router, action: actions.SetPolicy) -> None:
         if action.rules:
