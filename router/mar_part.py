@@ -219,6 +219,8 @@ class MarPart:
             "store_reachable": self.sessions.reachable,
             "store_restored": self.sessions.restored,
             "store.unsaved": self.sessions.unsaved,
+            "store.reads": self.sessions.reads,
+            "store.writes": self.sessions.writes,
             "draining": self._draining(),
         }
 

@@ -62,6 +62,7 @@ class Sessions:
         self._answers = self._takes = True  # the store, when it was read and written last
         self._anchor: IPv6Address | None = None
         self.restored = True  # False: what the store knows of this router's prefixes could not be read yet
+        self.reads = self.writes = 0  # operations of the store so far, for nodes and for sessions
         self._spawn(self._write_all())
 
     @property
@@ -138,6 +139,7 @@ class Sessions:
             record = self._store.peek(node)
         except StoreError:
             return None
+        self.reads += record is not None
         return None if record is None else record.sessions
 
     def watch(self, wanted: Nodes) -> None:
@@ -220,6 +222,7 @@ class Sessions:
     async def _write_next(self) -> None:
         """Write the session that waits longest. Raises StoreError, and it waits behind the others."""
         key, (session, futures) = next(iter(self._waiting.items()))
+        self.writes += 1
         try:
             if session is None:
                 await self._store.forget(*key)
@@ -240,6 +243,7 @@ class Sessions:
     async def _find(self, node: str) -> None:
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
+                self.reads += 1
                 record = await self._store.get(node)
         except StoreError as error:
             self._away(node, str(error))

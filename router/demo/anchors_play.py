@@ -357,6 +357,6 @@ def summary(outcome: Outcome) -> str:
 def begin(stage: MarStage, store: str) -> None:
     """Tell the routers of the stage where they keep sessions, and how long they are patient. Before they start."""
     stage.store = store
-    stage.anchoring = {"idle_after": IDLE_AFTER}
+    stage.anchor = {"idle_after": IDLE_AFTER}
     if len(stage.world.mars) != MARS:
         raise RouterError(f"the play is for {MARS} MARs")

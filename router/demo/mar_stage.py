@@ -17,7 +17,7 @@ class MarStage(Stage[World]):
         super().__init__(directory, World(mars=mars))
         self._encapsulation = encapsulation
         self.store = f"sqlite://{directory / 'sessions.db'}"  # URL of where they keep the sessions
-        self.anchoring: dict[str, float] = {}  # their table [anchoring]
+        self.anchor: dict[str, float] = {}  # of their table [anchor], beside the prefixes
         self._keys = {frozenset(pair): new_key() for pair in combinations(range(1, mars + 1), 2)}
 
     def told(self) -> dict[str, Told]:
@@ -30,9 +30,8 @@ class MarStage(Stage[World]):
             {
                 **basics(f"mar{number}", self.directory, address, self._encapsulation),
                 "access": {"interfaces": ["acc0"]},
-                "anchor": {"prefixes": [str(pool(number))]},
+                "anchor": {"prefixes": [str(pool(number))], **self.anchor},
                 "store": {"url": self.store},
-                **({"anchoring": self.anchoring} if self.anchoring else {}),
                 "node": [{"id": NODE_ID, "link_layer": node_link_layer(0).hex(":")}],
                 "peer": [
                     {

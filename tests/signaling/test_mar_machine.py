@@ -1,4 +1,4 @@
-"""What must hold at every moment, whatever happens in whatever order: hypothesis looks for the shortest way to break it.
+"""What must hold at every moment, whatever happens in whatever order: hypothesis seeks the shortest way to break it.
 
 Hosts attach, detach and move, with and without a sign; messages are lost, doubled and late; routers and the store are
 killed and come back. `test_mar_walks` takes longer walks along fixed seeds.
@@ -85,7 +85,7 @@ class Domain(RuleBasedStateMachine):
                     assert router.nodes[prefix] == owner[prefix]
 
     def teardown(self) -> None:
-        """No more trouble, and every host ends up somewhere: each prefix at one place, a tunnel at both ends or none."""
+        """No more trouble, every host ends up somewhere: each prefix at one place, a tunnel at both ends or none."""
         world = self.world
         world.mend()
         if world.store.away:
