@@ -62,7 +62,7 @@ class Sessions:
         self._answers = self._takes = True  # the store, when it was read and written last
         self._anchor: IPv6Address | None = None
         self.restored = True  # False: what the store knows of this router's prefixes could not be read yet
-        self.reads = self.writes = 0  # operations of the store so far, for nodes and for sessions
+        self.reads = self.writes = 0  # operations of the store that the role has asked for
         self._spawn(self._write_all())
 
     @property
@@ -131,6 +131,7 @@ class Sessions:
 
     def find(self, node: str) -> None:
         """Look up all sessions of a node; on_found is called with them."""
+        self.reads += 1
         self._spawn(self._find(node))
 
     def peek(self, node: str) -> tuple[Session, ...] | None:
@@ -243,7 +244,6 @@ class Sessions:
     async def _find(self, node: str) -> None:
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                self.reads += 1
                 record = await self._store.get(node)
         except StoreError as error:
             self._away(node, str(error))
