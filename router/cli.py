@@ -15,7 +15,7 @@ from typing import Any
 
 from router._version import __version__
 from router.errors import ConfigError, ExitCode, RouterError
-from router.places import RoleName, default_socket, started_as
+from router.places import RoleName, default_socket, found_socket, started_as
 
 SHOWN = (
     "nodes",
@@ -36,11 +36,12 @@ ROLES = {
     RoleName.LMA: "Local Mobility Anchor of Proxy Mobile IPv6",
     RoleName.MAG: "Mobile Access Gateway of Proxy Mobile IPv6",
 }
+MOST_HISTORY = 1000  # lines that a router remembers
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a file that takes our output may say
 EPILOG = """\
 verbs ({program} VERB --help tells more):
-  show WHAT        what a running router knows: nodes, bindings, tunnels, peers, counters, config;
-                   sessions, flows, policy; a MAR also prefixes; an LMA or MAG paths; a MAG leases
+  show WHAT        what a running router knows: bindings, sessions, flows, policy, tunnels, peers, counters, config;
+                   a MAR or MAG also nodes; a MAR prefixes; an LMA or MAG paths; a MAG leases
   monitor          a line for each thing it does, as it happens
   capture          what goes through its tunnels, into a pcapng file for wireshark
   attach, detach   tell it that a node came or left
@@ -57,6 +58,16 @@ exit codes: 0 done, 1 refused or failed, 2 usage or configuration, 3 no router a
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Help that cannot be written fails aloud, as all else on standard output does."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -64,9 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  to the end of the program
     try:
-        done = VERBS[given[0]](given[1:]) if given and given[0] in VERBS else _run(given)
-        sys.stdout.flush()  # here and not at exit, where it could only fail loudly
-        return done
+        return _do(given)
     except RouterError as error:
         # problems of a configuration already begin with their file and line
         print(error if isinstance(error, ConfigError) else f"openmar: {error}", file=sys.stderr)
@@ -84,6 +93,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
 
 
+def _do(given: Sequence[str]) -> int:
+    """Do it; what was printed leaves now and not at exit, where it could only fail loudly."""
+    try:
+        done = VERBS[given[0]](given[1:]) if given and given[0] in VERBS else _run(given)
+    except SystemExit:  # help was printed, or how to be used
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return done
+
+
 def _drop_output() -> None:
     """Nothing more may be written at exit, where it could only fail loudly."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,7 +113,7 @@ def _drop_output() -> None:
 
 
 def _run_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=started_as(),
         description="A mobility router in user space: IP sessions survive while a node moves between access routers.",
         epilog=EPILOG.format(program=started_as()),
@@ -245,17 +265,26 @@ def _uplink(text: str) -> dict[str, Any]:
 
 
 def _verb_parser(verb: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"{started_as()} {verb}", description=description)
-    parser.add_argument("--name", default="mar", help="name of the router to ask (default: mar)")
-    parser.add_argument("--socket", type=Path, help="its control socket, when it is not where its name says")
-    parser.add_argument("-j", "--json", action="store_true", help="JSON instead of text")
+    parser = Parser(prog=f"{started_as()} {verb}", description=description)
+    parser.set_defaults(name=None, socket=None, json=False)
+    return _asking(parser)
+
+
+def _asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """With the options of every verb; of a verb within a verb they may stand behind either."""
+    unless = argparse.SUPPRESS
+    parser.add_argument("--name", default=unless, help="name of the router to ask (default: the only one, or mar)")
+    parser.add_argument(
+        "--socket", type=Path, default=unless, help="its control socket, when it is not where its name says"
+    )
+    parser.add_argument("-j", "--json", action="store_true", default=unless, help="JSON instead of text")
     return parser
 
 
 def _client(options: argparse.Namespace) -> Any:
     from router.control.client import Client
 
-    return Client(options.socket or default_socket(options.name))
+    return Client(options.socket or (default_socket(options.name) if options.name else found_socket()))
 
 
 def _show(given: Sequence[str]) -> int:
@@ -277,13 +306,24 @@ def _print_view(options: argparse.Namespace, answer: dict[str, Any]) -> int:
 
 def _monitor(given: Sequence[str]) -> int:
     parser = _verb_parser("monitor", "A line for each thing a running router does, as it happens.")
-    parser.add_argument("--history", type=int, default=0, metavar="N", help="begin with the last N lines, at most 1000")
+    parser.add_argument(
+        "--history", type=_history, default=0, metavar="N", help=f"begin with the last N lines, at most {MOST_HISTORY}"
+    )
     options = parser.parse_args(given)
     from router.control.render import line
 
-    for event in _client(options).monitor(max(0, options.history)):
+    if getattr(sys.stdout, "name", "") == os.devnull:  # see main()
+        print("openmar: monitor: standard output is closed: give it a terminal, a file or a pipe", file=sys.stderr)
+        return ExitCode.USAGE
+    for event in _client(options).monitor(options.history):
         print(json.dumps(event) if options.json else line(event), flush=True)
     return ExitCode.DONE
+
+
+def _history(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MOST_HISTORY):
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at most {MOST_HISTORY}")
+    return int(text)
 
 
 def _capture_parser() -> argparse.ArgumentParser:
@@ -339,11 +379,11 @@ def _detach(given: Sequence[str]) -> int:
 def _policy_parser() -> argparse.ArgumentParser:
     parser = _verb_parser("policy", "The flow policies of a running router.")
     what = parser.add_subparsers(dest="what", required=True, metavar="show|set|clear")
-    what.add_parser("show", help="its rules, in the order they are tried")
-    replacing = what.add_parser("set", help="have the [[flow]] rules of a file be this policy, at once")
+    _asking(what.add_parser("show", help="its rules, in the order they are tried"))
+    replacing = _asking(what.add_parser("set", help="have the [[flow]] rules of a file be this policy, at once"))
     replacing.add_argument("policy", metavar="NAME")
     replacing.add_argument("file", metavar="FILE.toml", type=Path)
-    what.add_parser("clear", help="have no such policy").add_argument("policy", metavar="NAME")
+    _asking(what.add_parser("clear", help="have no such policy")).add_argument("policy", metavar="NAME")
     return parser
 
 

@@ -66,6 +66,7 @@ class Router:
         self.config = config  # what is in force: `reload` replaces it
         self.driver: Driver
         self.stopped = asyncio.Event()
+        self._without_underlay = False  # its address was removed
         self.failure: RouterError | None = None
         self._machine = Machine(config)
         self.part = part(config, self._machine)
@@ -213,7 +214,10 @@ class Router:
 
     def on_down(self, error: PortDown) -> None:
         """A port is of no more use: so is this router."""
-        self.failure = InUse(f"{error}: the device was taken away from this router")
+        self.failure = InUse(
+            f"{error.where}: {error.why}: the device was taken away from this router: start it again, or have a "
+            "supervisor do that"
+        )
         self.stopped.set()
 
     def _on_datagram(
@@ -229,13 +233,21 @@ class Router:
         match event:
             case LinkChanged(link=link, gone=False) if link.name == self.config.tun and link.up:
                 self.network.refresh_tun()
-            case AddressChanged(address=address, gone=True) if address == self.underlay.address:
-                log.warning("underlay address %s was removed: tunnels are down until it is back", address)
+            case AddressChanged(address=address, gone=gone) if address == self.underlay.address:
+                self._underlay_changed(gone)
             case _:
                 pass
         self.part.kernel_changed(event)
         if self._tunnel_mtu is not None:
             self._tunnel_mtu.kernel_changed(event)
+
+    def _underlay_changed(self, gone: bool) -> None:
+        """Told once when it goes and once when it is back; not where tunnels begin at uplinks, which tell of theirs."""
+        if gone is self._without_underlay or self.config.uplinks:
+            return
+        self._without_underlay = gone
+        what = "was removed: tunnels are down until it is back" if gone else "is back: so are the tunnels"
+        log.warning("underlay address %s %s", self.underlay.address, what)
 
     # --- farewell ---
 

@@ -6,7 +6,7 @@ import sys
 from enum import Enum
 from pathlib import Path
 
-from router.errors import ConfigError
+from router.errors import ConfigError, NotRunning
 
 DEFAULT_NAME = "mar"
 
@@ -37,6 +37,17 @@ def default_run_dir() -> Path:
 def default_socket(name: str = DEFAULT_NAME) -> Path:
     """The control socket of the router with this name."""
     return default_run_dir() / f"{name}.sock"
+
+
+def found_socket() -> Path:
+    """The control socket of the only router there is; of several, that with the default name. Raises NotRunning."""
+    default, there = default_socket(), sorted(default_run_dir().glob("*.sock"))
+    if len(there) == 1:
+        return there[0]
+    if there and default not in there:
+        names = ", ".join(each.stem for each in there)
+        raise NotRunning(f"{default_run_dir()}: there are several routers: {names}: say which with --name")
+    return default
 
 
 def _home() -> Path:

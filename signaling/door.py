@@ -97,6 +97,11 @@ class Door:
         """The peer of this name."""
         return self._named.get(name)
 
+    @property
+    def expects_roaming(self) -> bool:
+        """Whether there is a peer that is known by the SPI of its key alone."""
+        return bool(self._roaming)
+
     def path_care_of(self, ours: Address | None, theirs: Address) -> Address:
         """The Proxy-CoA of the path between two addresses: that of the end that is the MAG. None: our own."""
         return ours or self._address if self._is_gateway else theirs

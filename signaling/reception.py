@@ -20,6 +20,7 @@ from signaling.iana import BindingErrorStatus
 from signaling.rate_limit import RateLimit
 from signaling.settings import Address, Clock, Counters, Peer
 from signaling.wire import ipv6
+from signaling.wire.authentication import spi_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_error import BindingError
 from signaling.wire.binding_update import BindingUpdate
@@ -119,9 +120,17 @@ class Reception:
     def _distrust(self, message: Message, event: DatagramReceived, verdict: Verdict, now: float) -> list[Action]:
         actions: list[Action] = []
         if self._words.allows(now):
-            fields = {"peer": event.source, "message": type(message).__name__, "why": HINTS[verdict]}
-            actions.append(Note("message-refused", fields))
+            why = self._why(message, verdict)
+            actions.append(
+                Note("message-refused", {"peer": event.source, "message": type(message).__name__, "why": why})
+            )
         refuse = self._refuse_forged if verdict is Verdict.FORGED else None
         if refuse is not None and isinstance(message, BindingUpdate) and self._answers.allows(now):
             actions.append(refuse(message, event, now))
         return actions
+
+    def _why(self, message: Message, verdict: Verdict) -> str:
+        spi = spi_of(message)
+        if verdict is Verdict.STRANGER and spi is not None and self._door.expects_roaming:
+            return f"no [[peer]] without an address has spi {spi}: make spi the same on both routers, or add a [[peer]]"
+        return HINTS[verdict]

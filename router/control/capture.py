@@ -150,8 +150,10 @@ def _wanted(router: "Router", query: Mapping[str, str]) -> Wanted:
 
 def _tunnel(router: "Router", name: str) -> Tunnel:
     """The tunnel to a peer, by its name or address; it need not be in use now. Raises RouterError."""
-    peers = {peer.name: peer.address for peer in router.config.peers if peer.address is not None}
     used = {item.tunnel.remote: item.tunnel for item in router.tables.tunnels()}
+    # where a peer is that roams, first by the path it has had for longest
+    peers = {peer.name: at for at in reversed(used) if (peer := router.role.door.peer(at)) is not None}
+    peers |= {peer.name: peer.address for peer in router.config.peers if peer.address is not None}
     remote = peers.get(name)
     if remote is None:
         with suppress(ValueError):

@@ -14,7 +14,6 @@ from router.control import mar_views, pmip_views
 from router.control.render import plain
 from router.places import RoleName
 from router.store.url import without_password
-from signaling.door import addresses_of
 
 if TYPE_CHECKING:
     from router.daemon import Router
@@ -27,10 +26,10 @@ OF_PMIP_ONLY = ("anchoring.", "gateway.", "paths.", "heartbeat.", "ipv4_address"
 
 def tunnels(router: "Router") -> list[Row]:
     """Tunnels that carry a prefix now."""
-    names = {address: peer.name for peer in router.config.peers for address in addresses_of(peer)}
+    peer_at = router.role.door.peer
     return [
         {
-            "peer": names.get(item.tunnel.remote),
+            "peer": peer.name if (peer := peer_at(item.tunnel.remote)) is not None else None,
             "remote": str(item.tunnel.remote),
             "local": str(item.tunnel.local),
             "encapsulation": item.tunnel.encapsulation.value,

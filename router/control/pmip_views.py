@@ -57,6 +57,7 @@ TELLING: dict[str, Callable[[Any, Labels, float], Any]] = {
     "care_ofs": lambda rows, labels, now: [_told(row, labels, now) for row in rows],
     "expires": _left,
     "label": lambda number, labels, now: labels.name(number),
+    "since": lambda at, labels, now: max(0.0, round(now - at, 3)),
     "prefixes": lambda prefixes, labels, now: [str(prefix) for prefix in sorted(prefixes, key=in_order)],
 }
 
@@ -91,9 +92,10 @@ def _way(end: TunnelEnd, labels: Labels) -> str:
 
 
 def paths(router: "Router") -> list[Row]:
-    """Paths to peers as they are measured."""
+    """Paths to peers as they are measured. since: the state, for so many s."""
     labels = Labels(router.config.labels)
-    return [_told(row, labels, 0.0) for row in router.role.monitor.rows()]
+    now = time.time()
+    return [_told(row, labels, now) for row in router.role.monitor.rows()]
 
 
 def flows(router: "Router") -> list[Row]:
@@ -106,11 +108,15 @@ def flows(router: "Router") -> list[Row]:
 
 
 def policy(router: "Router") -> list[Row]:
-    """Flow policies of this router by name, the first rule that matches decides. Source is the correspondent."""
-    labels = Labels(router.config.labels)
+    """Flow policies by name, the first rule that matches decides. Source is the correspondent.
+
+    Those of this router; then those in force that were made for a session, of what its gateway says of flows.
+    """
+    labels, own, in_force = Labels(router.config.labels), router.config.policies, router.network.policies
+    made = {name: rules for name, rules in in_force.items() if name not in own}
     return [
         {"policy": name, "number": number, **_rule(rule, labels)}
-        for name, rules in router.config.policies.items()
+        for name, rules in (*own.items(), *made.items())
         for number, rule in enumerate(rules, 1)
     ]
 

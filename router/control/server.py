@@ -155,9 +155,9 @@ class ControlServer:
     async def _detach(self, request: web.Request) -> web.Response:
         node = (await _body(request, required=("node",)))["node"]
         self._access("detach")
-        attached = dict.fromkeys(item.node for item in self._router.role.access.attached.values())
+        attached = {item.node for item in self._router.role.access.attached.values()}
         if node not in attached:
-            here = ", ".join(attached) or "nobody"
+            here = ", ".join(sorted(attached)) or "nobody"
             raise RouterError(f"detach {node}: not attached here: attached: {here}")
         self._router.driver.feed(LinkDetached(node=node, reason="command"))
         return _json({"schema": SCHEMA, "node": node})
@@ -312,6 +312,12 @@ async def _errors_as_json(request: web.Request, handler: Any) -> web.StreamRespo
     except web.HTTPException as error:
         why = f"{request.method} {request.path[:LONGEST_ECHO]}: {error.reason}{_what_there_is(error)}"
         return _json({"schema": SCHEMA, "error": why}, status=error.status)
+    except Exception:
+        if request.writer.output_size:  # a stream that breaks off says enough
+            raise
+        log.exception("control socket: %s %s", request.method, request.path[:LONGEST_ECHO])
+        why = f"{request.path[:LONGEST_ECHO]}: internal error of the router: see its log"
+        return _json({"schema": SCHEMA, "error": why}, status=500)
 
 
 def _what_there_is(error: web.HTTPException) -> str:

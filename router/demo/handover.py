@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 from typing import Any, Generic, TypeVar
 
+from router.demo.busyness import BUSY
 from router.demo.capture import Packet
 from router.demo.figures import Move, arrival, losses
 from router.demo.narrator import Narrator
@@ -41,6 +42,7 @@ class Outcome:
     corrupt: int = 0
     more: Row = field(default_factory=dict)  # what only one of the plays tells
     broken: list[str] = field(default_factory=list)  # promises that did not hold, in words
+    warnings: list[str] = field(default_factory=list)  # what is not held against it, and why
 
     @property
     def first(self) -> dict[str, float]:
@@ -56,6 +58,19 @@ class Outcome:
         counts = [item["lost_packets"] for item in self.handovers]
         return {"median": statistics.median(counts), "most": max(counts)} if counts else {}
 
+    def judge_time(self, others: float) -> None:
+        """The one promise that a machine can break by itself. others: share of the processors that they took."""
+        if not self.first or self.first["median"] <= MEDIAN_WITHIN:
+            return
+        slow = f"the median handover took {self.first['median']:.1f} ms, promised are {MEDIAN_WITHIN:g}"
+        if others < BUSY:
+            self.broken.append(f"{slow} (other programs took {others:.0%} of the processors)")
+        else:
+            self.warnings.append(
+                f"{slow}; but other programs took {others:.0%} of the processors meanwhile, so that says nothing of "
+                "the routers: run it again when they are idle"
+            )
+
     def as_json(self) -> Row:
         """Plain data."""
         return {
@@ -70,6 +85,7 @@ class Outcome:
             },
             **self.more,
             "broken_promises": self.broken,
+            "warnings": self.warnings,
         }
 
     def summary(self, title: str, verdict: Callable[[Row], str], *lines: str) -> str:
@@ -89,7 +105,9 @@ class Outcome:
             *lines,
             "",
         ]
-        text += [f"BROKEN PROMISE: {line}" for line in self.broken] or ["every promise held"]
+        text += [f"WARNING: {line}" for line in self.warnings]
+        held = "every other promise held" if self.warnings else "every promise held"
+        text += [f"BROKEN PROMISE: {line}" for line in self.broken] or [held]
         return "\n".join(text)
 
 
@@ -224,7 +242,7 @@ def _in_words(figures: Mapping[str, float], form: str) -> str:
 
 
 def broken_promises(outcome: Outcome, expected: int, arrivals: Sequence[tuple[int, float, float]]) -> list[str]:
-    """What is promised of every journey and did not hold. expected: moves."""
+    """What is promised of every journey, but for its time, and did not hold. expected: moves."""
     broken: list[str] = []
     times = [item["rs_to_first_packet_ms"] for item in outcome.handovers]
     if outcome.resets:
@@ -235,9 +253,6 @@ def broken_promises(outcome: Outcome, expected: int, arrivals: Sequence[tuple[in
         broken.append("one of the long flows carried nothing")
     if len(times) != expected or None in times:
         broken.append("after a move no packet reached the old address through the new router")
-    elif statistics.median(times) > MEDIAN_WITHIN:
-        took = f"the median handover took {statistics.median(times):.1f} ms, promised are {MEDIAN_WITHIN:g}"
-        broken.append(f"{took} (is the machine busy with something else?)")
     for item in outcome.handovers:
         if item["lost_packets"] > LOST_AT_MOST:
             text = f"{item['lost_packets']} datagrams were lost, promised are {LOST_AT_MOST} at most"

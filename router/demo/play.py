@@ -5,7 +5,8 @@
     demo anchors             a stock host wanders over four MARs         `anchors_play`
     demo multipath           a branch with two uplinks                   `multipath_play`
 
-What is promised is checked at the end; the exit code is 0 only if every promise held.
+What is promised is checked at the end; the exit code is 0 only if every promise held. Milliseconds of a handover are
+promised of a machine that has nothing else to do: on one that is measurably busy they are a warning.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 
 from router.demo import anchors_picture, anchors_play, mar_play, multipath_play, proxy_play
 from router.demo.branch_stage import BranchStage
+from router.demo.busyness import Meter
 from router.demo.lab import enter_lab
 from router.demo.mar_stage import MarStage
 from router.demo.narrator import Narrator
@@ -41,7 +43,7 @@ class Finding(Protocol):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a demo. Returns the exit code: 0 only if every promise held."""
+    """Run a demo. Returns the exit code: 0 only if every promise held, or time alone did not on a busy machine."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = given.pop(0) if given and given[0] in PLAYS else "handover"
     return PLAYS[name](given)
@@ -66,15 +68,18 @@ def handover(given: Sequence[str]) -> int:
     capture = _writable(options.pcap, "--pcap")
 
     def play(directory: Path, narrator: Narrator) -> tuple[Finding, str]:
+        meter = Meter()
         about = {"stay": options.stay, "record": capture is not None}
         if options.pmip:
             with ProxyStage(directory, encapsulation=options.encapsulation) as stage:
                 outcome = proxy_play.ProxyPlay(stage, narrator, moves=options.moves or 4, **about).run()
                 _keep(stage, capture)
+            outcome.judge_time(meter.others())
             return outcome, proxy_play.summary(outcome)
         with MarStage(directory, encapsulation=options.encapsulation) as mars:
             outcome = mar_play.MarPlay(mars, narrator, moves=options.moves or 3, **about).run()
             _keep(mars, capture)
+        outcome.judge_time(meter.others())
         return outcome, mar_play.summary(outcome)
 
     return perform(play, as_json=options.json)

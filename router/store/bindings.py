@@ -44,6 +44,8 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 WAIT_FOR_LOCK = 2.0  # s; whoever else has the file open only looks at it
 RETRY_AFTER = 0.5  # s, while the disk is full or away
 GATHER = 0.05  # s that changes are gathered for a commit, when nobody waits for it
+LOOK_EVERY = 2.0  # s between looks whether the file is still there, while nothing changes
+AHEAD = ".ahead"  # the file beside it
 FORGOTTEN = b""  # instead of a value
 
 
@@ -62,6 +64,7 @@ class BindingStore:
         self._ending = self._hurry = False
         self._gathering: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
+        self._ahead: WriteAhead
         self.reachable = True
         self.lost = True  # sessions may be missing that were acknowledged: the file is new, or the machine crashed
         try:
@@ -156,18 +159,31 @@ class BindingStore:
             _done(future)
         if failure is None and changes == self._changes:
             self._ahead.clear()
+            self._open_ahead_again()
         if self.reachable != (failure is None):
             self.reachable = failure is None
             log.warning("%s", failure or "bindings: can be written again")
             self._on_health(self.reachable)
+
+    def _open_ahead_again(self) -> None:
+        """If it was removed: what is appended to it from now on would be found by nobody."""
+        if not self._ahead.removed:
+            return
+        try:
+            again = WriteAhead(self._path.with_suffix(AHEAD))
+        except OSError as error:
+            log.warning("bindings %s: %s", self._path, error)
+            return
+        self._ahead.close()
+        self._ahead = again
 
     # --- in the thread ---
 
     def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             with self._work:
-                self._work.wait_for(lambda: (self._waiting and self._hurry) or self._ending)
-                if not self._waiting:
+                self._work.wait_for(lambda: (self._waiting and self._hurry) or self._ending, LOOK_EVERY)
+                if self._ending and not self._waiting:
                     return
                 batch, self._waiting = self._waiting, {}
                 self._writing = len(batch)
@@ -188,11 +204,29 @@ class BindingStore:
     def _write(self, batch: dict[int, bytes]) -> str | None:
         """Commit a batch. Returns what went wrong."""
         try:
-            with transaction(self._db):
-                _change(self._db, batch)
-        except sqlite3.Error as error:
+            if _identity(self._path) != self._identity:
+                self._write_anew()
+            if batch:
+                with transaction(self._db):
+                    _change(self._db, batch)
+        except (sqlite3.Error, OSError) as error:
             return f"bindings {self._path}: {error}: going on without them: {_cure(error)}"
         return None
+
+    def _write_anew(self) -> None:
+        """The file was removed. The one that is open has all of it still; another file in its place is left alone."""
+        if _identity(self._path) is not None:
+            raise FileExistsError("another file is there now")
+        copy = self._path.with_suffix(".new")
+        copy.unlink(missing_ok=True)
+        self._db.execute("VACUUM INTO ?", (str(copy),))
+        self._db.close()
+        for end in ("-wal", "-shm"):  # of the one that was removed: they would be taken for those of the new one
+            self._path.with_name(self._path.name + end).unlink(missing_ok=True)
+        copy.rename(self._path)
+        self._db = connect(self._path, WAIT_FOR_LOCK)
+        self._identity = _identity(self._path)
+        log.warning("bindings %s: the file was removed: it was written anew", self._path)
 
     # --- beginning and end ---
 
@@ -206,11 +240,12 @@ class BindingStore:
                 boot = _boot_id()
                 # what a write has given to the kernel outlives this process, not the machine
                 self.lost = not state or (state.get("end") != "clean" and state.get("boot") != boot)
-                self._ahead = WriteAhead(self._path.with_suffix(".ahead"))
+                self._ahead = WriteAhead(self._path.with_suffix(AHEAD))
                 if not self.lost:  # what a crash of the machine left of it may be older than the database
                     _change(db, dict(self._ahead.changes()))
                 db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", [("boot", boot), ("end", "open")])
             self._ahead.clear()
+            self._identity = _identity(self._path)
         except BaseException:
             db.close()
             raise
@@ -230,6 +265,15 @@ def _change(db: sqlite3.Connection, changes: dict[int, bytes]) -> None:
         db.executemany("INSERT OR REPLACE INTO binding VALUES (?, ?)", saved)
     if forgotten:
         db.executemany("DELETE FROM binding WHERE number = ?", forgotten)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is there: its device and number. None: there is none. Raises OSError."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _cure(error: Exception) -> str:

@@ -58,6 +58,11 @@ class WriteAhead:
             os.ftruncate(self._file, 0)
             self._size = 0
 
+    @property
+    def removed(self) -> bool:
+        """Whether the file has no name any more."""
+        return not os.fstat(self._file).st_nlink
+
     def close(self) -> None:
         """No more changes."""
         os.close(self._file)

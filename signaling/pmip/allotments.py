@@ -119,16 +119,18 @@ class Allotments:
             taken.append(prefix)
         if request.prefixes_wanted:
             chosen = self._choose(request.node, profile)
-            if not chosen:
+            if not chosen or any(self._another_has(prefix, request.node) for prefix in chosen):
                 self._give_back(taken)
-                allotment.refused = Status.INSUFFICIENT_RESOURCES
+                allotment.refused = (
+                    Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX if chosen else Status.INSUFFICIENT_RESOURCES
+                )
                 return
             taken += [prefix for prefix in chosen if prefix not in taken]
         allotment.prefixes = tuple(taken)
 
     def _may_have(self, prefix: IPv6Network, node: str, profile: NodeProfile) -> bool:
         if prefix in profile.prefixes:
-            return True
+            return not self._another_has(prefix, node)
         if prefix.prefixlen == HOST and profile.sharing is Sharing.SHARED_PREFIX:
             # an address of its own on this interface, of the prefix its interfaces have in common
             return any(prefix.subnet_of(it) for one in self._cache.of(node) for it in one.prefixes)
@@ -141,6 +143,10 @@ class Allotments:
             return profile.prefixes
         lent = self.prefixes.lend()
         return (lent,) if lent is not None else ()
+
+    def _another_has(self, prefix: Prefix, node: str) -> bool:
+        """Whether a session of another node has it, by whatever is laid down for both."""
+        return any(session.node != node for session in self._cache.holding(key_of(prefix)))
 
     def _give_back(self, prefixes: Iterable[IPv6Network]) -> None:
         for prefix in prefixes:
@@ -167,15 +173,17 @@ class Allotments:
         option = request.get(Ipv4HomeAddressRequest)
         wanted = option.address if option is not None and int(option.address) else None
         fixed = profile.ipv4_address
-        if fixed is not None and self._cache.at_ipv4(int(fixed)):
+        holders = self._cache.at_ipv4(int(fixed)) if fixed is not None else ()
+        if holders:
             fixed = None  # for its first session
-        if wanted is None:
+        of_another = any(session.node != request.node for session in holders)
+        if wanted is None and not of_another:
             lent = None if fixed is not None else self.ipv4.lend()
             allotment.ipv4_home = fixed if lent is None else lent.network_address
             if allotment.ipv4_home is None:
                 allotment.refused = Status.INSUFFICIENT_RESOURCES
                 allotment.ipv4_refused = Ipv4HomeAddressStatus.REASON_UNSPECIFIED
-        elif wanted == fixed or self.ipv4.claim(IPv4Network(wanted)):
+        elif wanted is not None and (wanted == fixed or self.ipv4.claim(IPv4Network(wanted))):
             allotment.ipv4_home = wanted
         else:
             allotment.refused = Status.NOT_AUTHORIZED_FOR_IPV4_HOME_ADDRESS
@@ -193,6 +201,8 @@ class Allotments:
                 # no pool of ours has IPv4 prefixes to delegate: such an option stays unanswered
                 if prefix.version == 6 and not had:
                     taken += self._delegate(profile)
+            elif self._another_has(prefix, request.node):
+                allotment.refused = Status.REQUESTED_DMNP_IN_USE
             elif prefix in profile.delegated or (isinstance(prefix, IPv6Network) and self.delegated.claim(prefix)):
                 taken.append(prefix)
             else:

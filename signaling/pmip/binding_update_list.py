@@ -213,6 +213,8 @@ class Session:
     refresh_before: float | None = None  # s, laid down by the anchor (RFC 8127 3.1.1), as the next two
     first_retry: float | None = None
     last_retry: float | None = None
+    reclaimed_at: float = -inf  # monotonic s: asked back, or to be asked back, from another gateway
+    reclaim_after: float = 0.0  # s that this waits after the next contest, doubles with each
     registrations: dict[int, Registration] = field(default_factory=dict)  # by BID, 0 for the only one
     bound: dict[Prefix, Path] = field(default_factory=dict)  # as the data path was told
     given: dict[Wants, Prefix] = field(default_factory=dict)  # as DHCP was told

@@ -33,6 +33,8 @@ from signaling.wire.binding_ack import BindingAck
 from signaling.wire.options.prefix import HomeNetworkPrefix
 
 ASKED_JUST_NOW = 1.0  # s: a solicitation so shortly after an update is about the same arrival
+FIRST_RECLAIM, LAST_RECLAIM = 1.0, 60.0  # s between two times that a session is asked back from another gateway
+FORGIVEN = 2 * LAST_RECLAIM  # s without a contest after which the next one is the first
 RENEW_RATE = 200.0  # sessions a second that are registered again at an anchor that was restarted
 
 
@@ -305,11 +307,34 @@ class Gateway:
         """Register again what the anchor may have forgotten, at a bounded pace."""
         at = now
         for session in sessions:
-            session.flows, session.announced = None, False
-            for item in session.of(Stage.REGISTERED):
-                item.renew = True
-                self._sender.deadlines.set(item.key, at)
+            self._make_due(session, at)
             at += 1.0 / RENEW_RATE
+        return self.wake(now)
+
+    def _make_due(self, session: Session, at: float) -> None:
+        """Each path is registered again by itself, with all that the anchor was told before."""
+        session.flows, session.announced = None, False
+        for item in session.of(Stage.REGISTERED):
+            item.renew = True
+            self._sender.deadlines.set(item.key, at)
+
+    def reclaim(self, session: Session, now: float) -> list[Action]:
+        """The anchor has given the session to another gateway, but the node is here: it is asked for back.
+
+        At once the first time; if the other one contests that, ever more seldom: the node may be at both.
+        """
+        if now < session.reclaimed_at:
+            return []
+        if now > session.reclaimed_at + FORGIVEN:
+            session.reclaim_after = 0.0
+        at = session.reclaimed_at = now + session.reclaim_after
+        session.reclaim_after = min(max(FIRST_RECLAIM, 2 * session.reclaim_after), LAST_RECLAIM)
+        for item in session.of(Stage.REGISTERED):
+            item.handoff, item.contested = UNKNOWN, True
+            if at > now:  # by then it may have left; now it is here
+                item.proof_after = at
+        self._counters["gateway.reclaimed"] += 1
+        self._make_due(session, at)
         return self.wake(now)
 
     def anchor_restarted(self, now: float) -> list[Action]:

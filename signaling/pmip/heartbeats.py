@@ -7,6 +7,7 @@ is PeerNews; what to do about that is the role's (RFC 5847 3 leaves it open).
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 
 from signaling.actions import Action
 from signaling.deadlines import Deadlines
@@ -20,6 +21,8 @@ from signaling.wire.options.option import Option
 from signaling.wire.options.security import RestartCounter
 
 RESPONSE, UNSOLICITED = HeartbeatFlag.RESPONSE, HeartbeatFlag.UNSOLICITED
+
+ASK_AGAIN = 1.0  # s, at least, between two requests
 
 
 class PeerEvent(Enum):
@@ -50,6 +53,7 @@ class Exchange:
     missing: int = 0  # requests in a row without an answer
     unreachable: bool = False
     restarts: int | None = None  # the peer's Restart Counter; None: not heard yet
+    asked_at: float = -inf  # monotonic s, last
 
 
 class Heartbeats:
@@ -113,18 +117,20 @@ class Heartbeats:
         if not beat.response:
             number, back = beat.sequence_number, event.source
             return [self._answer(number, RESPONSE, back, event.port, event.destination, now)], None
-        return [], None if peer is None else self._judge(beat, peer.name)
+        return [], None if peer is None else self._judge(beat, peer.name, now)
 
-    def _judge(self, beat: Heartbeat, peer: str) -> PeerNews | None:
+    def _judge(self, beat: Heartbeat, peer: str, now: float) -> PeerNews | None:
         exchange = self._exchanges.get(peer)
+        counter = beat.option(RestartCounter)
         if exchange is None or not (beat.unsolicited or beat.sequence_number == exchange.number):
             self._counters["heartbeat.unmatched"] += 1
+            if exchange is not None and counter is not None and exchange.restarts not in (None, counter.counter):
+                self._ask_soon(peer, exchange, now)
             return None
         was_unreachable, exchange.unreachable = exchange.unreachable, False
         exchange.missing = 0
         if not beat.unsolicited:
             exchange.answered = True
-        counter = beat.option(RestartCounter)
         before = exchange.restarts
         if counter is not None:
             exchange.restarts = counter.counter
@@ -132,6 +138,10 @@ class Heartbeats:
             self._counters["heartbeat.restarted"] += 1
             return PeerNews(peer, PeerEvent.RESTARTED)
         return PeerNews(peer, PeerEvent.BACK) if was_unreachable else None
+
+    def _ask_soon(self, peer: str, exchange: Exchange, now: float) -> None:
+        """Its answer to something else, as the probe of a path, has another counter: what is asked for is believed."""
+        self._deadlines.set(peer, max(now, exchange.asked_at + ASK_AGAIN))
 
     # --- out ---
 
@@ -153,7 +163,7 @@ class Heartbeats:
 
     def _ask(self, exchange: Exchange, now: float) -> Action:
         exchange.number = self._clock.next_number(exchange.number, now)
-        exchange.answered = False
+        exchange.answered, exchange.asked_at = False, now
         request = Heartbeat(sequence_number=exchange.number)
         return self._send(request, exchange.destination, exchange.port, exchange.source, now)
 

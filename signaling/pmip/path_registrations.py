@@ -79,6 +79,9 @@ class PathRegistrations:
 
     def _move(self, item: Registration, path: UplinkPath) -> bool:
         """The binding goes on by this path; nothing is taken back. True: the anchor has to be asked."""
+        if item.stage is Stage.REGISTERED and path.is_way_of(item.path):  # it carries packets while that is asked
+            item.path, item.handoff = path, NOT_CHANGED
+            return True
         if not item.step(Step.MOVED):
             return False
         self._keeper.entries.answered(item)

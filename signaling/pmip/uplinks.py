@@ -5,7 +5,7 @@ address. A packet always leaves with the address of its uplink as source: other 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from signaling.door import addresses_of
 from signaling.iana import AccessTechnologyType
@@ -23,6 +23,10 @@ class UplinkPath:
     label: int = 0
     weight: int = 1
     technology: AccessTechnologyType = AccessTechnologyType.IEEE_802_3  # If-ATT
+
+    def is_way_of(self, other: "UplinkPath") -> bool:
+        """Whether packets go the same way by the other one, whatever label and weight say of it."""
+        return replace(self, label=other.label, weight=other.weight) == other
 
 
 class Uplinks:

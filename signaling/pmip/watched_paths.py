@@ -63,9 +63,10 @@ class WatchedPaths:
             self._used_by[session.who] = uses
         if uses == before:
             return []
+        # the new ones first: one that only has another label goes on as it is
+        actions = [action for use in uses - before for action in self._begin(use, now)]
         for use in before - uses:
             self._release(use)
-        actions = [action for use in uses - before for action in self._begin(use, now)]
         self._ask_anchor(now)
         return actions
 

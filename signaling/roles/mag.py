@@ -445,19 +445,31 @@ class Mag:
         if indication.trigger not in HANDOVER_TRIGGERS or not attached:
             return self._give_up(indication, event, taken, now)
         if any(session.lasting for session in taken.sessions):
-            return [self._answer(indication, event, RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED)]
+            return self._contest(indication, event, attached, now)
         self._contests.append(Contest(indication=indication, event=event, asked=attached))
         for who in attached:
             self.access.doubt(who, now, QUICK_PROBE_INTERVAL)
         return self.wake(now)
+
+    def _contest(
+        self,
+        indication: BindingRevocationIndication,
+        event: DatagramReceived,
+        here: Iterable[NodeInterface],
+        now: float,
+    ) -> list[Action]:
+        """These are here: the anchor hears so, and as it may have given their sessions away, is asked for them."""
+        actions = [self._answer(indication, event, RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED)]
+        for session in [it for who in here if (it := self.gateway.entries.get(who)) is not None]:
+            actions += self.gateway.reclaim(session, now)
+        return actions
 
     def _heard(self, who: NodeInterface, now: float) -> list[Action]:
         """A node proved that it is here: the anchor is told if it believes else, and asked what waited for that."""
         actions: list[Action] = []
         for contest in [it for it in self._contests if who in it.asked]:
             self._contests.remove(contest)
-            status = RevocationStatus.REVOCATION_FAILED_MN_IS_ATTACHED
-            actions.append(self._answer(contest.indication, contest.event, status))
+            actions += self._contest(contest.indication, contest.event, (who,), now)
         return actions + self.gateway.heard(who, now)
 
     def _silent(self, who: NodeInterface, now: float) -> list[Action]:

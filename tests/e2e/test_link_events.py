@@ -100,6 +100,7 @@ def test_an_underlay_address_that_is_removed_and_added_again(domain: MakeDomain)
         netlink.delete_address(held)
         eventually(lambda: f"underlay address {underlay_address(1)} was removed" in mar1.log(), 5.0)
         mar1.host.address("core0", f"{underlay_address(1)}/64")
+        eventually(lambda: f"underlay address {underlay_address(1)} is back" in mar1.log(), 5.0)
         mar1.host.route("::/0", via=str(underlay_gateway(1)))
         flowing(download)
         node.attach("mar1")  # signalling works too
@@ -140,6 +141,7 @@ def test_a_tun_device_that_is_taken_away_ends_the_router(domain: MakeDomain) -> 
         said = mar1.log().splitlines()
         assert said[-1].startswith("openmar: ")
         assert "tun openmar0" in said[-1]
+        assert "start it again" in said[-1]
         check_same(before, snapshot(mar1.host))
 
 

@@ -73,6 +73,12 @@ def loaded(file: Path) -> tuple[SavedBinding, ...]:
     return found
 
 
+async def all_written(store: BindingStore) -> None:
+    async with asyncio.timeout(5.0):
+        while store.unsaved:
+            await asyncio.sleep(0.01)
+
+
 def sessions(count: int) -> list[SavedBinding]:
     return [replace(SESSION, number=number, node=f"mn{number}@a.b") for number in range(count)]
 
@@ -276,6 +282,71 @@ def test_a_full_disk_holds_nobody_up_and_is_told_once(file: Path, monkeypatch: p
     run(file, work)
     assert health == [False, True]
     assert len(loaded(file)) == 2000
+
+
+@pytest.mark.parametrize(
+    "removed", [("",), ("", "-wal", "-shm"), ("", "-wal", "-shm", "ahead"), ("ahead",)], ids=" ".join
+)
+def test_a_file_that_is_removed_while_it_is_used_is_written_anew_with_all_that_was_in_it(
+    file: Path, removed: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = file.with_suffix(".ahead")
+    first, second, third = sessions(3)
+
+    async def work() -> None:
+        store = BindingStore(file)
+        await store.save(first)
+        await all_written(store)
+        for end in removed:
+            (ahead if end == "ahead" else file.with_name(file.name + end)).unlink()
+        await store.save(second)
+        await all_written(store)
+        while not (file.exists() and ahead.exists()):
+            await asyncio.sleep(0.01)
+        await store.save(third)
+        await store.close(5.0)
+
+    asyncio.run(asyncio.wait_for(work(), 10.0))
+    assert loaded(file) == (first, second, third)
+    assert ("was removed: it was written anew" in caplog.text) == ("" in removed)
+    assert not list(file.parent.glob("*.new"))
+
+
+def test_a_file_that_is_removed_while_nothing_changes_is_written_anew(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.01)
+
+    async def work(store: BindingStore) -> None:
+        await store.save(SESSION)
+        await all_written(store)
+        file.unlink()
+        async with asyncio.timeout(5.0):
+            while not file.exists():
+                await asyncio.sleep(0.01)
+
+    run(file, work)
+    assert loaded(file) == (SESSION,)
+
+
+def test_another_file_in_its_place_is_left_alone_and_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_AFTER", 0.01)
+
+    async def work(store: BindingStore) -> None:
+        await store.save(SESSION)
+        await all_written(store)
+        file.unlink()
+        file.write_text("precious")
+        store.save(replace(SESSION, number=2))
+        async with asyncio.timeout(5.0):
+            while store.reachable:
+                await asyncio.sleep(0.01)
+            file.unlink()
+            while not store.reachable:
+                await asyncio.sleep(0.01)
+
+    run(file, work)
+    assert [each.number for each in loaded(file)] == [SESSION.number, 2]
 
 
 @pytest.mark.parametrize("octets", [b"no database at all" * 100, b"\0" * 4096])

@@ -39,6 +39,7 @@ from tests.router.test_control import answering, ask, full_backlog, somebody_els
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCAL, MAR2, MAR3 = (IPv6Address(f"2001:db8:ff::{n}") for n in (1, 2, 3))
+ROAMING = IPv6Address("2001:db8:77::1")
 TUNNEL = Tunnel(local=LOCAL, remote=MAR2, encapsulation=Encapsulation.UDP)
 RECORD: Record = (1_700_000_000_000_000_000, OUTBOUND, 41, b"\x60" + bytes(40))
 
@@ -84,6 +85,7 @@ class Running:
             underlay=SimpleNamespace(address=LOCAL),
             tables=self.tables,
             packets=self.taps,
+            role=SimpleNamespace(door=SimpleNamespace(peer={ROAMING: SimpleNamespace(name="bus1")}.get)),
         )
         self.loop = asyncio.new_event_loop()
         self._server = ControlServer(self.router)  # type: ignore[arg-type]
@@ -218,6 +220,16 @@ def test_a_tunnel_has_the_name_or_the_address_of_its_peer(
     arguments = ["capture", name, str(tmp_path / "t"), "--count", "1", "--socket", str(router.path)]
     assert main(arguments + ["--outer"] * outer) == ExitCode.DONE
     assert router.taps.asked == [(tunnel, outer)]
+
+
+def test_a_peer_that_roams_is_captured_by_its_name_where_it_is_now(router: Running, tmp_path: Path) -> None:
+    here = replace(TUNNEL, remote=ROAMING)
+    arguments = ["capture", "bus1", str(tmp_path / "t"), "--count", "1", "--socket", str(router.path)]
+    assert main(arguments) == ExitCode.FAILED
+    router.tables.bind(IPv6Network("2001:db8:1::/64"), here, side=Side.ANCHOR)
+    router.taps.waiting = [RECORD]
+    assert main(arguments) == ExitCode.DONE
+    assert router.taps.asked == [(here, False)]
 
 
 def test_a_tunnel_that_is_in_use_is_taken_as_it_is(router: Running, tmp_path: Path) -> None:
@@ -492,7 +504,7 @@ def test_a_tunnel_can_be_captured_before_anything_is_bound_to_it(packets: Packet
 
 def test_a_tunnel_that_only_a_capture_waits_for_is_not_shown(packets: Packets) -> None:
     packets.open_tap(TUNNEL)
-    router: Any = SimpleNamespace(tables=packets._tables, config=SimpleNamespace(peers=()))
+    router: Any = SimpleNamespace(tables=packets._tables, role=SimpleNamespace(door=SimpleNamespace(peer={}.get)))
     assert commands.tunnels(router) == []
     packets._tables.bind(IPv6Network("2001:db8:1::/64"), TUNNEL, side=Side.ANCHOR)
     assert [row["remote"] for row in commands.tunnels(router)] == [str(MAR2)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from router import __version__, cli
+from router import __version__, cli, places
 from router.cli import SHOWN, VERBS, main
 from router.control.commands import VIEWS
 from router.errors import ConfigError, ExitCode, InUse, RouterError
@@ -107,6 +107,8 @@ def test_nothing_to_do_is_a_usage_error_with_the_help(capsys: pytest.CaptureFixt
         ["reload", "now"],
         ["drain", "--within", "60", "--cancel"],
         ["drain", "now"],
+        ["monitor", "--history", "-1"],
+        ["monitor", "--history", "1001"],
         ["--mar", "--encapsulation", "esp"],
     ],
     ids=" ".join,
@@ -306,12 +308,43 @@ def test_the_router_is_found_by_its_name(
         assert main(["show", "nodes", "--name", "mar7"]) == ExitCode.DONE
 
 
+def test_the_only_router_there_is_asked_whatever_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "default_run_dir", lambda: tmp_path)
+    with answering(tmp_path / "bus1.sock", [ANSWER]):
+        assert main(["show", "nodes"]) == ExitCode.DONE
+    with answering(tmp_path / "mar.sock", [ANSWER]):  # of several, the one with the default name
+        assert main(["show", "nodes"]) == ExitCode.DONE
+    (tmp_path / "mar.sock").rename(tmp_path / "lma.sock")
+    assert main(["show", "nodes"]) == ExitCode.NOT_RUNNING
+    told = f"openmar: {tmp_path}: there are several routers: bus1, lma: say which with --name\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["policy", "-j", "--socket", "SOCKET", "show"],
+        ["policy", "--socket", "SOCKET", "show", "-j"],
+        ["policy", "show", "-j", "--socket", "SOCKET"],
+    ],
+    ids=" ".join,
+)
+def test_options_of_policy_may_stand_behind_either_verb(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(tmp_path / "s", [ANSWER]):
+        assert main([str(tmp_path / "s") if it == "SOCKET" else it for it in arguments]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out) == ANSWER
+
+
 def test_monitor_prints_a_line_or_json_for_each_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events: list[dict[str, object]] = [{"time": 0.5, "event": "attached", "node": "a@b"}, {"time": 1.0, "event": "x"}]
     with answering(tmp_path / "s", events, count=2) as asked:
         assert main(["monitor", "--history", "5", "--socket", str(tmp_path / "s")]) == ExitCode.DONE
         assert [line.split()[1:] for line in capsys.readouterr().out.splitlines()] == [["attached", "node=a@b"], ["x"]]
-        assert main(["monitor", "-j", "--history", "-5", "--socket", str(tmp_path / "s")]) == ExitCode.DONE
+        assert main(["monitor", "-j", "--socket", str(tmp_path / "s")]) == ExitCode.DONE
         assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == events
     assert [request.split()[1] for request in asked] == [b"/v1/monitor?history=5", b"/v1/monitor?history=0"]
 
@@ -385,6 +418,24 @@ def test_output_that_nobody_can_keep_is_told_in_a_line(tmp_path: Path, verb: lis
         at = ["--socket", str(tmp_path / "s")] if verb[0] == "show" else []
         done = run(*verb, *at, stdout=full.fileno())
     assert (done.returncode, done.stderr) == (ExitCode.FAILED, "openmar: standard output: no space left on device\n")
+
+
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("verb", [["--help"], ["policy", "set", "--help"], ["--version"]], ids=" ".join)
+def test_help_that_nobody_can_keep_is_told_in_a_line(verb: list[str], unbuffered: dict[str, str]) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | unbuffered
+    command = [sys.executable, "-m", "router", *verb]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=PROJECT, env=env, stdout=full, stderr=subprocess.PIPE, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (ExitCode.FAILED, "openmar: standard output: no space left on device\n")
+
+
+def test_a_monitor_with_nowhere_to_write_does_not_begin(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "router", "monitor", "--socket", str(tmp_path / "s")]
+    close = lambda: os.close(1)  # noqa: E731
+    done = subprocess.run(command, cwd=PROJECT, preexec_fn=close, stderr=subprocess.PIPE, text=True, timeout=20)
+    told = "openmar: monitor: standard output is closed: give it a terminal, a file or a pipe\n"
+    assert (done.returncode, done.stderr) == (ExitCode.USAGE, told)
 
 
 def test_the_module_ends_with_the_code_of_main(tmp_path: Path) -> None:

@@ -383,6 +383,17 @@ def test_owner_and_group_may_ask_and_nobody_else(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "s").exists()
 
 
+def test_an_error_of_our_own_is_told_as_one_and_stands_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listening(tmp_path / "s") as loop:
+        asked = loop.run_in_executor(None, Client(tmp_path / "s").show, "nodes")
+        with pytest.raises(RouterError, match=r"internal error of the router: see its log") as refused:
+            loop.run_until_complete(asked)
+    assert refused.value.exit_code == ExitCode.FAILED
+    assert "AttributeError" in caplog.text
+
+
 def test_the_socket_of_a_dead_router_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "s"))

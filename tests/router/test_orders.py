@@ -118,6 +118,7 @@ class Fake:
         self.access = None if config.role is RoleName.LMA else access
         ends = (TunnelEnd(remote=BUS, label=1), TunnelEnd(remote=IPv4Address("192.0.2.1"), binding_id=2, label=9))
         self.network = SimpleNamespace(
+            policies={},
             paths={
                 HOME: Held(),
                 PREFIX: TowardVisited(tunnels=ends, policy="default"),

@@ -130,6 +130,34 @@ def test_a_session_is_seen_at_both_ends(pair: tuple[Daemon, Daemon]) -> None:
     assert [row["ways"] for row in lma.rows("bindings")] == [["1:wan:2001:db8:ff::b"]]
 
 
+def test_a_node_that_is_not_here_cannot_leave(pair: tuple[Daemon, Daemon]) -> None:
+    _, mag = pair
+    with pytest.raises(RouterError, match=rf"detach nobody@b: not attached here: attached: {NODE}"):
+        mag.client.detach("nobody@b")
+    assert mag.client.detach(NODE) == {"schema": 1, "node": NODE}
+    with pytest.raises(RouterError, match=rf"detach {NODE}: not attached here: attached: nobody"):
+        mag.client.detach(NODE)
+
+
+def test_an_uplink_without_its_address_is_told_as_that_and_not_as_the_end_of_all_tunnels(
+    pair: tuple[Daemon, Daemon],
+) -> None:
+    _, mag = pair
+    netlink, index = mag.host.netlink, mag.host.link("wan0").index
+    held = next(it for it in netlink.addresses(index) if str(it.address) == "2001:db8:ff::b")
+    netlink.delete_address(held)
+    eventually(lambda: {row["stage"] for row in mag.rows("sessions")} == {"stranded"}, 5.0)
+    mag.host.address("wan0", "2001:db8:ff::b/64")
+    eventually(lambda: {row["stage"] for row in mag.rows("sessions")} == {"registered"}, 10.0)
+    assert "underlay address" not in mag.log.split("is up", 1)[1]
+
+
+def test_how_long_a_path_is_in_its_state_is_told_in_seconds(pair: tuple[Daemon, Daemon]) -> None:
+    for daemon in pair:
+        eventually(lambda daemon=daemon: daemon.rows("paths") != [], 5.0)
+        assert all(0.0 <= row["since"] < 60.0 for row in daemon.rows("paths"))
+
+
 def test_an_anchor_that_was_killed_knows_its_sessions(pair: tuple[Daemon, Daemon]) -> None:
     lma, _ = pair
     before = [(row["number"], row["node"], row["prefixes"]) for row in lma.rows("sessions")]

@@ -195,6 +195,28 @@ def test_another_restart_counter_means_that_the_peer_lost_its_sessions() -> None
     assert lma.answer(restarts=6) == PeerNews("mag", PeerEvent.RESTARTED)
 
 
+def test_another_counter_in_the_answer_to_something_else_makes_it_ask_at_once() -> None:
+    lma = Lma().keep().run(0.0)
+    lma.answer(restarts=1)
+    lma.run(10.0)
+    assert lma.hear(RESPONSE, 7, restarts=2) is None  # nobody asked that: it is no proof
+    assert lma.run(0.0).requests()[-1][0] == lma.now
+    assert lma.answer(restarts=2) == PeerNews("mag", PeerEvent.RESTARTED)
+    asked = len(lma.requests())
+    lma.hear(RESPONSE, 7, restarts=2)
+    lma.run(5.0)
+    assert len(lma.requests()) == asked  # that is known now
+
+
+def test_it_does_not_ask_more_than_once_a_second_however_often_another_counter_is_heard() -> None:
+    lma = Lma().keep().run(0.0)
+    lma.answer(restarts=1)
+    for _ in range(100):
+        lma.run(0.1)
+        lma.hear(RESPONSE, 7, restarts=2)
+    assert 9 <= len(lma.requests()) - 1 <= 10
+
+
 def test_a_restart_is_told_once() -> None:
     lma = Lma().keep().run(1.0)
     for restarts in (5, 6, 6):

@@ -104,6 +104,17 @@ def test_a_specific_address_of_ours_is_given() -> None:
     assert reply.address == mine
 
 
+@pytest.mark.parametrize("named", ["0.0.0.0", "203.0.113.6"])
+def test_an_address_that_is_fixed_for_two_nodes_is_of_the_first_and_the_other_is_refused(named: str) -> None:
+    fixed = IPv4Address("203.0.113.6")
+    scene = dual(profiles=tuple(NodeProfile(node=node, ipv4_address=fixed) for node in ("mn1", "mn2")))
+    first = scene.ack(node="mn1", more=(ANY4,)).option(Ipv4HomeAddressReply)
+    assert first is not None
+    assert first.address == fixed
+    second = scene.ack(node="mn2", more=(wants(IPv4Address(named)),))
+    assert second.status == Status.NOT_AUTHORIZED_FOR_IPV4_HOME_ADDRESS
+
+
 def test_the_fixed_address_of_a_profile_is_given() -> None:
     fixed = IPv4Address("203.0.113.6")
     scene = dual(profiles=(NodeProfile(node="mn2", ipv4_address=fixed),))

@@ -33,6 +33,7 @@ from tests.signaling.pmip.lma_scene import (
     sent,
 )
 
+FIXED_PREFIX = IPv6Network("2001:db8:100::/64")
 FIXED = IPv6Address("fe80::200:5eff:fe00:5213")
 
 
@@ -93,6 +94,17 @@ def test_the_fixed_prefix_of_another_node_is_refused_with_155() -> None:
     fixed = IPv6Network("2001:db8:100::/64")
     scene = Scene(profiles=(NodeProfile(node="mn2", prefixes=(fixed,)),))
     assert scene.status(prefixes=(fixed,)) == Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX
+
+
+@pytest.mark.parametrize("named", [ALL_ZERO, FIXED_PREFIX])
+def test_a_prefix_that_is_fixed_for_two_nodes_is_of_the_first_and_the_other_is_refused_with_155(
+    named: IPv6Network,
+) -> None:
+    scene = Scene(profiles=tuple(NodeProfile(node=node, prefixes=(FIXED_PREFIX,)) for node in ("mn1", "mn2")))
+    assert scene.attach(node="mn1") == FIXED_PREFIX
+    refused = scene.status(node="mn2", prefixes=(named,))
+    assert refused == Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX
+    assert [session.node for session in scene.lma.cache] == ["mn1"]
 
 
 def test_the_lifetime_granted_is_at_most_ours(scene: Scene) -> None:

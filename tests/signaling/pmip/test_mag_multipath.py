@@ -25,10 +25,14 @@ def attached(*, uplinks: tuple[Uplink, ...] = (WLAN, LTE), **settings: object) -
     return world
 
 
-def flags(received: Received) -> MultipathBindingFlag:
+def binding(received: Received) -> MagMultipathBinding:
     option = received.update.option(MagMultipathBinding)
     assert option is not None
-    return option.flags
+    return option
+
+
+def flags(received: Received) -> MultipathBindingFlag:
+    return binding(received).flags
 
 
 def tunnels(world: World) -> list[int]:
@@ -329,3 +333,22 @@ def test_twenty_losses_and_returns_of_a_path_end_well(lost: Uplink) -> None:
     world.run(1.0)
     assert world.session("mn1").of(Stage.REGISTERED) == list(world.session("mn1").registrations.values())
     assert sorted(tunnels(world)) == [1, 2]
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["answered", "not answered at first"])
+def test_another_label_or_weight_holds_no_packet_even_if_all_uplinks_get_it_at_once(answered: bool) -> None:
+    world = attached()
+    bound, sent = len(world.mag.did(Bind)), len(world.lma.updates)
+    world.lma.silent = not answered
+    uplinks = replace(WLAN, label=7), replace(LTE, label=7, weight=5)
+    world.perform("mag1", world.mag.mag.set_uplinks(uplinks, world.now))
+    world.run(0.5)
+    world.lma.silent = False
+    world.keep_talking("mn1", 5.0)
+    paths = [action.path for action in world.mag.did(Bind)[bound:]]
+    assert paths
+    for path in paths:
+        assert isinstance(path, TowardAnchor)
+        assert [(end.label, end.weight) for end in path.tunnels] == [(7, 1), (7, 5)]
+    labels = {option.binding_id: option.interface_label for option in map(binding, world.lma.updates[sent:])}
+    assert (labels, world.stages("mn1")) == ({1: 7, 2: 7}, BOTH)

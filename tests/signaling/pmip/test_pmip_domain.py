@@ -1,18 +1,21 @@
 """Gateways and anchor together: each scenario ends with both ends of every tunnel agreeing."""
 
 import random
+from dataclasses import replace
+from ipaddress import IPv6Network
 
 import pytest
 
-from signaling.actions import SetPolicy, TowardAnchor
-from signaling.events import AddressAsked, SiteAttached
+from signaling.actions import SetPolicy, TowardAnchor, TowardVisited
+from signaling.events import AddressAsked, ClockStepped, SiteAttached, UplinkUp
 from signaling.flow_rules import FlowRule, Spread
 from signaling.iana import TrafficSelectorFormat
 from signaling.pmip.binding_update_list import Stage
-from signaling.settings import NodeProfile, Site, Wants
+from signaling.roles.lma import Lma
+from signaling.settings import NodeProfile, PathCare, Site, Uplink, Wants
 from signaling.wire.traffic_selector import Range, TrafficSelector
 from tests.signaling.pmip.pmip_domain import Domain
-from tests.signaling.pmip.pmip_world import ADDRESSES, INTERFACE, LTE, WLAN
+from tests.signaling.pmip.pmip_world import ADDRESSES, INTERFACE, LTE, WALL, WLAN
 
 BOTH = {1: Stage.REGISTERED, 2: Stage.REGISTERED}
 VOICE = TrafficSelector(format=TrafficSelectorFormat.IPV6_BINARY, protocol=Range(17))
@@ -43,6 +46,50 @@ def test_a_node_that_comes_back_unnoticed_is_served_where_it_is() -> None:
     assert isinstance(world.mag.paths[prefix], TowardAnchor)
     world.run(10.0)
     assert world.faults() == []
+
+
+def with_a_twin(*, uplinks: tuple[Uplink, ...] = ()) -> tuple[Domain, IPv6Network]:
+    """mn1 is at mag1, and its link-layer address shows up at mag2 too, which takes the session over."""
+    world = Domain(mags=2, uplinks=uplinks)
+    if uplinks:
+        world.feed(UplinkUp(interface=uplinks[0].interface, address=world.address["mag2"]), "mag2")
+    world.attach("mn1")
+    world.run(60.0)
+    prefix = world.prefix("mn1")
+    twin = world.host("twin", node="mn1")
+    twin.link_layer, twin.link_local = world.hosts["mn1"].link_layer, world.hosts["mn1"].link_local
+    world.attach("twin", "mag2")
+    return world, prefix
+
+
+@pytest.mark.parametrize("uplinks", [(), (WLAN, LTE)])
+@pytest.mark.parametrize("both_for", [0.0, 0.2, 7.0, 300.0])
+def test_a_node_that_stays_gets_its_session_back_from_where_its_address_was_seen_too(
+    uplinks: tuple[Uplink, ...], both_for: float
+) -> None:
+    world, prefix = with_a_twin(uplinks=uplinks)
+    world.run(both_for)
+    world.detach("twin")
+    world.run(90.0)
+    assert (world.prefix("mn1"), world.faults()) == (prefix, [])
+    assert isinstance(world.anchor_paths[prefix], TowardVisited)
+
+
+def test_a_node_at_two_gateways_is_asked_back_ever_more_seldom() -> None:
+    world, _ = with_a_twin()
+    world.run(1000.0)
+    asked = [gateway.mag.counters["gateway.reclaimed"] for gateway in world.gateways.values()]
+    assert 2 <= min(asked) <= max(asked) < 30
+
+
+def test_a_session_is_not_asked_back_for_a_node_that_has_moved_on() -> None:
+    world = Domain(mags=2)
+    world.attach("mn1")
+    world.run(60.0)
+    world.detach("mn1", noticed=False)
+    world.attach("mn1", "mag2")
+    world.run(60.0)
+    assert (world.mag.mag.counters["gateway.reclaimed"], world.faults()) == (0, [])
 
 
 def test_all_paths_are_registered_and_stay() -> None:
@@ -80,6 +127,21 @@ def test_an_anchor_without_multipath_is_given_one_path() -> None:
     world.attach("mn1")
     world.run(1.0)
     assert (world.stages("mn1"), world.faults()) == ({1: Stage.REGISTERED}, [])
+
+
+def test_an_anchor_that_lost_its_sessions_is_noticed_by_the_probes_of_its_paths() -> None:
+    care = PathCare()
+    world = Domain(uplinks=(WLAN, LTE), lma={"paths": care, "restart_counter": 1}, paths=care)
+    world.attach("mn1")
+    world.run(10.0)
+    prefix = world.prefix("mn1")
+    world.anchor = Lma(replace(world.anchor.settings, restart_counter=2))
+    world.anchor.handle(ClockStepped(wall_minus_monotonic=WALL), world.now)
+    world.anchor_paths.clear()
+    world.show("mn1")
+    world.run(5.0)
+    assert (world.prefix("mn1"), world.stages("mn1"), world.faults()) == (prefix, BOTH, [])
+    assert isinstance(world.anchor_paths[prefix], TowardVisited)
 
 
 def test_a_gateway_that_was_restarted_gets_the_same_prefix_by_all_paths() -> None:
