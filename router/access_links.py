@@ -44,9 +44,8 @@ class AccessLinks:
                 link = netlink.link(name)
             except NetlinkError:
                 here = ", ".join(sorted(link.name for link in netlink.links() if link.name != "lo"))
-                raise NoInterface(
-                    f"access interface {name}: no such interface: choose one of: {here or 'none there is'}"
-                ) from None
+                choice = f"choose one of: {here}" if here else "this machine has none but lo: make one"
+                raise NoInterface(f"access interface {name}: no such interface: {choice}") from None
             if not any(link.link_layer):
                 raise NoInterface(
                     f"access interface {name}: it has no link-layer address, and nodes are known by theirs"

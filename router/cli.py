@@ -169,6 +169,8 @@ def _run_parser() -> argparse.ArgumentParser:
 
 def _run(given: Sequence[str]) -> int:
     parser = _run_parser()
+    if given and not given[0].startswith("-"):
+        parser.error(f"{given[0]}: no such verb: expected one of {', '.join(VERBS)}, or a role such as --mar")
     options = parser.parse_args(given)
     if options.check_config is not None:
         if options.config is not None:
@@ -190,7 +192,9 @@ def _check_config(options: argparse.Namespace) -> int:
     """The file with the flags beside it laid over it."""
     from router.config import load
 
-    load(options.check_config, _overrides(options), role=options.role)
+    config = load(options.check_config, _overrides(options), role=options.role)
+    for doubt in config.doubts:
+        print(doubt, file=sys.stderr)
     print(f"{options.check_config}: good")
     return ExitCode.DONE
 
@@ -205,6 +209,8 @@ def _run_router(options: argparse.Namespace) -> int:
     config = load(options.config, _overrides(options), role=options.role)
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    for doubt in config.doubts:
+        logging.getLogger("openmar").warning("%s", doubt)
     try:
         return uvloop.run(daemon.take_over(config) if options.takeover else daemon.run(config))
     except EngineError as error:
@@ -392,21 +398,18 @@ def _policy(given: Sequence[str]) -> int:
     if options.what == "show":
         return _print_view(options, _client(options).show("policy"))
     if options.what == "set":
-        answer = _client(options).set_policy(options.policy, _text(options.file), str(options.file))
+        from router.toml_text import read
+
+        text = read(options.file)
+        if not text.strip():
+            raise ConfigError(f"{options.file}: is empty: expected [[flow]] rules; to have none: policy clear NAME")
+        answer = _client(options).set_policy(options.policy, text, str(options.file))
     else:
         answer = _client(options).clear_policy(options.policy)
     count = answer["rules"]
     what = f"{count} rule{'s' if count > 1 else ''}" if count else "cleared"
     print(json.dumps(answer) if options.json else f"policy {answer['policy']}: {what}")
     return ExitCode.DONE
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{file}: {why}: expected a readable TOML file") from None
 
 
 def _move(given: Sequence[str]) -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import Encapsulation, HoldBuffer, Offloads
-from router import coherence, toml_text, values
+from router import coherence, flow_sense, node_sense, policy_use, toml_text, values
+from router.errors import ConfigError
 from router.flow_policies import Labels, policies
 from router.places import DEFAULT_NAME, RoleName, default_socket, default_state_dir
 from router.toml_text import COMMAND_LINE, Lines, Place, Problems
@@ -108,7 +109,7 @@ class Config:
     preferred_lifetime: int = coherence.PREFERRED_LIFETIME
     guard: float = 10.0
     hold: HoldBuffer = field(default_factory=HoldBuffer)
-    binding_lifetime: int = 300
+    binding_lifetime: int = coherence.BINDING_LIFETIME
     authentication: Authentication = Authentication.REQUIRED
     timestamp_window: float = 0.3
     store: str | None = None
@@ -127,6 +128,7 @@ class Config:
     policies: Mapping[str, tuple[FlowRule, ...]] = field(default_factory=dict)
     paths: PathCare = field(default_factory=PathCare)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    doubts: tuple[str, ...] = field(default=(), compare=False, repr=False)  # lines: what is probably not meant
     source: Source = field(default_factory=Source, compare=False, repr=False)
 
     @property
@@ -319,34 +321,47 @@ def load(file: Path | None, overrides: Mapping[str, Any] | None = None, *, role:
     tables = _overlay(tables, overrides or {}, lines)
     problems = Problems(file, lines)
     found = _check(tables, problems)
-    labels = Labels({key: value for key, value in found.pop("labels", {}).items() if value is not None})
-    flows = found.pop("flows", ())
+    numbers, flows = found.pop("labels", {}), found.pop("flows", ())
+    labels = Labels({key: value for key, value in numbers.items() if value is not None})
+    flow_sense.check_labels(numbers, problems)
+    flow_sense.check_flows(flows, problems)
     if found.get("encapsulation", Encapsulation.UDP) in (Encapsulation.UDP, Encapsulation.IP):
         coherence.refuse_numbers(flows, problems)
     rules = policies(flows, labels, problems)
-    coherence.check(found, labels, rules, problems, role)
+    coherence.check(found, labels, problems, role)
+    policy_use.check(found, flows, labels, rules, problems, role)
+    node_sense.check(found, problems)
     problems.raise_if_any()
     if role is not None:
         found = {"name": role.value} | found | {"role": role}
     found |= {"policies": rules, "labels": labels.numbers, "source": Source(file=file, flags=overrides or {})}
+    found["doubts"] = tuple(problems.doubts)
     return _assemble(found, labels)
 
 
-def load_policies(text: str, name: str, labels: Mapping[str, int]) -> dict[str, tuple[FlowRule, ...]]:
-    """The flow rules of a text that is nothing but [[flow]] and [labels]. labels: those known beside its own.
+def load_policy(text: str, file_name: str, policy: str, labels: Mapping[str, int]) -> tuple[FlowRule, ...]:
+    """The rules of one policy, from a text that is nothing but [[flow]] and [labels]; it may leave out its name.
 
-    name: of the file, for problems. Raises ConfigError.
+    file_name: for problems. labels: those known beside its own. Raises ConfigError.
     """
-    file = Path(name)
+    file = Path(file_name)
     tables = toml_text.parse(file, text)
     problems = Problems(file, toml_text.key_lines(text))
     for table in tables.keys() - {"flow", "labels"}:
         problems.add((table,), "expected nothing but [[flow]] and [labels] in a policy")
     found = _check({key: value for key, value in tables.items() if key in ("flow", "labels")}, problems)
-    own = {key: value for key, value in found.get("labels", {}).items() if value is not None}
-    rules = policies(found.get("flows", ()), Labels({**labels, **own}), problems)
+    numbers, flows = found.get("labels", {}), found.get("flows", ())
+    own = {key: value for key, value in numbers.items() if value is not None}
+    flow_sense.check_labels(numbers, problems)
+    flow_sense.check_flows(flows, problems)
+    for at, item in enumerate(flows):
+        if item.get("policy") not in (None, policy):
+            problems.add(("flow", at, "policy"), f'"{item["policy"]}": expected "{policy}", or no such key')
+    rules = policies(flows, Labels({**labels, **own}), problems, unnamed=policy)
     problems.raise_if_any()
-    return rules
+    if not rules:
+        raise ConfigError(f"{file}: no [[flow]]: expected the rules of policy {policy}")
+    return rules[policy]
 
 
 def _overlay(tables: Mapping[str, Any], overrides: Mapping[str, Any], lines: Lines) -> dict[str, Any]:
@@ -429,7 +444,7 @@ def _check_item(table: str, at: int, content: Mapping[str, Any], problems: Probl
 
 
 def _nearest(word: str, words: Mapping[str, Any] | Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6) or [it for it in words if word in it]
     return f": did you mean {near[0]}?" if near else f": expected one of {', '.join(words)}"
 
 

@@ -21,6 +21,7 @@ from signaling.iana import TrafficSelectorFormat
 from signaling.wire.traffic_selector import Range, TrafficSelector
 
 DEFAULT_POLICY = "default"
+MOST_LABELS = 8  # of one rule: the engine takes no more
 FAMILIES = {"ipv6": TrafficSelectorFormat.IPV6_BINARY, "ipv4": TrafficSelectorFormat.IPV4_BINARY}
 SELECTING = (
     "source",
@@ -46,8 +47,8 @@ class Labels:
         if isinstance(label, int):
             return label
         if label not in self.numbers:
-            known = ", ".join(self.numbers) or "it names none"
-            raise ValueError(f'"{label}" is no label: expected a number, or a name of [labels]: {known}')
+            known = f", or a name of [labels]: {', '.join(self.numbers)}" if self.numbers else ": [labels] names none"
+            raise ValueError(f'"{label}" is no label: expected a number{known}')
         return self.numbers[label]
 
     def name(self, number: int) -> str:
@@ -55,11 +56,16 @@ class Labels:
         return next((name for name, known in self.numbers.items() if known == number), str(number))
 
 
-def policies(items: Iterable[Mapping[str, Any]], labels: Labels, problems: Problems) -> dict[str, tuple[FlowRule, ...]]:
-    """Rules by the name of their policy, in the order of the file. A value that is wrong by itself is None."""
+def policies(
+    items: Iterable[Mapping[str, Any]], labels: Labels, problems: Problems, *, unnamed: str = DEFAULT_POLICY
+) -> dict[str, tuple[FlowRule, ...]]:
+    """Rules by the name of their policy, in the order of the file. A value that is wrong by itself is None.
+
+    unnamed: the policy of rules that name none.
+    """
     found: dict[str, tuple[FlowRule, ...]] = {}
     for at, item in enumerate(items):
-        policy = item.get("policy") or DEFAULT_POLICY
+        policy = item.get("policy") or unnamed
         try:
             found[policy] = (*found.get(policy, ()), *_rules(item, labels))
         except _WrongKeyError as wrong:
@@ -78,6 +84,12 @@ def _rules(item: Mapping[str, Any], labels: Labels) -> list[FlowRule]:
         numbers = tuple(labels.number(label) for label in item.get("labels") or ())
     except ValueError as error:
         raise _WrongKeyError("labels", str(error)) from None
+    if item.get("labels") == ():
+        raise _WrongKeyError("labels", "names none: expected at least one, or no such key for all paths")
+    if len(numbers) > MOST_LABELS:
+        raise _WrongKeyError("labels", f"expected at most {MOST_LABELS}")
+    if twice := [number for number in numbers if numbers.count(number) > 1]:
+        raise _WrongKeyError("labels", f"{labels.name(twice[0])} is named twice: expected each once")
     spread = item.get("spread") or Spread.PER_FLOW
     if spread is Spread.DROP and numbers:
         raise _WrongKeyError("labels", 'expected none with spread = "drop"')

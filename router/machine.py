@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import IO
 
 from engine import EngineError, Port, PortDown, Tables
+from router.coherence import router_in_a_pool
 from router.config import Config
 from router.control_sockets import SignalingSockets
-from router.errors import AlreadyRunning, InUse, NoInterface, NoRights, RouterError
+from router.errors import AlreadyRunning, ConfigError, InUse, NoInterface, NoRights, RouterError
 from router.links.netlink import Netlink
 from router.network import Network
 from router.packets import OVERHEAD, Packets
@@ -234,6 +235,9 @@ def find_underlay(config: Config, netlink: Netlink) -> Underlay:
         address, why = route.prefsrc, "of the default route"
     if address is None:
         address, why = LOCALHOST, "there is no IPv6 default route: only this machine can be reached; see --underlay"
+    pools = (*config.prefixes, *config.anchoring.delegated_prefixes)
+    if in_pool := router_in_a_pool(pools, address, f"where tunnels begin ({why})"):  # config.py knows what it was told
+        raise ConfigError(f"[anchor]: {in_pool}, or another address with --underlay")
     there = netlink.addresses() if address.version == 6 else netlink.addresses(family=socket.AF_INET)
     holder = next((item for item in there if item.address == address), None)
     if holder is None:

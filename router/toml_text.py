@@ -1,5 +1,6 @@
 """The text of a TOML file: its tables, the line each key stands in (tomllib tells none), and problems placed there."""
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from typing import Any
 from router.errors import ConfigError
 
 COMMAND_LINE = 0  # the "line" of what a flag has set
+NUMBER_TOO_LONG = "a number of thousands of digits"  # all that tomllib tells without a place
+MOST_TEXT = 16_000_000  # characters of a file: a thousand times what anybody writes
 
 Place = tuple[object, ...]  # (table, key), or (table, number, key) in a list of tables
 Lines = dict[Place, int]
@@ -19,11 +22,19 @@ class Problems:
 
     def __init__(self, file: Path | None, lines: Lines) -> None:
         self.found: list[tuple[int, str]] = []
+        self.doubts: list[str] = []  # what may be meant, and probably is not
         self._file = file
         self._lines = lines
 
     def add(self, where: Place, expected: str) -> None:
         """A problem of this key; one that is missing is placed at its table."""
+        self.found.append(self._placed(where, expected))
+
+    def doubt(self, where: Place, what: str) -> None:
+        """Something that is no problem, and that whoever wrote it should hear of."""
+        self.doubts.append(self._placed(where, f"warning: {what}")[1])
+
+    def _placed(self, where: Place, what: str) -> tuple[int, str]:
         places = (where[:length] for length in range(len(where), 0, -1))
         line = next((self._lines[place] for place in places if place in self._lines), None)
         if line == COMMAND_LINE or self._file is None:
@@ -31,7 +42,7 @@ class Problems:
         else:
             source = str(self._file) if line is None else f"{self._file}:{line}"
         key = ".".join(part for part in where if isinstance(part, str))
-        self.found.append((line or 0, f"{source}: {key}: {expected}"))
+        return line or 0, f"{source}: {key}: {what}"
 
     def raise_if_any(self) -> None:
         """ConfigError with one line for each problem, in the order of the file."""
@@ -40,13 +51,17 @@ class Problems:
 
 
 def read(file: Path) -> str:
-    """The text of a file. Raises ConfigError."""
+    """The text of a file, without the byte order mark that some editors put first. Raises ConfigError."""
     try:
-        return file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8-sig") as opened:
+            text = opened.read(MOST_TEXT + 1)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}: expected a readable TOML file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not UTF-8 text: expected a TOML file") from None
+    if len(text) > MOST_TEXT:
+        raise ConfigError(f"{file}: more than {MOST_TEXT} characters: expected a TOML file")
+    return text
 
 
 def one_line(error: ConfigError) -> str:
@@ -63,9 +78,14 @@ def parse(file: Path, text: str) -> dict[str, Any]:
         raise ConfigError(f"{file}: syntax: nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, and what Python says of numbers with thousands of digits
         found = re.search(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error))
-        what, line = (found[1], found[2]) if found else (str(error), None)
+        what, line = (found[1], found[2]) if found else (NUMBER_TOO_LONG, None)
         line = line or str(text.rstrip("\n").count("\n") + 1)
-        raise ConfigError(f"{file}:{line}: syntax: {what[:1].lower()}{what[1:]}") from None
+        raise ConfigError(f"{file}:{line}: syntax: {what[:1].lower()}{_in_words(what[1:])}") from None
+
+
+def _in_words(what: str) -> str:
+    """What tomllib says of a table, whose name it has as Python prints it: ('anchor',)."""
+    return re.sub(r"""\(["'].*\)""", lambda name: f'"{".".join(ast.literal_eval(name[0]))}"', what)
 
 
 WORD = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*')"""

@@ -14,6 +14,7 @@ TROUBLE = frozenset(
         "no-such-site",
         "no-uplink",
         "not-registered",
+        "not-sent",
         "notification-refused",
         "peer-restarted",
         "peer-unreachable",

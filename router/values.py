@@ -21,7 +21,11 @@ N = TypeVar("N", IPv4Network, IPv6Network)
 
 LEAST_POOL, MOST_POOL = 64, 16  # prefix lengths: one node's prefix, and more than anybody has
 LEAST_IPV4_POOL, MOST_IPV4_POOL = 30, 8
+MOST_KEY_FILE = 4096  # characters
 EVERY_NODE = "*"  # the profile of nodes that have none of their own
+# unspecified, loopback and mapped addresses: the kernel forwards none of them
+NEVER_ROUTED = (IPv6Network("::/96"), IPv6Network("::ffff:0:0/96"))
+NEVER_ROUTED_IPV4 = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"))
 TECHNOLOGIES = {item.name.lower().replace("_", "-"): item for item in AccessTechnologyType if item.value}
 PROTOCOLS = {item.name.lower(): int(item) for item in ProtocolNumber if item.value} | {
     "icmp": 1,
@@ -126,7 +130,8 @@ def _prefix(value: object, expected: str, kind: type[N]) -> N:
 
 
 def _routable(prefix: N) -> N:
-    if prefix.is_multicast or prefix.is_link_local:
+    never = NEVER_ROUTED_IPV4 if isinstance(prefix, IPv4Network) else NEVER_ROUTED
+    if prefix.is_multicast or prefix.is_link_local or any(prefix.overlaps(each) for each in never):
         raise ValueError("a prefix of unicast addresses with more than link scope")
     return prefix
 
@@ -225,7 +230,10 @@ def secret_file(value: object) -> bytes:
     """A file that holds such a key, with or without "hex:" before it."""
     file = path(value)
     try:
-        text = file.read_text().strip()
+        if file.exists() and not (file.is_file() or file.is_dir()):  # a device or a pipe may never end
+            raise ValueError("a readable key file: not a regular file")
+        with file.open() as opened:
+            text = opened.read(MOST_KEY_FILE).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"a readable key file: {getattr(error, 'strerror', None) or 'not text'}") from None
     return secret(text if text.startswith("hex:") else f"hex:{text}")
@@ -235,7 +243,10 @@ def link_layer(value: object) -> bytes:
     """An Ethernet address."""
     if not isinstance(value, str) or not re.fullmatch(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", value):
         raise ValueError('a link-layer address such as "02:00:00:00:00:11"')
-    return bytes.fromhex(value.replace(":", ""))
+    result = bytes.fromhex(value.replace(":", ""))
+    if result[0] & 1 or not any(result):
+        raise ValueError("the link-layer address of one interface: this one is of a group, or of none")
+    return result
 
 
 def node_id(value: object) -> str:

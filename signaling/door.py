@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from enum import Enum
 from ipaddress import IPv6Address
 
-from signaling.actions import Send
+from signaling.actions import Note, Send
+from signaling.errors import UnencodableMessage
 from signaling.events import DatagramReceived
 from signaling.settings import Address, Authentication, Counters, MagSettings, Peer, Settings, Transport
 from signaling.wire import authentication, mobility_header
@@ -180,27 +181,16 @@ class Door:
         port: int = 0,
         source: Address | None = None,
         beside_data: bool = False,
-    ) -> Send:
-        """The action that sends a message to a peer, signed if there is a key.
+    ) -> Send | Note:
+        """The action that sends a message to a peer, signed if there is a key; what fits no message is only noted.
 
         care_of: as for who(). source: one of our addresses; None: the address of this router. beside_data: as of Send.
         """
-        peer = self._fixed.get(destination) or self._whereabouts.peer(destination, port)
-        ours = source or self._address
-        checksum = self._checksum and destination.version == 6
-        if peer is not None and peer.key:
-            octets = authentication.sign(
-                message,
-                peer.key,
-                peer.spi,
-                care_of=_covered(care_of, destination),
-                home_address=NO_ADDRESS,
-                source=ours,
-                destination=destination,
-                checksum=checksum,
-            )
-        else:
-            octets = mobility_header.encode(message, ours, destination, checksum=checksum)
+        try:
+            octets = self._octets(message, destination, care_of, port, source or self._address)
+        except UnencodableMessage as error:
+            self._counters["door.unencodable"] += 1
+            return Note("not-sent", {"peer": destination, "why": f"{error}: it has to say less"})
         self._counters[f"sent.{type(message).__name__}"] += 1
         return Send(
             octets=octets,
@@ -211,6 +201,23 @@ class Door:
             beside_data=beside_data,
         )
 
+    def _octets(self, message: Message, destination: Address, care_of: Address, port: int, source: Address) -> bytes:
+        """The message with its authenticator and checksum. Raises UnencodableMessage."""
+        peer = self._fixed.get(destination) or self._whereabouts.peer(destination, port)
+        checksum = self._checksum and destination.version == 6
+        if peer is None or not peer.key:
+            return mobility_header.encode(message, source, destination, checksum=checksum)
+        return authentication.sign(
+            message,
+            peer.key,
+            peer.spi,
+            care_of=_covered(care_of, destination),
+            home_address=NO_ADDRESS,
+            source=source,
+            destination=destination,
+            checksum=checksum,
+        )
+
     def seal(self, octets: bytearray, peer: Peer, destination: Address, *, source: Address | None = None) -> bytes:
         """Sign anew a message about the path to `destination`, which was signed for this peer and then changed."""
         authentication.sign_again(octets, peer.key, care_of=_covered(destination, destination))
@@ -219,7 +226,7 @@ class Door:
         self._counters[f"sent.{KINDS[octets[2]].__name__}"] += 1
         return bytes(octets)
 
-    def reply(self, message: Message, event: DatagramReceived) -> Send:
+    def reply(self, message: Message, event: DatagramReceived) -> Send | Note:
         """An answer: it leaves from where the question arrived, to where that came from."""
         ours = event.destination
         care_of = self.path_care_of(ours, event.source)

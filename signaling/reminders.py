@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from signaling.actions import Send
+from signaling.actions import Note, Send
 from signaling.deadlines import Deadlines
 from signaling.door import Door
 from signaling.settings import Address, Clock
@@ -84,7 +84,7 @@ class Reminders(Generic[Indication]):
             self._last_number = self._clock.next_number(self._last_number, now)
         return self._last_number
 
-    def send(self, errand: Errand[Indication], now: float) -> Send:
+    def send(self, errand: Errand[Indication], now: float) -> Send | Note:
         """Send it, and expect an answer."""
         self._errands[errand.number] = errand
         delay = min(self._pace.first_delay * 2 ** (errand.tries - 1), self._pace.longest_delay)
@@ -106,9 +106,9 @@ class Reminders(Generic[Indication]):
         self._drop(errand)
         return errand
 
-    def due(self, now: float) -> tuple[list[Send], list[Errand[Indication]]]:
+    def due(self, now: float) -> tuple[list[Send | Note], list[Errand[Indication]]]:
         """What is sent again now, and what is given up."""
-        again: list[Send] = []
+        again: list[Send | Note] = []
         given_up: list[Errand[Indication]] = []
         for number in self.deadlines.due(now):
             errand = self._errands.pop(number)

@@ -4,18 +4,21 @@ Each order is checked as a whole before anything is done; what it cannot do it s
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-from router.config import KEYS, LISTS, Config, load_policies
+from router.config import KEYS, LISTS, Config, load_policy
 from router.control import moves
 from router.control.moves import Move, refuse_rules
 from router.errors import ConfigError, RouterError
+from router.flow_sense import why_unusable
 from router.places import RoleName
+from router.policy_use import used_by_nodes
 from router.toml_text import one_line
 from signaling.actions import Action
+from signaling.flow_rules import FlowRule
 from signaling.settings import Uplink
 
 if TYPE_CHECKING:
@@ -40,19 +43,17 @@ def set_policy(router: "Router", name: str, file: str, text: str) -> int:
     """
     _only(router, STEERING, "policy set")
     try:
-        found = load_policies(text, file, router.config.labels)
+        rules = load_policy(text, file, name, router.config.labels)
     except ConfigError as error:
         raise RouterError(one_line(error)) from None
-    if len(found) != 1:
-        what = ", ".join(found) or "no [[flow]]"
-        raise RouterError(f"policy set {name}: {file}: expected the rules of one policy, found: {what}")
-    (rules,) = found.values()
     try:
         if router.config.role is RoleName.MAR:
             refuse_rules(rules, f"policy {name}")
         router.network.checked(name, rules)
     except RouterError as error:
         raise RouterError(f"policy set: nothing was changed: {error}") from None
+    if why := _why_not(router.config, name, rules):
+        raise RouterError(f"policy set {name}: nothing was changed: {why}")
     _perform(router, router.role.set_policy(name, rules, time.monotonic()))
     router.config = replace(router.config, policies={**router.config.policies, name: rules})
     return len(rules)
@@ -62,11 +63,19 @@ def clear_policy(router: "Router", name: str) -> None:
     """There is no such policy any more: flows are shared out over all ways. Raises RouterError."""
     _only(router, STEERING, "policy clear")
     if name not in router.config.policies:
-        known = ", ".join(router.config.policies) or "there is none"
-        raise RouterError(f"policy clear {name}: no such policy: expected one of: {known}")
+        raise RouterError(f"policy clear {name}: no such policy: {_choice(router.config.policies)}")
     _perform(router, router.role.set_policy(name, (), time.monotonic()))
     kept = {key: rules for key, rules in router.config.policies.items() if key != name}
     router.config = replace(router.config, policies=kept)
+
+
+def _why_not(config: Config, name: str, rules: Sequence[FlowRule]) -> str | None:
+    """Why these rules would do nothing as this policy, or cannot be followed; None: they can."""
+    used = used_by_nodes((profile.policy for profile in config.profiles), config.role)
+    if used is not None and name not in used:
+        return f'no [[node]] has policy = "{name}": expected {" or ".join(sorted(used)) or "a node that has it"}'
+    uplinks = config.uplinks if config.role is RoleName.MAG else ()
+    return why_unusable(rules, [(uplink.binding_id, uplink.label) for uplink in uplinks])
 
 
 # --- sessions ---
@@ -76,8 +85,8 @@ def revoke(router: "Router", *, node: str | None = None, peer: str | None = None
     """Revoke the sessions of a node, of a peer, or (neither) all (RFC 5846). Raises RouterError."""
     _only(router, REVOKING, "revoke")
     if peer is not None and peer not in (each.name for each in router.config.peers):
-        known = ", ".join(each.name for each in router.config.peers) or "there is none"
-        raise RouterError(f"revoke {peer}: no such peer: expected one of: {known}")
+        known = [each.name for each in router.config.peers]
+        raise RouterError(f"revoke {peer}: no such peer: {_choice(known)}")
     if node is not None and not any(held == node for held in router.network.nodes.values()):
         raise RouterError(f"revoke {node}: it has no session here: see show sessions")
     _perform(router, router.role.revoke(node or peer, time.monotonic()))
@@ -232,6 +241,10 @@ def _only(router: "Router", roles: tuple[RoleName, ...], what: str) -> None:
         *most, last = (CALLED[role] for role in roles)
         them = f"{', '.join(most)} and {last}" if most else last
         raise RouterError(f"{what}: this router is {CALLED[router.config.role]}: only {them} can do that")
+
+
+def _choice(names: Iterable[str]) -> str:
+    return f"expected one of: {known}" if (known := ", ".join(names)) else "this router has none"
 
 
 def _perform(router: "Router", todo: list[Action]) -> None:

@@ -17,6 +17,7 @@ tells the peers by its restart counter (RFC 5847).
 import asyncio
 import gc
 import logging
+import os
 import sqlite3
 import struct
 import threading
@@ -231,6 +232,7 @@ class BindingStore:
     # --- beginning and end ---
 
     def _open(self) -> sqlite3.Connection:
+        _keep_private(self._path)
         db = connect(self._path, WAIT_FOR_LOCK)
         try:
             with transaction(db):
@@ -256,6 +258,16 @@ class BindingStore:
             self._db.execute("INSERT OR REPLACE INTO state VALUES ('end', 'clean')")
         except sqlite3.Error as error:
             log.warning("bindings %s: %s", self._path, error)
+
+
+def _keep_private(path: Path) -> None:
+    """Who is where is for the router alone: sqlite makes the files beside it as this one is."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(file).st_mode & 0o077:  # made by an earlier version
+            os.fchmod(file, 0o600)
+    finally:
+        os.close(file)
 
 
 def _change(db: sqlite3.Connection, changes: dict[int, bytes]) -> None:

@@ -182,7 +182,8 @@ class LocalMobilityAnchor:
         lifetime = self.sessions.extend(request, session, path, now)
         self._counters["lma.refreshed"] += 1
         answer = self._accept(request, session, ACCEPTED, lifetime)
-        self._wordings.learn(request, answer.octets)
+        if isinstance(answer, Send):
+            self._wordings.learn(request, answer.octets)
         return [answer]
 
     def _change(self, request: RegistrationRequest, session: MobilitySession, now: float) -> list[Action]:
@@ -427,7 +428,7 @@ class LocalMobilityAnchor:
         flows: tuple[FlowIdentification, ...] = (),
         gre: GreKey | None = None,
         handoff: bool = False,
-    ) -> Send:
+    ) -> Send | Note:
         allotments = self.sessions.allotments
         return self._replies.accept(
             request, session, allotments, status, lifetime, flows=flows, gre=gre, handoff=handoff

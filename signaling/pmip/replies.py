@@ -34,7 +34,7 @@ class Replies:
         flows: tuple[FlowIdentification, ...] = (),
         gre: GreKey | None = None,
         handoff: bool = False,
-    ) -> Send:
+    ) -> Send | Note:
         """The answer that gives a session what it has. lifetime: s; handoff: it came from another MAG."""
         address = session.ipv4_home
         if address is None:
@@ -68,7 +68,7 @@ class Replies:
         fields = {"node": request.node, "peer": request.gateway or request.source, "status": status.name}
         return [Note("update-refused", fields), answer]
 
-    def _send(self, request: RegistrationRequest, ack: BindingAck) -> Send:
+    def _send(self, request: RegistrationRequest, ack: BindingAck) -> Send | Note:
         # back to where it came from, even with an Alternate Care-of Address (RFC 5213 5.3.6)
         source = request.source
         return self._door.send(ack, source, care_of=source, port=request.port, source=request.local)

@@ -85,7 +85,7 @@ def test_an_access_interface_that_is_the_way_to_the_others(start: Any) -> None:
 
 
 def test_the_loopback_interface_is_no_access_link(start: Any) -> None:
-    refused(start(access={"interfaces": ["lo"]}), ExitCode.NO_INTERFACE, "lo")
+    refused(start(access={"interfaces": ["lo"]}), ExitCode.USAGE, "lo: no node is there")
 
 
 def test_an_underlay_address_of_another_machine(start: Any) -> None:

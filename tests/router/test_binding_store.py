@@ -1,8 +1,10 @@
 """The binding cache of an LMA on disk: what was acknowledged is there again, whatever ended the process."""
 
 import asyncio
+import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -86,6 +88,28 @@ def sessions(count: int) -> list[SavedBinding]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "bindings.db"
+
+
+def test_nobody_else_may_read_who_is_where(file: Path) -> None:
+    modes: set[int] = set()
+
+    async def work(store: BindingStore) -> None:
+        await store.save(SESSION)
+        modes.update(stat.S_IMODE(each.stat().st_mode) for each in file.parent.iterdir())
+
+    before = os.umask(0o022)
+    try:
+        run(file, work)
+    finally:
+        os.umask(before)
+    assert modes == {0o600}
+
+
+def test_a_file_that_others_could_read_is_closed_to_them(file: Path) -> None:
+    run(file, nothing)
+    file.chmod(0o644)
+    run(file, nothing)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 # What is packed

@@ -122,7 +122,7 @@ def test_a_command_line_that_makes_no_sense_ends_with_2(
     assert "usage: python -m router" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("role", "flags"), [("lma", "--prefixes 2001:db8::/36"), ("mag", "--anchor a")])
+@pytest.mark.parametrize(("role", "flags"), [("lma", "--prefixes 2001:db8:1000::/36"), ("mag", "--anchor a")])
 def test_only_a_mar_can_be_taken_over(role: str, flags: str, capsys: pytest.CaptureFixture[str]) -> None:
     peer = ["--peer", "a=2001:db8::a,hex:" + "11" * 16]
     assert main([f"--{role}", *flags.split(), *peer, "--underlay", "2001:db8::1", "--takeover"]) == ExitCode.FAILED
@@ -205,7 +205,10 @@ def test_a_bad_uplink_is_told_before_anything_is_opened(
     [
         (["--lma"], "command line: anchor.prefixes: missing: an LMA needs pools"),
         (["--mag"], "command line: gateway.anchor: missing: a MAG needs the name"),
-        (["--mag", "--anchor", "x"], "command line: gateway.anchor: x is no [[peer]]: expected one of: there is none"),
+        (
+            ["--mag", "--anchor", "x"],
+            "command line: gateway.anchor: x is no [[peer]]: expected one: there is no [[peer]]",
+        ),
     ],
 )
 def test_what_a_role_needs_is_told_before_anything_is_opened(
@@ -215,6 +218,22 @@ def test_what_a_role_needs_is_told_before_anything_is_opened(
     assert capsys.readouterr().err.startswith(problem)
 
 
+def test_what_is_doubtful_is_told_beside_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text('[anchor]\nprefixes = ["2001:db8:1::/48"]')
+    assert main(["--check-config", str(file), "--lma"]) == ExitCode.DONE
+    told = capsys.readouterr()
+    assert told.out == f"{file}: good\n"
+    assert told.err == f"{file}: peer: warning: there is no [[peer]]: no gateway can register a node\n"
+
+
+def test_a_verb_that_nobody_knows_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bogus"])
+    assert ended.value.code == ExitCode.USAGE
+    assert "bogus: no such verb: expected one of show, monitor, capture" in capsys.readouterr().err
+
+
 def test_a_configuration_is_checked_for_a_role(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.toml"
     file.write_text('[anchor]\nprefixes = ["2001:db8:1::/48"]')
@@ -222,7 +241,7 @@ def test_a_configuration_is_checked_for_a_role(tmp_path: Path, capsys: pytest.Ca
         assert main(["--check-config", str(file), *flags]) == code
     told = capsys.readouterr()
     assert told.out == f"{file}: good\n" * 2
-    assert told.err.startswith(f"{file}: gateway.anchor: missing")
+    assert f"\n{file}: gateway.anchor: missing" in told.err
 
 
 def test_flags_are_checked_with_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """TOML and flags -> Config, or every problem at once as `file:line: key: expected ...`."""
 
+import os
 import re
 import subprocess
 import sys
@@ -463,8 +464,8 @@ def test_a_key_and_a_key_file_are_one_too_many(problems: Callable[[str], list[st
         ("[anchor]\nvalid_lifetime = 60", "2: anchor.valid_lifetime: preferred 1800 s, valid 60 s"),
         ('[access]\ninterfaces = ["eth1", "eth1"]', "2: access.interfaces: eth1 is named twice"),
         (EVERYTHING.replace('"mar3"', '"mar2"'), '91: peer.name: "mar2" is taken'),
-        (EVERYTHING.replace("db8::3", "db8::2"), "92: peer.address: belongs to this router or a peer above"),
-        (EVERYTHING.replace("db8::3", "db8::1"), "92: peer.address: belongs to this router or a peer above"),
+        (EVERYTHING.replace("db8::3", "db8::2"), "92: peer.address: 2001:db8::2 belongs to mar2 above"),
+        (EVERYTHING.replace("db8::3", "db8::1"), "92: peer.address: 2001:db8::1 is [underlay] address of this router"),
         (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "101: node.link_layer: has an identif"),
         ('[[peer]]\nname = "a"\nkey = "' + KEY + '"', "1: peer.address: missing: expected in every [[peer]]"),
         ('[[node]]\nlink_layer = "02:00:00:00:00:11"', "1: node.id: missing: expected in every [[node]]"),
@@ -579,7 +580,9 @@ def test_a_list_of_inline_tables_is_placed_where_it_begins(problems: Callable[[s
         ("[router\n", "1: syntax: expected ']' at the end of a table declaration"),
         ("[router]\nname = 'a'\n\nname = 'b'\n", "4: syntax: cannot overwrite a value"),
         ('[router]\nname = """a\n\n', "2: syntax: unterminated string"),
-        ("a = " + "1" * 5000, "1: syntax: exceeds the limit"),
+        ("a = " + "1" * 5000, "1: syntax: a number of thousands of digits"),
+        ("[anchor]\n[anchor]\n", '2: syntax: cannot declare "anchor" twice'),
+        ("[anchor]\n[a.b]\n[a.b]\n", '3: syntax: cannot declare "a.b" twice'),
     ],
 )
 def test_a_syntax_error_has_its_line(problems: Callable[[str], list[str]], text: str, expected: str) -> None:
@@ -595,6 +598,24 @@ def test_a_tower_of_brackets_is_refused(write: Write) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.toml: No such file or directory: expected a readable TOML file"):
         load(tmp_path / "nothing.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_text("\ufeff[router]\nname = 'edge'\n")
+    assert load(tmp_path / "marked.toml").name == "edge"
+
+
+def test_a_file_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.toml_text.MOST_TEXT", 1000)
+    with pytest.raises(ConfigError, match="/dev/zero: more than 1000 characters"):
+        load(Path("/dev/zero"))
+
+
+def test_a_key_file_is_no_device_and_no_pipe(problems: Callable[[str], list[str]], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for file in ("/dev/zero", tmp_path / "pipe"):
+        (problem,) = problems(f"[[peer]]\nname = 'a'\naddress = '2001:db8::2'\nkey_file = '{file}'")
+        assert problem == "4: peer.key_file: expected a readable key file: not a regular file"
 
 
 def test_a_directory_is_no_configuration(tmp_path: Path) -> None:

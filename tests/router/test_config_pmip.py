@@ -48,10 +48,10 @@ gateways = ["bus1"]
 refused = false
 prefixes = ["2001:db8:1000:1::/64"]
 ipv6 = true
-ipv4 = false
+ipv4 = true
 ipv4_address = "10.5.0.9"
 services = ["internet"]
-delegation = false
+delegation = true
 delegated = ["2001:db8:d000::/56"]
 sharing = "shared-prefix"
 multipath = false
@@ -65,6 +65,7 @@ link_layer = "02:00:00:00:00:12"
 [[node]]
 id = "*"
 ipv4 = false
+delegation = false
 
 [[uplink]]
 interface = "wlan0"
@@ -81,8 +82,11 @@ label = 2
 [[site]]
 node = "bus1@example.net"
 interface = "lan0"
-delegated = false
 delegated_interface = "lan1"
+
+[[site]]
+node = "van@example.net"
+delegated = false
 
 [[flow]]
 policy = "voice"
@@ -95,9 +99,12 @@ destination_port = "5004-5010"
 protocol = "udp"
 traffic_class = 184
 flow_label = "0-1048575"
-spi = 256
 labels = ["lte", 1]
 spread = "bicast"
+
+[[flow]]
+policy = "voice"
+spi = 256
 
 [underlay]
 encapsulation = "gre"
@@ -143,17 +150,15 @@ def test_a_profile_is_what_all_tables_of_a_node_say(read: Callable[..., Config])
             link_layers=tuple(bytes((2, 0, 0, 0, 0, number)) for number in (0x11, 0x12)),
             gateways=("bus1",),
             prefixes=(IPv6Network("2001:db8:1000:1::/64"),),
-            ipv4=False,
             ipv4_address=IPv4Address("10.5.0.9"),
             services=("internet",),
-            delegation=False,
             delegated=(IPv6Network("2001:db8:d000::/56"),),
             sharing=Sharing.SHARED_PREFIX,
             multipath=False,
             takes_over=True,
             policy="voice",
         ),
-        NodeProfile(node="", ipv4=False),
+        NodeProfile(node="", ipv4=False, delegation=False),
     )
     assert {octets[-1]: node for octets, node in config.nodes.items()} == {
         0x11: "mn1@example.net",
@@ -177,7 +182,8 @@ def test_uplinks_know_their_label_by_number_and_have_a_bid_by_their_place(read: 
 
 def test_a_site_is_read(read: Callable[..., Config]) -> None:
     assert read(EVERYTHING).sites == (
-        Site(node="bus1@example.net", interface="lan0", delegated=False, delegated_interface="lan1"),
+        Site(node="bus1@example.net", interface="lan0", delegated_interface="lan1"),
+        Site(node="van@example.net", delegated=False),
     )
 
 
@@ -279,7 +285,7 @@ def test_a_mar_is_told_its_part(read: Callable[..., Config]) -> None:
         (
             RoleName.MAG,
             "",
-            "gateway.anchor: missing: a MAG needs the name of the [[peer]] that is its LMA: one of: there is",
+            "gateway.anchor: missing: a MAG needs the name of the [[peer]] that is its LMA: there is no",
         ),
         (RoleName.MAG, EVERYTHING.replace('anchor = "lma"', 'anchor = "lmb"'), "8: gateway.anchor: lmb is no [[peer]]"),
         (
@@ -322,7 +328,7 @@ def test_what_a_role_cannot_do_without_is_named(problems: Problems, role: RoleNa
         ("node", 'delegated = ["2001:db8::/80"]', "node.delegated: expected a prefix from /16 to /64"),
         ("node", 'sharing = "all"', 'node.sharing: expected "unique-prefix", "shared-prefix" or "shared-address"'),
         ("node", "multipath = 1", "node.multipath: expected true or false"),
-        ("node", 'policy = "none"', 'node.policy: no [[flow]] has policy = "none": expected one of: there is none'),
+        ("node", 'policy = "none"', 'node.policy: no [[flow]] has policy = "none": expected the name of one'),
         ("uplink", "interface = 1", "uplink.interface: expected an interface name"),
         ("uplink", 'interface = "lan0"', "uplink.interface: lan0 is an access link"),
         ("uplink", 'address = "fe80::1"', "uplink.address: expected a unicast IPv6 address"),
@@ -387,7 +393,7 @@ def test_a_bad_value_of_a_list_is_placed_and_explained(
         ),
         (
             f"[underlay]\nipv4_address = '192.0.2.1'\n[[peer]]\nname = 'a'\naddresses = ['192.0.2.1']\nkey = '{KEY}'",
-            "5: peer.addresses: belongs to this router or a peer above",
+            "5: peer.addresses: 192.0.2.1 is [underlay] ipv4_address of this router",
         ),
     ],
 )

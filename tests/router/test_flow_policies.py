@@ -1,10 +1,11 @@
 """[[flow]] tables -> flow rules of the anchor's direction, and rules as text."""
 
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import pytest
 
-from router.config import load, load_policies
+from router.config import load, load_policy
 from router.errors import ConfigError
 from router.flow_policies import Labels, selector_text
 from signaling.flow_rules import FlowRule, Spread
@@ -15,8 +16,7 @@ IPV6, IPV4 = TrafficSelectorFormat.IPV6_BINARY, TrafficSelectorFormat.IPV4_BINAR
 
 
 def rules(text: str) -> tuple[FlowRule, ...]:
-    (found,) = load_policies(f"[[flow]]\n{text}", "p.toml", {"wlan": 1, "lte": 2}).values()
-    return found
+    return load_policy(f"[[flow]]\n{text}", "p.toml", "default", {"wlan": 1, "lte": 2})
 
 
 def selectors(text: str) -> list[TrafficSelector | None]:
@@ -63,16 +63,17 @@ def test_a_field_decides_the_family_where_it_can(line: str, selector: TrafficSel
     assert selectors(line) == [selector]
 
 
-def test_the_order_of_the_file_is_the_order_in_which_rules_are_tried() -> None:
-    text = '[[flow]]\nname = "b"\n[[flow]]\npolicy = "x"\n[[flow]]\nname = "a"\nspread = "drop"'
-    found = load(None, {}).policies | load_policies(text, "p.toml", {})
+def test_the_order_of_the_file_is_the_order_in_which_rules_are_tried(tmp_path: Path) -> None:
+    text = '[[flow]]\nname = "b"\nfamily = "ipv6"\n[[flow]]\npolicy = "x"\n[[flow]]\nname = "a"\nspread = "drop"'
+    (file := tmp_path / "p.toml").write_text(text)
+    found = load(file).policies
     assert {name: [rule.name for rule in rules] for name, rules in found.items()} == {"default": ["b", "a"], "x": [""]}
     assert found["default"][1].spread is Spread.DROP
 
 
 def test_a_file_may_name_labels_of_its_own() -> None:
     text = '[labels]\nsat = 9\n[[flow]]\nlabels = ["sat", "wlan"]'
-    assert load_policies(text, "p.toml", {"wlan": 1})["default"][0].labels == (9, 1)
+    assert load_policy(text, "p.toml", "night", {"wlan": 1})[0].labels == (9, 1)
 
 
 @pytest.mark.parametrize(
@@ -135,5 +136,5 @@ def test_a_label_is_shown_by_its_name() -> None:
 
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_policies('[[flow]]\nspread = "x"\n[[flow]]\nlabels = ["y"]', "p.toml", {})
-    assert [line.split(" ")[0] for line in str(caught.value).split("\n")] == ["p.toml:2:", "p.toml:4:"]
+        load_policy('[[flow]]\nspread = "x"\nfamily = "ipv4"\n[[flow]]\nlabels = ["y"]', "p.toml", "default", {})
+    assert [line.split(" ")[0] for line in str(caught.value).split("\n")] == ["p.toml:2:", "p.toml:5:"]

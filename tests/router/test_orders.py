@@ -42,6 +42,7 @@ address = "{BUS}"
 key = "{KEY}"
 [[node]]
 id = "mn1@a.b"
+policy = "default"
 [[flow]]
 name = "calls"
 protocol = "udp"
@@ -180,7 +181,8 @@ def socket(make: Callable[..., Any], tmp_path: Path) -> Iterator[tuple[Path, Fak
 
 def test_a_policy_is_replaced_by_the_rules_of_a_text(make: Callable[..., Any]) -> None:
     router = make()
-    assert orders.set_policy(router, "default", "p.toml", '[[flow]]\nlabels = ["wlan"]\n[[flow]]\nspread = "drop"') == 2
+    text = '[[flow]]\nfamily = "ipv6"\nlabels = ["wlan"]\n[[flow]]\nspread = "drop"'
+    assert orders.set_policy(router, "default", "p.toml", text) == 2
     ((name, rules),) = router.asked("set_policy")
     assert (name, [rule.labels for rule in rules]) == ("default", [(1,), ()])
     assert router.config.policies["default"] == rules
@@ -191,8 +193,11 @@ def test_a_policy_is_replaced_by_the_rules_of_a_text(make: Callable[..., Any]) -
     ("text", "why"),
     [
         ('[[flow]]\nlabels = ["5g"]', 'p.toml:2: flow.labels: "5g" is no label'),
-        ("", "policy set voice: p.toml: expected the rules of one policy, found: no [[flow]]"),
-        ('[[flow]]\npolicy = "a"\n[[flow]]\npolicy = "b"', "expected the rules of one policy, found: a, b"),
+        ("", "p.toml: no [[flow]]: expected the rules of policy voice"),
+        (
+            '[[flow]]\npolicy = "a"\n[[flow]]\npolicy = "b"',
+            'p.toml:2: flow.policy: "a": expected "voice", or no such key (and',
+        ),
         ("[[flow]\n", "p.toml:1: syntax"),
     ],
 )
@@ -205,11 +210,52 @@ def test_a_policy_that_makes_no_sense_changes_nothing(make: Callable[..., Any], 
     assert (router.config, router.role.asked) == (before, [])
 
 
+def test_a_policy_is_not_set_under_another_name(make: Callable[..., Any]) -> None:
+    router = make()
+    with pytest.raises(RouterError, match=r'p\.toml:2: flow.policy: "zzz": expected "default", or no such key'):
+        orders.set_policy(router, "default", "p.toml", '[[flow]]\npolicy = "zzz"')
+    assert router.role.asked == []
+
+
+@pytest.mark.parametrize(("role", "text"), [(RoleName.LMA, LMA), (RoleName.MAG, MAG)])
+def test_a_policy_that_no_node_has_is_not_set(make: Callable[..., Any], role: RoleName, text: str) -> None:
+    router = make(text, role)
+    expected = 'policy set other: nothing was changed: no .* policy = "other": expected default'
+    with pytest.raises(RouterError, match=expected):
+        orders.set_policy(router, "other", "p.toml", "[[flow]]\nlabels = [1]")
+    assert router.role.asked == []
+
+
+TOO_MANY = "".join(f"[[flow]]\ndestination_port = {5000 + at}\nlabels = [1]\n" for at in range(100))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [(TOO_MANY, "200 rules do not fit into one binding update"), ("[[flow]]\nlabels = [9]", "has label 9")],
+)
+def test_a_gateway_does_not_take_a_policy_that_it_could_not_follow(
+    make: Callable[..., Any], file: Path, text: str, why: str
+) -> None:
+    router = make(MAG, RoleName.MAG)
+    before = router.config
+    for _ in range(2):  # nothing is left of the first time
+        with pytest.raises(RouterError, match=f"policy set default: nothing was changed: .*{why}"):
+            orders.set_policy(router, "default", "p.toml", text)
+    file.write_text(MAG.partition("[[flow]]")[0] + text)
+    with pytest.raises(RouterError, match=f"reload: nothing was changed: .*toml:12: flow: policy default: .*{why}"):
+        orders.reload(router)
+    assert (router.config, router.role.asked) == (before, [])
+
+
+def test_an_anchor_takes_any_number_of_rules(make: Callable[..., Any]) -> None:
+    assert orders.set_policy(make(), "default", "p.toml", TOO_MANY) == 200
+
+
 def test_a_policy_can_be_taken_away(make: Callable[..., Any]) -> None:
     router = make()
     orders.clear_policy(router, "default")
     assert router.asked("set_policy") == [("default", ())]
-    with pytest.raises(RouterError, match="policy clear default: no such policy: expected one of: there is none"):
+    with pytest.raises(RouterError, match="policy clear default: no such policy: this router has none"):
         orders.clear_policy(router, "default")
 
 
@@ -319,7 +365,7 @@ def test_a_mag_changes_labels_weights_and_names_of_nodes_live(make: Callable[...
         ),
         (RoleName.LMA, ("[anchor]", "[anchor]\ndelete_delay = 3"), "anchor.delete_delay"),
         (RoleName.MAG, ('interface = "wlan0"', 'interface = "wlan1"'), "uplink.interface"),
-        (RoleName.MAG, ('label = "wlan"', "bid = 9"), "uplink.bid"),
+        (RoleName.MAG, ('label = "wlan"', 'label = "wlan"\nbid = 9'), "uplink.bid"),
     ],
 )
 def test_what_cannot_be_changed_live_is_named_and_nothing_is_changed(
@@ -440,6 +486,15 @@ def test_orders_are_given_by_the_command_line(
     ]
     assert out[1].split() == ["policy", "number", "rule", "selector", "labels", "bids", "spread"]
     assert [name for name, _ in router.role.asked] == [*["set_policy"] * 2, *["revoke"] * 3, "set_policy"]
+
+
+def test_a_policy_file_that_is_empty_is_refused_before_anybody_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "p.toml"
+    rules.write_text("\n")
+    assert main(["policy", "--socket", str(tmp_path / "none"), "set", "default", str(rules)]) == ExitCode.USAGE
+    assert capsys.readouterr().err == f"{rules}: is empty: expected [[flow]] rules; to have none: policy clear NAME\n"
 
 
 def test_a_problem_of_a_policy_file_names_the_file_of_who_asked(

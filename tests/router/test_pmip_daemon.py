@@ -180,6 +180,7 @@ def test_sighup_reads_the_configuration_again(pair: tuple[Daemon, Daemon]) -> No
 
 
 STRIPED = '[[flow]]\nname = "all"\nspread = "per-packet"\n'
+PLAIN = '[[flow]]\nlabels = ["wan"]\n'
 
 
 @pytest.mark.parametrize("end", [0, 1], ids=["lma", "mag"])
@@ -187,12 +188,15 @@ def test_a_policy_that_the_tunnels_cannot_carry_is_refused_and_nothing_changes(
     pair: tuple[Daemon, Daemon], end: int
 ) -> None:
     router = pair[end]
+    router.config.write_text(f'{router.config.read_text()}[[node]]\nid = "*"\npolicy = "default"\n{PLAIN}')
+    router.client.reload()
     router.client.set_policy("default", '[[flow]]\nname = "before"\nlabels = ["wan"]\n', "p.toml")
     known = router.rows("policy"), router.rows("bindings"), router.rows("config")
     with pytest.raises(RouterError, match=r"^policy set: nothing was changed: policy default: packets spread one by"):
         router.client.set_policy("default", STRIPED, "p.toml")
     good = router.config.read_text()
-    router.config.write_text(good.replace('label = "wan"', 'label = 7').replace(KEY, KEY[:-2] + "ff") + STRIPED)
+    bad = good.replace('label = "wan"', "label = 7").replace(KEY, KEY[:-2] + "ff").replace(PLAIN, STRIPED)
+    router.config.write_text(bad)
     with pytest.raises(RouterError, match=r"nothing was changed: .*flow\.spread: .per-packet. needs sequence"):
         router.client.reload()
     assert (router.rows("policy"), router.rows("bindings"), router.rows("config")) == known

@@ -1,10 +1,12 @@
 """Who is believed: keys, indices, strangers; and what leaves is signed."""
 
 from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from signaling.actions import Note
 from signaling.door import PLACES_OF_A_PEER, Door, Verdict
 from signaling.errors import MalformedMessage
 from signaling.iana import BindingAckFlag, Status
@@ -13,6 +15,7 @@ from signaling.wire import mobility_header
 from signaling.wire.authentication import sign
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.message import Message
+from signaling.wire.options.vendor import VendorSpecific
 
 HERE, THERE, STRANGER = (IPv6Address(f"2001:db8:{part}::1") for part in ("a1", "a2", "bad"))
 KEY = bytes(range(16))
@@ -52,6 +55,18 @@ def judge(octets: bytes, here: Door, *, source: IPv6Address = THERE, care_of: IP
 
 def test_a_peer_that_signs_is_trusted() -> None:
     assert judge(signed(), door()) is Verdict.TRUSTED
+
+
+@pytest.mark.parametrize("key", [KEY, b""], ids=["signed", "plain"])
+def test_a_message_that_is_too_long_is_noted_and_counted(key: bytes) -> None:
+    counters: Counter[str] = Counter()
+    settings = Settings(address=HERE, tunnel_mtu=1460, peers=(Peer(name="there", address=THERE, key=key),))
+    long = replace(ACK, options=(VendorSpecific(vendor=1, subtype=1, data=bytes(200)),) * 11)
+    noted = Door(settings, counters).send(long, THERE, care_of=THERE)
+    assert isinstance(noted, Note)
+    assert (noted.event, noted.fields["peer"]) == ("not-sent", THERE)
+    assert str(noted.fields["why"]).startswith("BindingAck: ")
+    assert counters == {"door.unencodable": 1}
 
 
 def test_a_wrong_key_is_a_forgery() -> None:

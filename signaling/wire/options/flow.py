@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from signaling.errors import MalformedMessage
+from signaling.errors import MalformedMessage, UnencodableMessage
 from signaling.iana import FlowIdentificationStatus, FlowSuboption, OptionType
 from signaling.wire import traffic_selector
 from signaling.wire.codec import MAX_OPTION_DATA, NUMBER, NUMBERS_16, OCTETS, Layout, named, padding
@@ -63,10 +63,15 @@ class FlowIdentification(Option):
         return cls(**values)
 
     def write(self, position: int) -> bytes:
-        """Data without Type and Length. position: octets from the start of the message to data[0]."""
+        """Data without Type and Length. position: octets from the start of the message to data[0].
+
+        Raises UnencodableMessage.
+        """
         octets = bytearray(self.LAYOUT.write(self))
         if self.binding_ids is not None:
             reference = NUMBERS_16.write(self.binding_ids)
+            if len(reference) > MAX_OPTION_DATA:
+                raise UnencodableMessage(f"FlowIdentification: {len(self.binding_ids)} bindings, at most 127")
             octets += bytes([FlowSuboption.BINDING_REFERENCE, len(reference)]) + reference
         if self.selector is not None:
             selector = traffic_selector.write(self.selector)
