@@ -49,7 +49,8 @@ class Side(enum.Enum):
 
 
 NUMBERS = {Side.ANCHOR: model.ANCHOR, Side.ACCESS: model.ACCESS}
-SIDES = {model.ANCHOR: Side.ANCHOR, model.ACCESS: Side.ACCESS, model.HELD: None}
+HOME = 8  # as in _fast/prefixes.pxd; the model has none of it
+SIDES = {model.ANCHOR: Side.ANCHOR, model.ACCESS: Side.ACCESS, model.HELD: None, HOME: None}
 STATE_OF = {number: state for state, number in STATES.items()}
 
 
@@ -188,7 +189,7 @@ class ReorderStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A prefix and where its packets go: a tunnel or a bundle. Held: neither, and no side."""
+    """A prefix and where its packets go: a tunnel or a bundle. Held, or brought home: neither, and no side."""
 
     prefix: Prefix
     tunnel: Tunnel | None
@@ -198,7 +199,7 @@ class Binding:
 
     @property
     def held(self) -> bool:
-        """The node is between routers."""
+        """The node is between routers, or came back to this one."""
         return self.side is None
 
 
@@ -274,12 +275,14 @@ class Tables:
         """The node of this prefix, anchored here, is between routers.
 
         What comes for it waits in a buffer until the next bind, and goes on then, in order, before what comes later;
-        without a buffer it dies of NODE_AWAY. Raises NotCompiled: the model keeps no packets.
+        without a buffer it dies of NODE_AWAY, and so does what still waits. Raises NotCompiled: the model keeps no
+        packets.
         """
         expect("cannot hold", buffer, HoldBuffer, NoneType)
         network, kind = _octets(prefix)
         if buffer is None:
             self.storage.hold(network, kind)
+            self._forget_waiting(network, kind)
             return
         bounds = buffer.packets, buffer.octets, round(buffer.seconds * 1e9)
         queues = self._made_queues()
@@ -287,6 +290,20 @@ class Tables:
         self.storage.hold(network, kind)
         queues.hold(network, kind, *bounds)  # a prefix that was not there yet has got its entry just now
         self._paces[network, kind] = buffer.pace
+
+    def bring_home(self, prefix: Prefix) -> None:
+        """The node of this prefix, anchored here, is on a link of this router again, where the kernel delivers.
+
+        What waits for it, and what still comes out of the TUN for it, goes back into the TUN, in order, until unbind.
+        The kernel must send it on from there, and not into the TUN once more. Raises NotCompiled: the model keeps no
+        packets.
+        """
+        network, kind = _octets(prefix)
+        queues = self._made_queues()
+        queues.bring_home(network, kind)
+        pace = self._paces.pop((network, kind), None)
+        if pace is not None:
+            queues.release(network, kind, pace)
 
     def held(self, prefix: Prefix) -> HeldStats | None:
         """Counters of the hold buffer of a prefix; None: it has none, or it is empty again."""
@@ -306,9 +323,7 @@ class Tables:
     def unbind(self, prefix: Prefix) -> None:
         """Forget a prefix; what it was bound to goes with its last one. Raises UnknownPrefix."""
         network, kind = _octets(prefix)
-        if self._queues is not None:
-            self._queues.end(network, kind)
-            self._paces.pop((network, kind), None)
+        self._forget_waiting(network, kind)
         if not self.storage.unbind(network, kind):
             raise UnknownPrefix("cannot unbind", where=str(prefix), why="not in the tables")
 
@@ -332,6 +347,11 @@ class Tables:
         for tunnel in members:
             queues.join_group(tunnel.key, number)
         return ReorderGroup(queues, number, members)
+
+    def _forget_waiting(self, network: bytes, kind: int) -> None:
+        if self._queues is not None:
+            self._queues.end(network, kind)
+            self._paces.pop((network, kind), None)
 
     def _made_queues(self) -> FastQueues:
         if self._queues is None:

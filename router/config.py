@@ -28,6 +28,7 @@ from signaling.settings import (
     NodeProfile,
     PathCare,
     Peer,
+    PeerLost,
     Sharing,
     Site,
     Transport,
@@ -79,7 +80,7 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """[heartbeat] of an LMA or MAG (RFC 5847 5)."""
+    """[heartbeat] (RFC 5847 5)."""
 
     interval: float = 60.0  # s
     missing: int = 3
@@ -109,6 +110,8 @@ class Config:
     preferred_lifetime: int = coherence.PREFERRED_LIFETIME
     guard: float = 10.0
     hold: HoldBuffer = field(default_factory=HoldBuffer)
+    idle_after: float = 60.0
+    peer_lost: PeerLost = PeerLost.HOLD
     binding_lifetime: int = coherence.BINDING_LIFETIME
     authentication: Authentication = Authentication.REQUIRED
     timestamp_window: float = 0.3
@@ -194,6 +197,8 @@ SCHEMA: dict[str, dict[str, tuple[str, Reader]]] = {
         "hold_octets": ("hold.octets", number(0, 1 << 30, "octets")),
         "hold_seconds": ("hold.seconds", number(0.01, 60.0, "s")),
         "hold_pace": ("hold.pace", number(0, 1 << 40, "octets a second")),
+        "idle_after": ("idle_after", number(0.0, 86400.0, "s")),
+        "peer_lost": ("peer_lost", one_of(PeerLost, "hold", "drop")),
         "ipv4_prefixes": ("anchoring.ipv4_prefixes", several(values.ipv4_pool)),
         "delegated_prefixes": ("anchoring.delegated_prefixes", several(values.delegated_prefix)),
         "delegated_length": ("anchoring.delegated_length", number(32, 64)),

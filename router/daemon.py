@@ -188,7 +188,7 @@ class Router:
         self.driver.on_retired = self.stopped.set
         self.driver.resume()
         self._follow_mtu(self.role.access.tunnel_mtu)
-        self.driver.journalist.tell("took-over", {"nodes": len(self.role.access.attached)})
+        self.driver.journalist.tell("took-over", {"nodes": len(self.role.here)})
 
     def pause(self) -> None:
         """Do nothing but move packets; what comes in waits."""

@@ -417,6 +417,7 @@ PATHS: dict[type, str] = {
     actions.TowardVisited: "tunnel-to-visited",
     actions.TowardAnchor: "tunnel-to-anchor",
     actions.Held: "held",
+    actions.Closed: "closed",
 }
 NAMES: dict[type[Message], str] = {
     BindingUpdate: "pbu",

@@ -9,7 +9,8 @@
        gateway      P -> gateway on it; table: the same                the same
        no interface table: default from P -> tun, P -> next table;     the same
                     rule: from P look into the table
-    Held            P -> tun                                           held: dropped and counted, its node is away
+    Held            P -> tun                                           held: waits, as its node is between routers
+    Closed          P -> tun                                           held: dropped and counted, its node is away
 
 So only what is redirected ever touches the TUN, of a prefix whose node is here as little as its flows that are not: the
 kernel tells them apart, and what stays is forwarded as fast as before. `table` holds default routes to the TUN and
@@ -30,7 +31,7 @@ from engine import BadRule, Discard, Encapsulation, Side, Steer, Tunnel, TunnelS
 from engine.tunnels import UDP_PORT
 from router.errors import RouterError
 from signaling import flow_rules
-from signaling.actions import Held, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import Closed, Held, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.dma.sharing import ANY_PORT, WHOLE_OCTET, blocks
 from signaling.iana import TrafficSelectorFormat
 from signaling.settings import Address, Prefix, WayState
@@ -94,6 +95,7 @@ class WantedBinding:
     tunnels: tuple[TunnelEnd, ...]  # (): held
     side: Side
     policy: str = ""
+    waits: bool = False  # held: packets wait for the node; else they die
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,9 @@ def wanted(prefix: Prefix, path: Path | None, *, aggregated: bool = False) -> Wa
         case TowardAnchor():
             return _toward_anchor(prefix, path)
         case Held():
+            held = WantedBinding(prefix=prefix, tunnels=(), side=Side.ANCHOR, waits=True)
+            return Wanted(routes=to_tun, binding=held)
+        case Closed():
             return Wanted(routes=to_tun, binding=WantedBinding(prefix=prefix, tunnels=(), side=Side.ANCHOR))
         case None:
             return Wanted()

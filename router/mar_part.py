@@ -14,6 +14,7 @@ from router.access_links import AccessLinks
 from router.config import Config
 from router.driver import Driver
 from router.errors import RouterError
+from router.homecoming import LOOK_EVERY
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine, own_pool
 from router.mar_rehearsal import MarRehearsal
@@ -24,8 +25,9 @@ from router.sessions import Sessions
 from router.store import SessionStore, StoreError, open_store
 from router.store.journal import Journal
 from router.store.late import LateStore
+from router.store.restarts import restart_counter
 from router.store.url import without_password
-from signaling.actions import Bind, ExpectNode
+from signaling.actions import Bind, ExpectNode, SetPolicy
 from signaling.dma.session import Session
 from signaling.errors import SignalingError
 from signaling.events import Event, LinkAttached, LinkUp, SessionsFound, SessionsRestored
@@ -37,6 +39,7 @@ NOBODY = ""  # a node that there is not
 PLAYS = 8  # of an update, while its node is between two routers
 FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
 LENT = "lent.journal"  # in the state directory
+RESTARTS = "restarts"  # in the state directory
 EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
 
 
@@ -61,12 +64,15 @@ class MarPart:
         assert self._driver is not None
         return self._driver.sessions
 
-    def prepare(self, config: Config) -> Config:
-        """Without a pool it makes one."""
+    def prepare(self, config: Config, *, restarted: bool = True) -> Config:
+        """Without a pool it makes one. restarted: what a run before knew of visiting nodes is lost."""
         machine = self._machine
         self.access.check(machine.netlink, machine.underlay.interface)
         self._config = replace(config, prefixes=config.prefixes or (own_pool(config.state_dir),))
-        self.role = Mar(mar_settings(self._config, machine.underlay.address, machine.tunnel_mtu))
+        # whatever the store still has of its prefixes: of nodes that visited it a new run knows nothing
+        counter = restart_counter(config.state_dir / RESTARTS, lost=restarted)
+        settings = mar_settings(self._config, machine.underlay.address, machine.tunnel_mtu, counter)
+        self.role = Mar(settings, silence=lambda prefix: machine.network.silence(prefix))
         return self._config
 
     def open(self) -> Driver:
@@ -127,8 +133,10 @@ class MarPart:
     # --- from one process to the next: the counterparts of open, restore and serve ---
 
     async def settle(self) -> None:
-        """Until whoever waits for the store has had what it waits for."""
+        """Until whoever waits for the store has had what it waits for, and nodes that came home have their packets."""
         await self.sessions.settle()
+        while self._machine.network.brings_home:
+            await asyncio.sleep(LOOK_EVERY)
 
     def handover(self) -> Any:
         """All that it knows, as plain data."""
@@ -138,7 +146,7 @@ class MarPart:
 
         network = self._machine.network
         known = MarHandover(
-            role=state_of(self.role),
+            role=state_of(self.role, time.monotonic()),
             paths=tuple(Bind(prefix=key, path=path, node=network.nodes[key]) for key, path in network.paths.items()),
             unwritten=tuple(
                 Unwritten(node=node, prefix=prefix, session=session)
@@ -166,6 +174,9 @@ class MarPart:
         except (SignalingError, KeyError) as error:  # an indication that is none, a prefix that is lent twice
             raise RouterError(f"takeover: state: {error}") from None
         here = [action for action in expected if isinstance(action, ExpectNode)]
+        for action in expected:
+            if isinstance(action, SetPolicy):
+                self._machine.network.set_policy(action)
         self._machine.network.adopt(known.paths)
         self.access.adopt(self._machine.network, sockets, here, carriers=self.role.access.links)
         self.sessions.go_on(self._address)
@@ -185,7 +196,7 @@ class MarPart:
         self.access.serve()
         self.access.resync(self._machine.netlink)
         self._watch()
-        for node in self.role.access.attached:
+        for node in self.role.here:
             self.sessions.find(node)
 
     # --- life ---
@@ -229,7 +240,7 @@ class MarPart:
         if draining.since is None:
             return "no"
         left = "" if isinf(draining.until) else f", for {max(0.0, draining.until - now):.0f} s more at most"
-        here = f"{len(self.role.access.attached)} nodes here, {self.role.prefixes_in_use()} prefixes in use"
+        here = f"{len(self.role.here)} nodes here, {self.role.prefixes_in_use()} prefixes in use"
         return f"since {now - draining.since:.0f} s{left}: {here}"
 
     def greeting(self) -> list[str]:

@@ -21,6 +21,7 @@ from router import forwarding
 from router.errors import NoRights, RouterError
 from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedMatch, WantedRoute, edits
 from router.forwarding import Table as Where
+from router.homecoming import Homecomings, Later
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import ANY_IPV4, EVERYWHERE, ROUTE_PROTOCOL, Address, Link, Neighbor, Route, Rule
 from router.links.rtnetlink_constants import AddressFlag, NeighborState, RouteKind, Table
@@ -122,7 +123,8 @@ class Network:
 
     address, ipv4_address: where tunnels begin that name no local address. aggregated: prefixes whose nodes are
     elsewhere are of pools that lead to the TUN as a whole (`claim_tun`). guard: which sources may come in where; None:
-    any, anywhere. buffer: where packets wait for a node that is between routers; None: they are lost.
+    any, anywhere. buffer: where packets wait for a node that is between routers; None: they are lost. later: calls
+    something after so many seconds; None: what waits for a node that comes back to this router is lost.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Network:
         aggregated: bool = False,
         guard: SourceGuard | None = None,
         buffer: HoldBuffer | None = None,
+        later: Later | None = None,
     ) -> None:
         self._netlink = netlink
         self._tables = tables
@@ -149,6 +152,7 @@ class Network:
         self._aggregated = aggregated
         self._guard = guard or SourceGuard(table)
         self._buffer = buffer if tables.compiled else None  # the model keeps no packets
+        self._homecomings = Homecomings(netlink, tables, later) if later and tables.compiled else None
         self._journal = Journal(journal)
         self._tun = 0
         self._tun_name = ""
@@ -191,6 +195,11 @@ class Network:
             if binding is not None:
                 self._bind(binding, item.node)
             self.paths[item.prefix], self.nodes[item.prefix] = item.path, item.node
+
+    @property
+    def brings_home(self) -> bool:
+        """Whether nodes are back here whose packets are not yet the kernel's."""
+        return self._homecomings is not None and self._homecomings.under_way
 
     def adopt_tun(self, name: str) -> None:
         """In place of clean and use_tun: what another process has changed in the kernel is ours."""
@@ -307,7 +316,7 @@ class Network:
 
         on_way: called as soon as packets out of a tunnel have their way to the node, before its own have theirs.
         """
-        before = self.paths.get(prefix)
+        before = self._path_now(prefix)
         if self._aggregated and isinstance(path, actions.TowardVisited) and forwarding.only_engine(before):
             if path != before:
                 ends = self._ends(path.tunnels)
@@ -316,7 +325,8 @@ class Network:
             self.nodes[prefix] = node
             return
         opened = self._shut_doors(prefix, path)
-        self._apply(prefix, edits(prefix, before, path, aggregated=self._aggregated), node, on_way)
+        if not self._bring_home(prefix, before, path):
+            self._apply(prefix, edits(prefix, before, path, aggregated=self._aggregated), node, on_way)
         self.paths[prefix] = path
         self.nodes[prefix] = node
         self._open_doors(prefix, opened)
@@ -326,11 +336,34 @@ class Network:
     def unbind(self, prefix: Prefix) -> None:
         """Nothing here concerns the prefix any more; one that nobody knows is no error."""
         self._shut_doors(prefix, None)
-        before = self.paths.pop(prefix, None)
+        before = self._path_now(prefix)
+        self.paths.pop(prefix, None)
         self._apply(prefix, edits(prefix, before, None, aggregated=self._aggregated))
         self.nodes.pop(prefix, None)
         if prefix.version == 4:
             self._follow_ipv4(prefix, None)
+
+    def _path_now(self, prefix: Prefix) -> actions.Path | None:
+        """As kernel and engine have it; a homecoming ends here."""
+        if self._homecomings is not None and self._homecomings.end(prefix):
+            return actions.Closed()
+        return self.paths.get(prefix)
+
+    def _bring_home(self, prefix: Prefix, before: actions.Path | None, path: actions.Path) -> bool:
+        """Whether what waits for a node that is back here goes before what comes now; else it must be bound as ever."""
+        away = isinstance(before, actions.Held | actions.Closed | actions.TowardVisited)
+        oif = self._access.get(path.interface, 0) if isinstance(path, actions.LocalLink) else 0
+        if self._homecomings is None or not away or not oif:
+            return False
+        rule = Rule(table=self._table, priority=RULE_PRIORITY, iif=self._tun_name, destination=prefix)
+        route = Route(destination=prefix, oif=oif, table=self._table)
+        native = Edits(set_routes=edits(prefix, None, path).set_routes)
+        try:
+            self._homecomings.begin(prefix, rule, route, lambda: self._apply(prefix, native))
+        except NetlinkError:  # the interface may just have gone
+            return False
+        self._ways.forget(prefix)
+        return True
 
     def checked(self, name: str, rules: Iterable[FlowRule]) -> tuple[engine.FlowRule, ...]:
         """The rules of a policy as the engine has them. Raises RouterError if it, or tunnels here, cannot do that."""
@@ -361,6 +394,12 @@ class Network:
     def traffic(self, end: actions.TunnelEnd) -> int:
         """Packets either way so far, as of some milliseconds ago; -1: nothing is bound to that tunnel."""
         return self._ways.traffic(self._tunnel(end))
+
+    def silence(self, prefix: Prefix) -> float | None:
+        """Seconds since the last packet of a prefix that is not native here; None: there was none."""
+        with suppress(UnknownPrefix):
+            return self._tables.activity(prefix)
+        return None
 
     def least_mtu(self) -> int | None:
         """Octets of the largest inner packet that all tunnels take, as far as they have learned; None: none has."""
@@ -483,7 +522,7 @@ class Network:
 
     def _bind(self, binding: WantedBinding, node: str) -> None:
         if not binding.tunnels:
-            self._hold(binding.prefix)
+            self._hold(binding.prefix, self._buffer if binding.waits else None)
             self._ways.forget(binding.prefix)
             return
         ends = self._ends(binding.tunnels)
@@ -499,9 +538,9 @@ class Network:
             known = self._known_ends[id(tunnels)] = tunnels, ends
         return known[1]
 
-    def _hold(self, prefix: Prefix) -> None:
+    def _hold(self, prefix: Prefix, buffer: HoldBuffer | None) -> None:
         try:
-            self._tables.hold(prefix, buffer=self._buffer)
+            self._tables.hold(prefix, buffer=buffer)
         except MemoryError:  # as many as there can be are in use: the packets of this node are lost
             self._tables.hold(prefix)
 

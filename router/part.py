@@ -73,8 +73,11 @@ class Part(Protocol):
 class HeritablePart(Part, Protocol):
     """One whose next process can go on where it is, see `takeover.py`. Of the process that runs, then of the next."""
 
+    def prepare(self, config: Config, *, restarted: bool = True) -> Config:
+        """restarted: it begins anew; else it goes on, and peers need not know."""
+
     async def settle(self) -> None:
-        """Until whoever waits for the store has had what it waits for."""
+        """Until whoever waits for the store has had what it waits for, and nodes that came home have their packets."""
 
     def handover(self) -> Any:
         """All that it knows, as plain data."""

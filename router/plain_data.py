@@ -2,7 +2,7 @@
 
     address, network   text           enum          its value        dataclass   object, a key for each field
     octets             hex            tuple, list   array            of a union  [class name, object]
-    infinity           "inf"          mapping       array of pairs
+    infinity           "inf"          mapping       array of pairs   NamedTuple  array
 
 What comes back is built by the constructors of its classes from fields that are all there and all of their kind, or
 not at all: nothing that was written by another version is taken for what it is not.
@@ -15,7 +15,7 @@ from enum import Enum
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from math import isinf
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from router.errors import RouterError
 
@@ -44,8 +44,10 @@ def to_plain(kind: Any, value: Any) -> Any:
         return [to_plain(arguments[0], item) for item in value] if _is_long(kind) else _row_to_plain(arguments, value)
     if origin in (dict, Mapping):
         return [[to_plain(arguments[0], key), to_plain(arguments[1], item)] for key, item in value.items()]
-    if is_dataclass(kind):
-        hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
+    if _is_named_row(kind):
+        return _row_to_plain(tuple(get_type_hints(kind).values()), value)
+    if is_dataclass(origin or kind):
+        hints = _hints(kind)
         return {name: to_plain(hint, getattr(value, name)) for name, hint in hints.items()}
     if isinstance(value, bytes):
         return value.hex()
@@ -68,7 +70,9 @@ def from_plain(kind: Any, data: Any, where: str = "state") -> Any:
     if origin in (dict, Mapping):
         pairs = [_row(arguments, item, f"{where}[{at}]") for at, item in enumerate(_expect(data, list, where))]
         return dict(pairs)
-    if is_dataclass(kind):
+    if _is_named_row(kind):
+        return kind(*_row(tuple(get_type_hints(kind).values()), data, where))
+    if is_dataclass(origin or kind):
         return _object(kind, _expect(data, dict, where), where)
     try:
         return _single(kind, data)
@@ -106,8 +110,9 @@ def _text(data: Any) -> str:
 def _object(kind: Any, data: dict[str, Any], where: str) -> Any:
     hints = _hints(kind)
     if odd := sorted(hints.keys() ^ data.keys()):
-        raise NotPlain(f"{where}: {kind.__name__} of another version: {', '.join(odd)}")
-    return kind(**{name: from_plain(hint, data[name], f"{where}.{name}") for name, hint in hints.items()})
+        raise NotPlain(f"{where}: {_name(kind)} of another version: {', '.join(odd)}")
+    make = get_origin(kind) or kind
+    return make(**{name: from_plain(hint, data[name], f"{where}.{name}") for name, hint in hints.items()})
 
 
 def _items(kind: Any, arguments: tuple[Any, ...], data: list[Any], where: str) -> list[Any]:
@@ -141,8 +146,8 @@ def _union_to_plain(arguments: tuple[Any, ...], value: Any) -> Any:
         return str(value)
     if len(kinds) == 1:
         return to_plain(kinds[0], value)
-    kind = next(each for each in kinds if type(value) is each)
-    return [kind.__name__, to_plain(kind, value)]
+    kind = next(each for each in kinds if _is_of(each, value))
+    return [_name(kind), to_plain(kind, value)]
 
 
 def _union_from_plain(arguments: tuple[Any, ...], data: Any, where: str) -> Any:
@@ -157,9 +162,9 @@ def _union_from_plain(arguments: tuple[Any, ...], data: Any, where: str) -> Any:
         except (ValueError, TypeError):
             raise NotPlain(f"{where}: expected an address, found {str(data)[:40]!r}") from None
     name, body = _row((str, Any), data, where)
-    kind = next((each for each in kinds if each.__name__ == name), None)
+    kind = next((each for each in kinds if _name(each) == name), None)
     if kind is None:
-        raise NotPlain(f"{where}: {name[:40]!r} is none of {', '.join(each.__name__ for each in kinds)}")
+        raise NotPlain(f"{where}: {name[:40]!r} is none of {', '.join(map(_name, kinds))}")
     return from_plain(kind, body, where)
 
 
@@ -169,8 +174,33 @@ def _expect(data: Any, kind: type, where: str) -> Any:
     return data
 
 
+def _is_named_row(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, tuple)
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a value is of this class; of a generic one, as its fields say."""
+    if type(value) is not (get_origin(kind) or kind):
+        return False
+    return not get_args(kind) or all(isinstance(getattr(value, name), hint) for name, hint in _hints(kind).items())
+
+
+def _name(kind: Any) -> str:
+    arguments = ", ".join(map(_name, get_args(kind)))
+    return f"{kind.__name__}[{arguments}]" if arguments else str(kind.__name__)
+
+
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
-    """Field -> its type, of a dataclass."""
-    hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind) if field.init}
+    """Field -> its type, of a dataclass; a generic one is known with what it is of: `Range[int]`."""
+    plain = get_origin(kind) or kind
+    given = dict(zip(getattr(plain, "__parameters__", ()), get_args(kind), strict=True))
+    hints = get_type_hints(plain)
+    return {field.name: _filled(hints[field.name], given) for field in fields(plain) if field.init}
+
+
+def _filled(hint: Any, given: Mapping[Any, Any]) -> Any:
+    if isinstance(hint, TypeVar):
+        return given[hint]
+    variables = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
+    return hint[tuple(given[each] for each in variables)] if variables else hint

@@ -6,9 +6,14 @@ from router.config import Config
 from signaling.settings import Address, LmaSettings, MagSettings, Settings
 
 
-def mar_settings(config: Config, address: Address, tunnel_mtu: int) -> Settings:
-    """Of a MAR. tunnel_mtu: octets."""
-    return Settings(**_of_every_role(config, address, tunnel_mtu))
+def mar_settings(config: Config, address: Address, tunnel_mtu: int, restart_counter: int = 0) -> Settings:
+    """Of a MAR. tunnel_mtu: octets. restart_counter: RFC 5847 3.4."""
+    return Settings(
+        **_of_every_role(config, address, tunnel_mtu),
+        **_of_heartbeats(config, restart_counter),
+        idle_after=config.idle_after,
+        peer_lost=config.peer_lost,
+    )
 
 
 def lma_settings(config: Config, address: Address, tunnel_mtu: int, restart_counter: int) -> LmaSettings:
@@ -76,8 +81,14 @@ def _of_every_role(config: Config, address: Address, tunnel_mtu: int) -> dict[st
 def _of_a_pmip_role(config: Config, restart_counter: int) -> dict[str, Any]:
     return {
         "name": config.name,
+        "paths": config.paths,
+        **_of_heartbeats(config, restart_counter),
+    }
+
+
+def _of_heartbeats(config: Config, restart_counter: int) -> dict[str, Any]:
+    return {
         "heartbeat_interval": config.heartbeat.interval,
         "missing_heartbeats": config.heartbeat.missing,
         "restart_counter": restart_counter,
-        "paths": config.paths,
     }

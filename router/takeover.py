@@ -37,7 +37,7 @@ from router.plain_data import from_plain, to_plain
 if TYPE_CHECKING:
     from router.daemon import Router
 
-VERSION = "1"  # of all that is said between two processes: another one is refused
+VERSION = "2"  # of all that is said between two processes: another one is refused
 PREPARE_WITHIN, READY_WITHIN, SERVE_WITHIN = 30.0, 10.0, 5.0  # s; the one that runs goes on when it is over
 END_WITHIN = 5.0  # s for the one that ran to close its control server
 TAKEN_OVER = (RoleName.MAR,)  # roles whose state can be handed over
@@ -269,7 +269,7 @@ async def _ask(router: "Router") -> HandoverWire:
     if router.config.role not in TAKEN_OVER:
         raise RouterError(f"takeover: {router.config.role.value.upper()}: only a MAR can be taken over: stop it first")
     router.machine.look_on()
-    router.config = router.part.prepare(router.config)
+    router.config = router.heritable.prepare(router.config, restarted=False)
     about = identity(router.config, router.underlay)
     connection = await asyncio.to_thread(Client(router.config.socket_path).take_over, about)
     return HandoverWire(connection)

@@ -95,7 +95,12 @@ class Held:
     """The node is between routers: nobody can deliver to it now."""
 
 
-Path = LocalLink | SplitLink | TowardVisited | TowardAnchor | Held
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The prefix is anchored here and delivered nowhere, nor will it be soon: what comes for it is lost and counted."""
+
+
+Path = LocalLink | SplitLink | TowardVisited | TowardAnchor | Held | Closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,9 @@ class Here:
     def __contains__(self, node: object) -> bool:
         return node in self._interfaces
 
+    def __len__(self) -> int:
+        return len(self._interfaces)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._interfaces)
 

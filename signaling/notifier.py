@@ -51,6 +51,20 @@ class Notifier:
         self._deaf: set[str] = set()  # names of peers that answered with a Binding Error
 
     @property
+    def reminders(self) -> Reminders[UpdateNotification]:
+        """What waits for acknowledgements."""
+        return self._reminders
+
+    @property
+    def deaf(self) -> set[str]:
+        """Names of peers that know no notification."""
+        return self._deaf
+
+    def expect(self, number: int, on_done: OnDone) -> None:
+        """Call this when the notification with that number, which another process has sent, is done."""
+        self._on_done[number] = on_done
+
+    @property
     def next_wake(self) -> float | None:
         """When wake() is due next, monotonic s."""
         return self._reminders.deadlines.next

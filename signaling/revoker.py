@@ -66,12 +66,22 @@ class Revoker:
         self._counters = counters
         self._reminders: Reminders[BindingRevocationIndication] = Reminders(door, clock, PACE)
         self._on_done: dict[int, OnDone] = {}
+        self._mute: set[Address] = set()  # they know no revocation
         self.deadlines = self._reminders.deadlines
 
     @property
     def reminders(self) -> Reminders[BindingRevocationIndication]:
         """Indications that nobody has answered yet."""
         return self._reminders
+
+    @property
+    def mute(self) -> set[Address]:
+        """Routers that know no revocation."""
+        return self._mute
+
+    def expect(self, number: int, on_done: OnDone) -> None:
+        """Call this when the indication with that number, which another process has sent, is done."""
+        self._on_done[number] = on_done
 
     def revoke(self, entry: Entry, care_of: Address, *, different_access: bool, now: float) -> list[Action]:
         """Tell the router at care_of that it does not serve this prefix any more: the node was seen elsewhere."""
@@ -143,12 +153,12 @@ class Revoker:
         on_done: OnDone | None,
         now: float,
     ) -> list[Action]:
-        number = self._reminders.next_number(now)
+        number = None if to.address in self._mute else self._reminders.next_number(now)
         indication = BindingRevocationIndication(
             trigger=trigger, sequence_number=number or 0, flags=flags, options=options
         )
-        if number is None:  # as many wait already as there are numbers
-            self._counters["revocation.too-many"] += 1
+        if number is None:  # as many wait already as there are numbers, or nobody would understand it
+            self._counters["revocation.mute" if to.address in self._mute else "revocation.too-many"] += 1
             return on_done(Outcome(indication=indication, destination=to.address, ack=None), now) if on_done else []
         if on_done is not None:
             self._on_done[number] = on_done
@@ -193,6 +203,7 @@ class Revoker:
         """A router answered with a Binding Error: it knows no revocation (RFC 5846 6.2)."""
         actions: list[Action] = []
         for errand in self._reminders.abandon(source):
+            self._mute.add(source)
             self._counters["revocation.not-understood"] += 1
             actions += self._done(errand, None, now)
         return actions

@@ -28,6 +28,13 @@ class Transport(Enum):
     UDP = "udp"  # port 5436, over IPv6 or IPv4; the MH checksum is not used then (RFC 5844 4.1.3.2)
 
 
+class PeerLost(Enum):
+    """What an anchor does with packets of a prefix whose visited router does not answer any more."""
+
+    HOLD = "hold"  # they wait as long as packets may, for the router the node turns up at
+    DROP = "drop"
+
+
 class WayState(Enum):
     """What is known of one way to a peer. Ways that are up go first, then suspect ones, never those down."""
 
@@ -108,6 +115,11 @@ class Settings:
     max_bindings: int = 1_000_000
     profiles: tuple[NodeProfile, ...] = ()
     policies: dict[str, tuple[FlowRule, ...]] = field(default_factory=dict)  # by name; a MAG's "default" is for all
+    heartbeat_interval: float = 60.0  # HEARTBEAT_INTERVAL, RFC 5847 5
+    missing_heartbeats: int = 3  # MISSING_HEARTBEATS_ALLOWED, RFC 5847 5
+    restart_counter: int = 0  # RFC 5847 3.4
+    peer_lost: PeerLost = PeerLost.HOLD
+    idle_after: float = 60.0  # s without a packet of a visiting prefix, after which it is released; 0: never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +149,6 @@ class LmaSettings(Settings):
     gre_keys: bool = False  # tunnels are GRE with a key each (else status 163 is never sent)
     accept_forced_udp: bool = False  # AcceptForcedIPv4UDPEncapsulationRequest, RFC 5844 5
     multipath: bool = True
-    heartbeat_interval: float = 60.0  # HEARTBEAT_INTERVAL, RFC 5847 5
-    missing_heartbeats: int = 3  # MISSING_HEARTBEATS_ALLOWED, RFC 5847 5
-    restart_counter: int = 0  # RFC 5847 3.4
     paths: PathCare = field(default_factory=PathCare)
 
 
@@ -182,9 +191,6 @@ class MagSettings(Settings):
     force_udp: bool = False  # ForceIPv4UDPEncapsulationSupport, RFC 5844 5
     refresh_before: float = 40.0  # s before expiry, the default of RFC 8127 4.1
     bulk_refresh: bool = True  # one message with B extends all paths (RFC 8278 4.1)
-    heartbeat_interval: float = 60.0
-    missing_heartbeats: int = 3
-    restart_counter: int = 0
     paths: PathCare = field(default_factory=PathCare)
 
 

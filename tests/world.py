@@ -12,7 +12,7 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
@@ -42,16 +42,16 @@ from signaling.settings import DEFAULT_SPI, TIMESTAMP_UNITS, Authentication, Pee
 from signaling.update_request import care_of_address
 from signaling.wire import ipv6, mobility_header, neighbor
 from signaling.wire.authentication import sign
-from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.message import Message
 from signaling.wire.neighbor import EchoRequest, NeighborSolicitation, PrefixInformation, RouterAdvertisement
+from signaling.wire.notification import UpdateNotificationAck
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
 from signaling.wire.options.identity import MobileNodeIdentifier, MobileNodeLinkLayerIdentifier
 from signaling.wire.options.option import Option
 from signaling.wire.options.prefix import HomeNetworkPrefix
 from signaling.wire.options.time import Timestamp
-from signaling.wire.revocation import BindingRevocationIndication
+from signaling.wire.revocation import BindingRevocationAck
 
 WALL = 1_704_164_645.0  # s since 1970 when the world begins: 2024-01-02 03:04:05 UTC
 KEY = bytes(range(16))
@@ -254,6 +254,8 @@ class World:
         self.store = Store()
         self.hosts: dict[str, Host] = {}
         self.wire: list[Transmission] = []
+        self.dead: set[str] = set()  # routers
+        self.used: dict[IPv6Network, float] = {}  # when a packet of a prefix passed last; of others none ever did
         self._fates: deque[Fate] = deque()
         self._todo: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
@@ -268,6 +270,7 @@ class World:
                 "pools": (IPv6Network(f"2001:db8:{number}00::/48"),),
                 "peers": self._peers_of(name, authentication),
                 "authentication": authentication,
+                "idle_after": 0.0,
             }
             self._start(name, Settings(**(of_router | settings)))
 
@@ -276,10 +279,17 @@ class World:
         return tuple(Peer(name=other, address=self.address[other], key=key) for other in self.address if other != name)
 
     def _start(self, name: str, settings: Settings) -> None:
-        router = Router(name, settings, Mar(settings), ROUTER_LINK_LAYER)
+        router = Router(name, settings, self.made(settings), ROUTER_LINK_LAYER)
         self.routers[name] = router
         self.feed(name, ClockStepped(wall_minus_monotonic=WALL))
         self.feed(name, LinkUp(interface=INTERFACE, link_layer=router.link_layer, mtu=1500))
+
+    def made(self, settings: Settings) -> Mar:
+        """A router that knows nothing yet."""
+        return Mar(settings, silence=self._silence)
+
+    def _silence(self, prefix: IPv6Network) -> float | None:
+        return self.now - self.used[prefix] if prefix in self.used else None
 
     def __getitem__(self, name: str) -> Router:
         return self.routers[name]
@@ -332,7 +342,11 @@ class World:
     def feed(self, name: str, event: Event) -> list[Action]:
         """Something happens to a router. Returns what it does about it."""
         router = self[name]
-        return self._perform(router, router.mar.handle(event, self.now))
+        return [] if name in self.dead else self._perform(router, router.mar.handle(event, self.now))
+
+    def perform(self, name: str, todo: list[Action]) -> list[Action]:
+        """A part of a router was asked directly: do what it wants done."""
+        return self._perform(self[name], todo)
 
     def skew(self, name: str, seconds: float) -> None:
         """The wall clock of a router is ahead by so much."""
@@ -357,10 +371,19 @@ class World:
     def restart(self, name: str) -> None:
         """A router dies without a word and starts again, knowing only what the store has of its prefixes."""
         router = self[name]
-        router.mar, router.paths, router.life = Mar(router.settings), {}, router.life + 1
+        self.dead.discard(name)
+        router.life += 1
+        router.settings = replace(router.settings, restart_counter=router.life)
+        router.mar, router.paths = self.made(router.settings), {}
         self.feed(name, ClockStepped(wall_minus_monotonic=WALL + router.skew))
         self.feed(name, SessionsRestored(sessions=self.store.anchored(router.address)))
         self.feed(name, LinkUp(interface=INTERFACE, link_layer=router.link_layer, mtu=1500))
+
+    def kill(self, name: str) -> None:
+        """A router dies without a word, and stays dead until it is restarted."""
+        self.dead.add(name)
+        router = self[name]
+        router.mar, router.paths, router.life = self.made(router.settings), {}, router.life + 1
 
     def store_goes(self) -> None:
         """The store cannot be reached."""
@@ -402,7 +425,7 @@ class World:
         here, there = self.address.get(source, STRANGER), self.address[destination]
         if not key:
             return self.deliver(mobility_header.encode(message, here, there), here, destination)
-        care_of = there if isinstance(message, BindingAck | BindingRevocationIndication) else here
+        care_of = here if isinstance(message, BindingRevocationAck | UpdateNotificationAck) else there
         if isinstance(message, BindingUpdate):
             care_of = care_of_address(message, here)
         octets = sign(message, key, spi, care_of=care_of, source=here, destination=there)
@@ -649,7 +672,8 @@ class World:
             if host.at is None:
                 continue
             own = set(self[host.at].mar.anchor.local(host.node))
-            lent = {session.prefix for session in self.store.of(host.node)}
+            sessions = self.store.of(host.node)
+            lent = {session.prefix for session in sessions if session.state is not State.RELEASED}
             if not own:
                 yield f"{host.name} has no prefix of {host.at}"
             for prefix in lent:

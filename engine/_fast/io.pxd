@@ -142,6 +142,7 @@ cdef struct Trouble:         # what an ICMP error, or our own kernel, says about
 
 cdef int receive_tun(const Port *port, Burst *burst) noexcept nogil
 cdef uint8_t write_tun(const Port *port, const iovec *vectors, uint32_t count) noexcept nogil
+cdef uint8_t write_back(const Port *port, const Burst *burst, uint32_t i) noexcept nogil
 
 cdef int prepare(Inbox *inbox) noexcept nogil
 cdef void discard(Inbox *inbox) noexcept nogil

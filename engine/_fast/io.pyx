@@ -113,6 +113,24 @@ cdef uint8_t write_tun(const Port *port, const iovec *vectors, uint32_t count) n
     return ALIVE
 
 
+cdef uint8_t write_back(const Port *port, const Burst *burst, uint32_t i) noexcept nogil:
+    """Packet i as receive_tun gave it, with what the kernel left to be done. ALIVE, or a Drop."""
+    cdef uint8_t header[VIRTIO_HEADER]
+    cdef uint32_t plain = 0 if port.flags & VNET else 1    # without the header, the second vector alone
+    cdef iovec vector[2]
+    memset(header, 0, VIRTIO_HEADER)                       # length of the headers: the kernel finds it out
+    header[0] = NEEDS_CHECKSUM if burst.checksum_offset[i] != 0 else 0
+    header[1] = burst.gso[i]
+    memcpy(header + 4, &burst.segment[i], 2)
+    memcpy(header + 6, &burst.checksum_start[i], 2)
+    memcpy(header + 8, &burst.checksum_offset[i], 2)
+    vector[0].iov_base = header
+    vector[0].iov_len = VIRTIO_HEADER
+    vector[1].iov_base = burst.packet[i]
+    vector[1].iov_len = burst.length[i]
+    return write_tun(port, vector + plain, 2 - plain)
+
+
 # --- from the underlay ---------------------------------------------------------------------------------
 
 cdef int prepare(Inbox *inbox) noexcept nogil:

@@ -29,7 +29,7 @@ from engine._fast.kernel cimport (
 )
 from engine._fast.offload cimport MERGE_TCP4, MERGE_TCP6, MERGE_UDP4, MERGE_UDP6, VIRTIO, VIRTIO_HEADER, Output
 from engine._fast.outer cimport Strip
-from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, Binding, Prefixes
+from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, HOME, Binding, Prefixes
 from engine._fast.tables cimport SECOND, clock_of, monotonic
 from engine._fast.tunnels cimport GRE, SEQUENCED, Tunnel
 
@@ -204,7 +204,7 @@ cdef void weigh(Worker *worker, uint32_t i) noexcept nogil:
 
 
 cdef void lookup(Worker *worker) noexcept nogil:
-    """To a prefix anchored here, its node away; else from one whose node is here: that binding."""
+    """To a prefix anchored here, its node away or just back; else from one whose node is here: that binding."""
     cdef Burst *burst = worker.burst
     cdef State *tables = worker.tables
     cdef uint32_t i
@@ -212,7 +212,7 @@ cdef void lookup(Worker *worker) noexcept nogil:
     memset(worker.rule, 0, burst.count * sizeof(worker.rule[0]))
     memset(worker.copied, False, burst.count)
     if prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop,
-                        ANCHOR | HELD, worker.found) > 0:
+                        ANCHOR | HELD | HOME, worker.found) > 0:
         prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop, ACCESS, worker.found)
     for i in range(burst.count):
         if burst.drop[i] != ALIVE:
@@ -336,10 +336,25 @@ cdef void heed_bell(Worker *worker) noexcept nogil:
 cdef inline uint8_t choose(Worker *worker, uint32_t i) noexcept nogil:
     """worker.decision: where packet i goes; worker.rule[i]: the counter of the rule that said so."""
     cdef const Binding *binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
-    cdef uint8_t result = spread.choose(
+    cdef uint8_t result
+    if binding.side == HOME:
+        return turn_round(worker, i)
+    result = spread.choose(
         &worker.chooser, worker.burst, i, binding.many, binding.target, binding.policy, binding.hash, &worker.decision)
     worker.rule[i] = worker.decision.rule
     return result
+
+
+cdef uint8_t turn_round(Worker *worker, uint32_t i) noexcept nogil:
+    """Back into the TUN as it came out: the kernel delivers it. KEPT: it is no concern of the tunnels; or a Drop."""
+    cdef uint8_t result = Drop.NO_PORT
+    if worker.tun != NULL:
+        result = io.write_back(worker.tun, worker.burst, i)
+    if result != ALIVE:
+        return result
+    worker.counted.to_tun.packets += worker.pieces[i]
+    worker.counted.to_tun.octets += worker.octets[i]
+    return KEPT
 
 
 cdef uint8_t depart_by_choice(Worker *worker, uint32_t i) noexcept nogil:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 View = Callable[["Router"], list[Row]]
 
-OF_PMIP_ONLY = ("anchoring.", "gateway.", "paths.", "heartbeat.", "ipv4_address")
+OF_PMIP_ONLY = ("anchoring.", "gateway.", "paths.", "ipv4_address")
 
 
 def tunnels(router: "Router") -> list[Row]:

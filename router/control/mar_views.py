@@ -5,9 +5,9 @@ from ipaddress import IPv6Network
 from math import inf, isinf
 from typing import TYPE_CHECKING
 
-from router.control.rows import Row, attachment, waiting
+from router.control.rows import Row, attachment, vitality, waiting
 from router.flow_policies import selector_text
-from signaling.actions import LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import Closed, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.dma.binding_cache import Entry
 from signaling.dma.session import State
 from signaling.dma.update_list import Progress, Registration
@@ -70,6 +70,8 @@ def _path(path: Path) -> Row:
             return {"path": "to visited router", "peer": str(care_of), "interface": None}
         case TowardAnchor(tunnels=(TunnelEnd(remote=anchor), *_), interface=interface):
             return {"path": "to anchor", "peer": str(anchor), "interface": interface}
+        case Closed():
+            return {"path": "closed", "peer": None, "interface": None}
         case _:
             return {"path": "held", "peer": None, "interface": None}
 
@@ -182,6 +184,7 @@ def peers(router: "Router") -> list[Row]:
             "its_prefixes_here": sum(
                 item.anchor == peer.address and item.progress is Progress.VISITED for item in visiting
             ),
+            **vitality(router.role.peers.heartbeats.exchange(peer.name)),
         }
         for peer in router.config.peers
     ]

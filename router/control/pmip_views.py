@@ -7,11 +7,10 @@ from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from router.control.render import plain
-from router.control.rows import Row, attachment, waiting
+from router.control.rows import Row, attachment, vitality, waiting
 from router.flow_policies import Labels, selector_text
 from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.flow_rules import FlowRule
-from signaling.pmip.heartbeats import Exchange
 from signaling.settings import Prefix
 
 if TYPE_CHECKING:
@@ -144,15 +143,7 @@ def peers(router: "Router") -> list[Row]:
             "authenticated": bool(peer.key),
             "spi": peer.spi if peer.key else None,
             "prefixes": carried[peer.name],
-            **_heartbeat(role.heartbeats.exchange(peer.name)),
+            **vitality(role.heartbeats.exchange(peer.name)),
         }
         for peer in router.config.peers
     ]
-
-
-def _heartbeat(exchange: Exchange | None) -> Row:
-    """Whether a peer answers, where, and how often it has lost its sessions; nothing while there is none with it."""
-    if exchange is None:
-        return {"alive": None, "heard_at": None, "restarts": None}
-    alive = None if exchange.restarts is None and not exchange.unreachable else not exchange.unreachable
-    return {"alive": alive, "heard_at": str(exchange.destination), "restarts": exchange.restarts}

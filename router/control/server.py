@@ -148,19 +148,23 @@ class ControlServer:
         node = self._access("attach").attach(
             asked["interface"], link_layer, node, link_local, with_carrier=self._router.role.access.links
         )
-        if node not in self._router.role.access.attached:
+        if node not in self._attached():
             raise RouterError(f"attach {node}: refused: this router drains: attach it elsewhere, or cancel the drain")
         return _json({"schema": SCHEMA, "node": node})
 
     async def _detach(self, request: web.Request) -> web.Response:
         node = (await _body(request, required=("node",)))["node"]
         self._access("detach")
-        attached = {item.node for item in self._router.role.access.attached.values()}
+        attached = self._attached()
         if node not in attached:
             here = ", ".join(sorted(attached)) or "nobody"
             raise RouterError(f"detach {node}: not attached here: attached: {here}")
         self._router.driver.feed(LinkDetached(node=node, reason="command"))
         return _json({"schema": SCHEMA, "node": node})
+
+    def _attached(self) -> dict[str, None]:
+        """Nodes that are here, by any of their interfaces."""
+        return dict.fromkeys(item.node for item in self._router.role.access.attached.values())
 
     def _access(self, what: str) -> AccessLinks:
         """The access links. Raises RouterError where there can be none."""

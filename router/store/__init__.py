@@ -96,11 +96,12 @@ def needed_until(session: Session) -> float:
     """Wall clock s after which a session is of no use, even if its anchor is never heard of again.
 
     A prefix is used by hosts, and must be known to its anchor after a restart, until the valid lifetime has passed;
-    that of HOLD is counted already. A node that is with its anchor may stay for ever.
+    that of HOLD and RELEASED is counted already. A node that is with its anchor may stay for ever.
     """
     if session.state in (State.LOCAL, State.SPLIT):
         return inf
-    return session.expires + (0 if session.state is State.HOLD else session.valid_lifetime)
+    counted = session.state in (State.HOLD, State.RELEASED)
+    return session.expires + (0 if counted else session.valid_lifetime)
 
 
 def merged(sessions: tuple[Session, ...], prefix: IPv6Network, session: Session | None) -> tuple[Session, ...]:

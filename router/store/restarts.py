@@ -1,4 +1,4 @@
-"""The restart counter of an LMA or MAG (RFC 5847 3.4), in a file of its own: it outlives the sessions it is about."""
+"""The restart counter of a router (RFC 5847 3.4), in a file of its own: it outlives the sessions it is about."""
 
 import logging
 import time

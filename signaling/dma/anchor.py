@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 from math import inf
 
-from signaling.actions import Action, Bind, ForgetSession, Note, SaveSession, SetPolicy, Unbind
+from signaling.actions import Action, Bind, Closed, ForgetSession, Held, Note, Path, SaveSession, SetPolicy, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.binding_cache import BindingCache, Entry
 from signaling.dma.session import Happening, Session, State
@@ -19,14 +19,18 @@ from signaling.door import Door
 from signaling.iana import HandoffIndicator, RevocationTrigger, Status
 from signaling.node_interface import NodeInterface, Place
 from signaling.prefix_pool import PrefixPool
-from signaling.revoker import Recipient, Revoker
-from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Settings
-from signaling.update_request import UpdateRequest, acknowledgement
+from signaling.revoker import Outcome, Recipient, Revoker
+from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, PeerLost, Settings
+from signaling.update_request import UpdateRequest, acknowledgement, prefixes_of
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
 from signaling.wire.options.option import Option
+from signaling.wire.revocation import BindingRevocationIndication
 
+AWAY = {State.REMOTE, State.LOST}
+KNOWS_CARE_OF = {*AWAY, State.GUARD, State.RELEASED}  # of the last registration
 SAVED_PERIODS = 10  # of a registration that the store may miss
+UNDELIVERED = (State.GUARD, State.HOLD, State.LOST)  # whoever has the node may have the prefix
 HERE = (State.LOCAL, State.SPLIT)  # the node is on our own link
 REACH_FOR_A_SEQUENCE = 32768  # numbers this far back, and the last one, are stale (RFC 6275 9.5.1)
 
@@ -53,8 +57,10 @@ class Anchor:
         self._door = door
         self._clock = clock
         self._counters = counters
+        self._when_lost: Path = Closed() if settings.peer_lost is PeerLost.DROP else Held()
         self._revoker = Revoker(door, clock, counters)
         self.confirm_revocation = self._revoker.confirm
+        self.revocation_not_understood = self._revoker.not_understood
 
     @property
     def revoker(self) -> Revoker:
@@ -85,6 +91,12 @@ class Anchor:
         entries = [entry for entry in self._lost(node) if not own or entry.belongs_to(here.link_layer)]
         return [action for entry in entries for action in self._deliver(entry, here, now)]
 
+    def contradict(self, node: str, here: Place, now: float) -> list[Action]:
+        """An interface is here, whatever another router has registered for it."""
+        entries = [entry for entry in self.cache.of(node) if entry.state in AWAY]
+        own = [entry for entry in entries if entry.link_layer == here.link_layer or not any(entry.link_layer)]
+        return [action for entry in own for action in self._deliver(entry, here, now)]
+
     def reached_at(self, node: str, here: Place) -> list[Action]:
         """Packets for this interface can be given to it by a gateway from now on."""
         entries = [entry for entry in self._local(node, here.link_layer) if entry.gateway != here.gateway]
@@ -93,7 +105,7 @@ class Anchor:
         return [action for entry in entries for action in self._bind(entry)]
 
     def _deliver(self, entry: Entry, here: Place, now: float) -> list[Action]:
-        was_at = entry.care_of if entry.state is State.REMOTE else None
+        was_at = entry.care_of if entry.state in AWAY else None
         before = entry.link_layer, entry.technology
         entry.step(Happening.ATTACHED)
         if entry.sharers:
@@ -147,7 +159,7 @@ class Anchor:
         return [
             entry.prefix
             for entry in self.cache.of(node)
-            if entry.state is State.REMOTE and entry.lent_to == link_layer != entry.link_layer
+            if entry.state in AWAY and entry.lent_to == link_layer != entry.link_layer
         ]
 
     def lost(self, node: str) -> bool:
@@ -159,7 +171,7 @@ class Anchor:
         return [entry for entry in local if link_layer in (None, entry.link_layer)]
 
     def _lost(self, node: str) -> list[Entry]:
-        return [entry for entry in self.cache.of(node) if entry.state in (State.GUARD, State.HOLD)]
+        return [entry for entry in self.cache.of(node) if entry.state in UNDELIVERED]
 
     def restore(self, sessions: tuple[Session, ...], now: float) -> list[Action]:
         """Take up what a run before this one had lent. Whether nodes are still here, they will show themselves."""
@@ -175,12 +187,78 @@ class Anchor:
             actions += self._bind(entry)
         return actions
 
-    def take_up(self, entries: Iterable[Entry]) -> None:
-        """What another process of this router has lent; nothing changes for anybody."""
+    # --- routers that are lost, or have lost what they knew ---
+
+    def peer_lost(self, care_of: Address) -> list[Action]:
+        """The router with this care-of address does not answer any more: its nodes may turn up elsewhere.
+
+        What it shares goes where the prefix is; what it had others inherit, if they share it.
+        """
+        actions: list[Action] = []
+        for entry in self.cache:
+            if care_of in entry.sharers:
+                actions += self._end_sharing(entry, care_of)
+            elif entry.care_of == care_of and entry.sharers and entry.step(Happening.INHERITED):
+                self._counters["anchor.peer-lost"] += 1
+                actions += self._inherit(entry)
+            elif entry.care_of == care_of and entry.step(Happening.PEER_LOST):
+                self._counters["anchor.peer-lost"] += 1
+                actions += self._bind(entry)
+        return actions
+
+    def peer_back(self, care_of: Address) -> list[Action]:
+        """It answers again, and knows what it knew."""
+        actions: list[Action] = []
+        for entry in self.cache:
+            if entry.care_of == care_of and entry.step(Happening.PEER_BACK):
+                self._counters["anchor.peer-back"] += 1
+                actions += self._bind(entry)
+        return actions
+
+    def recheck(self, care_of: Address, now: float) -> list[Action]:
+        """That router was restarted: does it still know what it has registered? It may have done so again already."""
+        trigger, to = RevocationTrigger.POSSIBLE_OUT_OF_SYNC_BCE_STATE, Recipient(address=care_of)
+        actions: list[Action] = []
+        for entry in self.cache:
+            if care_of in entry.sharers or (entry.care_of == care_of and entry.state in AWAY):
+                actions += self._revoker.revoke_session(
+                    entry.node, (entry.prefix,), trigger, to, now, on_done=self._rechecked
+                )
+        return actions
+
+    def _rechecked(self, outcome: Outcome, now: float) -> list[Action]:
+        """If it does not know it any more, packets wait until the node shows up, there or elsewhere."""
+        actions: list[Action] = []
+        for prefix in prefixes_of(outcome.indication):
+            entry = self.cache.get(prefix)
+            if entry is None:
+                continue
+            if outcome.gone and outcome.destination in entry.sharers:
+                actions += self._end_sharing(entry, outcome.destination)
+            elif entry.care_of != outcome.destination or entry.state not in AWAY:
+                continue
+            elif outcome.gone:
+                actions += self.disown(entry, now)
+            elif outcome.still_attached and entry.step(Happening.PEER_BACK):
+                actions += self._bind(entry)
+        return actions
+        return actions
+
+    def take_up(self, entries: Iterable[Entry]) -> list[Action]:
+        """What another process of this router has lent; nothing changes for anybody. Returns its flow policies."""
+        actions: list[Action] = []
         for entry in entries:
             self.pool.claim(entry.prefix)
             self.cache.add(entry)
             self._expire_at(entry, entry.expires)
+            self._sharers.take_up(entry)
+            actions += [action for action in self._bind(entry) if isinstance(action, SetPolicy)]
+        return actions
+
+    def take_up_revocation(self, indication: BindingRevocationIndication) -> None:
+        """Another process of this router has sent it, and nobody has answered yet."""
+        if indication.trigger == RevocationTrigger.POSSIBLE_OUT_OF_SYNC_BCE_STATE:
+            self._revoker.expect(indication.sequence_number, self._rechecked)
 
     # --- updates of other routers ---
 
@@ -257,7 +335,8 @@ class Anchor:
     def _register(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
         before, was_at = entry.state, entry.care_of
         refreshed = before is State.REMOTE and was_at == request.care_of
-        entry.step(Happening.REGISTERED)
+        if not entry.step(Happening.REGISTERED):  # released: its node has another by now, and was told so
+            return self._refuse(request, Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX, now)
         self._sharers.drop(entry, request.care_of)
         had_it = entry.link_layer, entry.technology
         entry.care_of, entry.interface, entry.gateway = request.care_of, "", None
@@ -272,7 +351,7 @@ class Anchor:
             # bind before acknowledging: the first packet may overtake the acknowledgement
             actions += [*self._bind(entry), self._save(entry)]
         actions.append(self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, lifetime, now, (entry.prefix,)))
-        if before is State.REMOTE and not refreshed:
+        if before in AWAY and was_at != request.care_of:
             actions += self._revoke(entry, was_at, had_it, now)
         self._counters["anchor.refreshed" if refreshed else "anchor.registered"] += 1
         # an update for the same interface is proof that it is no longer on our link
@@ -281,15 +360,17 @@ class Anchor:
         return Answer(actions, left=NodeInterface(entry.node, had_it[0]) if left else None)
 
     def _deregister(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
-        if entry.care_of != request.care_of or entry.state not in (State.REMOTE, State.GUARD):
+        if entry.care_of != request.care_of or entry.state not in KNOWS_CARE_OF:
             return self._ignore("deregistration-by-another")  # RFC 5213 5.3.5: it has moved on already
-        if entry.state is State.GUARD:  # our answer to it was lost
-            self._remember_order(entry, request)
-            return Answer([self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))])
         self._remember_order(entry, request)
+        acknowledge = self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))
+        if entry.state not in AWAY:  # our answer to it was lost
+            return Answer([acknowledge])
+        # of a node that is still there: nobody uses the prefix, so it shall not follow any more
+        if request.handoff == HandoffIndicator.HANDOFF_STATE_NOT_CHANGED and not entry.sharers:
+            return Answer([*self._release(entry, now), acknowledge])
         self._counters["anchor.deregistered"] += 1
-        ack = self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))
-        return Answer([*self.disown(entry, now), ack])
+        return Answer([*self.disown(entry, now), acknowledge])
 
     def disown(self, entry: Entry, now: float) -> list[Action]:
         """The router that has the prefix has it no more."""
@@ -298,6 +379,14 @@ class Anchor:
         entry.step(Happening.DEREGISTERED)
         self._expire_at(entry, now + self._settings.guard)
         return [*self._bind(entry), self._save(entry)]
+
+    def _release(self, entry: Entry, now: float) -> list[Action]:
+        """Where its node goes, the prefix follows no more."""
+        entry.step(Happening.RELEASED)
+        self._expire_at(entry, now + entry.valid_lifetime)
+        self._counters["anchor.released"] += 1
+        fields: dict[str, object] = {"node": entry.node, "prefix": entry.prefix}
+        return [*self._bind(entry), self._save(entry), Note("prefix-released", fields)]
 
     def _refuse(self, request: UpdateRequest, status: Status, now: float) -> Answer:
         self._counters[f"anchor.refused.{status.name.lower().replace('_', '-')}"] += 1
@@ -413,7 +502,7 @@ class Anchor:
 
     def _entry_of(self, session: Session, now: float) -> Entry:
         # how much of a registration is left the store does not know: its router gets a full period to refresh it
-        patience = {State.REMOTE: self._settings.binding_lifetime, State.HOLD: 0}.get(
+        patience = {State.REMOTE: self._settings.binding_lifetime, State.HOLD: 0, State.RELEASED: 0}.get(
             session.state, self._settings.guard
         )
         stored = session.expires if session.state is not State.REMOTE and session.expires < inf else 0.0
@@ -440,7 +529,7 @@ class Anchor:
 
     def _bind(self, entry: Entry) -> list[Action]:
         """The prefix goes where it is to go now, its flows by the rules of those who take some."""
-        bind = Bind(prefix=entry.prefix, path=path_of(entry), node=entry.node)
+        bind = Bind(prefix=entry.prefix, path=path_of(entry, when_lost=self._when_lost), node=entry.node)
         if entry.sharers:
             self._ruled.add(entry.prefix)
             return [SetPolicy(name=str(entry.prefix), rules=rules_for(entry)), bind]
@@ -480,11 +569,7 @@ class Anchor:
         """Hosts may use the prefix as long as its last advertised valid lifetime runs; nobody else gets it before."""
         self._expire_at(entry, now + entry.valid_lifetime)
         fields: dict[str, object] = {"node": entry.node, "prefix": entry.prefix}
-        return [
-            *self._bind(entry),
-            self._save(entry),
-            Note("session-over", fields),
-        ]
+        return [*self._bind(entry), self._save(entry), Note("session-over", fields)]
 
     def _free(self, entry: Entry) -> list[Action]:
         self.cache.remove(entry)

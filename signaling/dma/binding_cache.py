@@ -8,13 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from math import inf
-from typing import TYPE_CHECKING
 
-from signaling.dma.session import NEXT, Happening, Session, State
+from signaling.dma.session import NEXT, Happening, Session, State, stored
+from signaling.flow_bindings import FlowBinding
 from signaling.settings import Address
 
-if TYPE_CHECKING:
-    from signaling.dma.sharing import Sharer
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharer:
+    """A visited router that takes flows of a prefix."""
+
+    care_of: Address
+    number: int  # what the data path calls it: a BID from 2 on
+    link_layer: bytes  # of the node's interface there
+    technology: int
+    flows: tuple[FlowBinding, ...]
+    expires: float  # monotonic s
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,7 +41,7 @@ class Entry:
     interface: str = ""  # where the node is, while LOCAL
     gateway: IPv6Address | None = None  # on that interface, as of `Place`
     lent_to: bytes = b""  # link-layer address of the interface that was given the prefix: its addresses are there
-    sharers: "dict[Address, Sharer]" = field(default_factory=dict)  # by care-of address, in the order they came
+    sharers: dict[Address, Sharer] = field(default_factory=dict)  # by care-of address, in the order they came
     share_order: dict[Address, int] = field(default_factory=dict)  # timestamps of their last accepted updates
     expires: float = inf  # monotonic s
     saved_until: float = inf  # monotonic s: the expiry that the store knows
@@ -56,7 +65,7 @@ class Entry:
             node=self.node,
             prefix=self.prefix,
             anchor=anchor,
-            state=self.state,
+            state=stored(self.state),
             care_of=self.care_of,
             link_layer=self.link_layer,
             technology=self.technology,

@@ -56,5 +56,10 @@ class Claims:
         """It is here no more."""
         self._lost_since.pop(node, None)
 
+    @property
+    def lost_since(self) -> dict[str, dict[IPv6Network, float]]:
+        """Since when nobody has which prefixes of nodes that are here, monotonic s."""
+        return self._lost_since
+
     def _lost(self, session: Session, now: float) -> float:
         return self._lost_since.setdefault(session.node, {}).setdefault(session.prefix, now)

@@ -59,26 +59,26 @@ class FlowMobility:
     ) -> None:
         """nearest(node, link-layer address): its place on our links, that interface's if it can be; None: no place."""
         self.policies = dict(settings.policies)
+        self.handed: dict[tuple[str, IPv6Network], dict[str, str]] = {}  # -> peer -> policy of flows; "": the whole
         self._settings = settings
         self._anchor = anchor
         self._registrar = registrar
         self._notifier = notifier
         self._door = door
         self._nearest = nearest
-        self._handed: dict[tuple[str, IPv6Network], dict[str, str]] = {}  # -> peer -> policy of flows; "": the whole
 
     # --- at the anchor ---
 
     def hand(self, prefix: IPv6Network, peer: str, policy: str, now: float) -> list[Action]:
         """Ask a peer to take a prefix that is lent, or with a policy flows of it."""
         entry = self._entry(prefix)
-        self._handed.setdefault((entry.node, prefix), {})[peer] = policy
+        self.handed.setdefault((entry.node, prefix), {})[peer] = policy
         return self._ask(entry.node, peer, now, new=prefix)
 
     def recall(self, prefix: IPv6Network, now: float) -> list[Action]:
         """Prefix and flows come back to our own link, if the node is there."""
         entry = self._entry(prefix)
-        self._handed.pop((entry.node, prefix), None)
+        self.handed.pop((entry.node, prefix), None)
         return self._anchor.recall(entry, self._nearest(entry.node, entry.lent_to), now)
 
     def _entry(self, prefix: IPv6Network) -> Entry:
@@ -93,7 +93,7 @@ class FlowMobility:
             return []
         wanted: dict[IPv6Network, str] = {}
         for entry in self._anchor.cache.of(node):
-            policies = self._handed.get((node, entry.prefix), {})
+            policies = self.handed.get((node, entry.prefix), {})
             there = peer.address in entry.sharers or peer.address == entry.care_of
             if peer.name in policies and (there or entry.prefix == new):
                 wanted[entry.prefix] = policies[peer.name]
@@ -110,6 +110,11 @@ class FlowMobility:
             options=(*named, *flows),
             on_done=self._asked,
         )
+
+    def take_up(self, notification: UpdateNotification) -> None:
+        """Another process of this router has sent it, and nobody has answered yet."""
+        forced = notification.reason == UpdateNotificationReason.FORCE_REREGISTRATION
+        self._notifier.expect(notification.sequence_number, self._confirmed if forced else self._asked)
 
     def confirm_heirs(self, now: float) -> list[Action]:
         """Ask those that have inherited prefixes whether they still know of them: an end may have been lost."""
@@ -226,7 +231,7 @@ class FlowMobility:
 
     def forget(self, node: str, prefix: IPv6Network) -> None:
         """The prefix is free again: what was ordered about it is over."""
-        self._handed.pop((node, prefix), None)
+        self.handed.pop((node, prefix), None)
 
     def set_policy(self, name: str, rules: tuple[FlowRule, ...], now: float) -> list[Action]:
         """Other flows: their anchors are told of those that come here, the others' routers of those that go there."""
@@ -235,7 +240,7 @@ class FlowMobility:
         nodes = {
             (entry.node, peer)
             for entry in self._anchor.cache
-            for peer, policy in self._handed.get((entry.node, entry.prefix), {}).items()
+            for peer, policy in self.handed.get((entry.node, entry.prefix), {}).items()
             if policy == name
         }
         for node, peer in sorted(nodes):

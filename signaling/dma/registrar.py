@@ -4,12 +4,13 @@ The visited side of Dynamic Mobility Anchoring (V-MAR) in the words of Proxy Mob
 repeated with a fresh timestamp until it is answered, refreshed while the node is here, and taken back when it left.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from signaling.actions import Action, Bind, Held, Note, TowardAnchor, TunnelEnd, Unbind
 from signaling.deadlines import Deadlines
+from signaling.dma.idle import IdleWatch
 from signaling.dma.session import Session
 from signaling.dma.sharing import DEFAULT, of_prefix, refusals
 from signaling.dma.update_list import Progress, Registration, Step
@@ -33,8 +34,12 @@ INITIAL_BINDACK_TIMEOUT = 1.0  # s, RFC 6275 12
 MAX_BINDACK_TIMEOUT = 32.0  # s, RFC 6275 12
 MAX_UPDATE_RATE = 3  # a second, for one prefix, RFC 6275 12
 REFRESH_BEFORE = 40.0  # s before expiry, the default of RFC 8127 4.1
+SPREAD = 0.001  # s between two refreshes of an anchor that is back
 CONFIRM_PRESENCE = 1.0  # s: while a node is being asked whether it is there, look again after this
+RELEASE_WITHIN = 4.0  # s: the longest wait between tries to tell an anchor that a prefix is released
+HEARD_JUST_NOW = 0.1  # s
 HEARD_LATELY = 10.0  # s: a node heard so long ago is taken to be there
+GOING = (Progress.LEAVING, Progress.DEREGISTERING)
 ORDER_LOST = {Status.TIMESTAMP_LOWER_THAN_PREV_ACCEPTED, Status.SEQUENCE_NUMBER_OUT_OF_WINDOW}
 
 
@@ -68,18 +73,29 @@ class Registrar:
         counters: Counters,
         *,
         is_present: Callable[[NodeInterface, float, float], bool],
+        idle: IdleWatch,
     ) -> None:
-        """is_present(who, since, now): whether that interface was heard since then; if not, it is being asked."""
+        """is_present(who, since, now): whether that interface was heard since then; if not, it is being asked.
+
+        idle: told which prefixes visit.
+        """
         self.deadlines: Deadlines[IPv6Network] = Deadlines()
         self._settings = settings
         self._door = door
         self._clock = clock
         self._counters = counters
         self._is_present = is_present
+        self._idle = idle
         self._list: dict[IPv6Network, Registration] = {}
         self._of_node: dict[str, dict[IPv6Network, Registration]] = {}
         self._waiting: dict[int, Registration] = {}
         self._sequence_number: int | None = None
+        self._lost_anchors: set[Address] = set()
+
+    @property
+    def lost_anchors(self) -> set[Address]:
+        """Those that do not answer any more."""
+        return self._lost_anchors
 
     @property
     def last_number(self) -> int | None:
@@ -109,7 +125,7 @@ class Registrar:
         return [item for item in accepted if link_layer in (None, item.link_layer)]
 
     def get(self, prefix: IPv6Network) -> Registration | None:
-        """The registration of a prefix."""
+        """The registration of a prefix, however far it is."""
         return self._list.get(prefix)
 
     def holds(self, prefix: IPv6Network) -> bool:
@@ -137,10 +153,11 @@ class Registrar:
         if there and self.holds(session.prefix) and (order is UNASKED or order.is_carried_out(item, handoff)):
             return []
         item = item or self._add(session, here)
+        if not item.step(Step.FOUND):
+            return []
         item.anchor, item.handoff = session.anchor, handoff
         item.ordered, item.policy, item.flows = order.ordered, order.policy, order.flows
         item.settle(here)
-        item.step(Step.FOUND)
         return self._ask(item, now)
 
     def resume(self, node: str, here: Place, now: float) -> list[Action]:
@@ -148,11 +165,14 @@ class Registrar:
         items = [item for item in self.of(node) if item.link_layer == here.link_layer]
         return [action for item in items if item.step(Step.FOUND) for action in self._ask_from(item, here, now)]
 
-    def succeed(self, node: str, here: Place, now: float) -> list[Action]:
-        """An interface did not come back: another one of its node that is here has its prefixes from now on."""
+    def succeed(self, node: str, here: Place, still: Container[NodeInterface], now: float) -> list[Action]:
+        """An interface did not come back: another one of its node that is here has its prefixes from now on.
+
+        still: the interfaces that are here.
+        """
         actions: list[Action] = []
         for item in self.of(node):
-            if item.progress is Progress.LEAVING and item.step(Step.FOUND):
+            if item.progress in GOING and item.who not in still and item.step(Step.FOUND):
                 if not item.shares:
                     item.handoff = HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES
                 actions += self._ask_from(item, here, now)
@@ -205,25 +225,52 @@ class Registrar:
         item.settle(here)
         return self._ask(item, now)
 
+    def heard(self, who: NodeInterface, now: float) -> None:
+        """That interface is here at this moment: who waited for that goes on."""
+        for item in self.of(who.node):
+            if item.proof_wanted and item.link_layer == who.link_layer and self.holds(item.prefix):
+                self.deadlines.set(item.prefix, now)
+
     def insist(self, items: list[Registration], now: float) -> list[Action]:
         """The anchor believes in something older than what we know: register again, with a newer timestamp."""
-        for item in items:
+        held = [item for item in items if self.holds(item.prefix)]
+        for item in held:
             item.contested = True
-        return [action for item in items for action in self._ask(item, now)]
+        return [action for item in held for action in self._ask(item, now)]
 
     def leave(self, node: str, link_layer: bytes, now: float) -> list[Action]:
-        """An interface left our access link. A moment later its anchors are told, unless it is back by then."""
+        """An interface left our access link: its anchors are told at once, so that what comes for it waits there."""
         actions: list[Action] = []
+        unbound: list[Action] = []
         for item in self.of(node):
             if item.link_layer != link_layer or not item.step(Step.LEFT):
                 continue
-            self._forget_question(item)
+            unbound.append(Unbind(prefix=item.prefix, node=node))
             if item.progress is Progress.NONE:
                 self._drop(item)
-            else:
-                self.deadlines.set(item.prefix, now + self._settings.leave_guard)
-                actions.append(Bind(prefix=item.prefix, path=Held(), node=node))
-        return actions
+                continue
+            self._forget_question(item)
+            actions += self._take_back(item, now)
+        return actions + unbound  # the anchors first: what reaches us before they know is lost
+
+    def release(self, prefix: IPv6Network, now: float) -> list[Action]:
+        """No packet of this prefix has passed for long: its node does without it from now on."""
+        item = self._list[prefix]
+        if not item.step(Step.IDLE):
+            return []
+        self._counters["registrar.released"] += 1
+        fields: dict[str, object] = {"node": item.node, "prefix": prefix, "anchor": item.anchor}
+        item.retry_after = INITIAL_BINDACK_TIMEOUT
+        return [
+            Unbind(prefix=prefix, node=item.node),
+            Note("prefix-idle", fields),
+            self._say_released(item, now),
+        ]
+
+    def forgo(self, session: Session) -> list[Action]:
+        """The store says that this prefix was released: it is not asked for again."""
+        item = self._list.get(session.prefix)
+        return self._end(item) if item is not None and item.progress is Progress.REFUSED else []
 
     def drain(self, now: float) -> list[Action]:
         """We are going: take back every registration at once, waiting for no answer."""
@@ -262,9 +309,11 @@ class Registrar:
             return []
         if item.progress is Progress.NONE:
             return self._end(item)
-        if item.progress is Progress.LEAVING:
-            return []
+        if item.progress is Progress.DEREGISTERING:
+            return []  # it ends in a moment: a carrier that comes and goes shall not outrun MAX_UPDATE_RATE
         self._counters["registrar.accepted"] += 1
+        if fresh:
+            self._idle.watch(item.prefix, now)
         item.expires, item.contested = now + ack.lifetime, False
         margin = min(REFRESH_BEFORE, ack.lifetime / 3)
         self.deadlines.set(item.prefix, item.expires - margin)
@@ -282,6 +331,8 @@ class Registrar:
         order_lost = ack.status in ORDER_LOST or self._clocks_agree(ack, now)
         if order_lost and item.progress in (Progress.PENDING, Progress.VISITED):
             return self._order_lost(item, ack, now)
+        if order_lost and item.progress is Progress.RELEASING:
+            return []  # it came late; it is said again
         if not item.step(Step.REFUSED):
             return []
         fields: dict[str, object] = {
@@ -325,6 +376,41 @@ class Registrar:
         item.step(Step.REVOKED)
         return self._end(item)
 
+    # --- anchors that are lost ---
+
+    def anchor_lost(self, anchor: Address, now: float) -> list[Action]:
+        """It does not answer any more: nothing reaches its prefixes, so their nodes are told to use others."""
+        self._lost_anchors.add(anchor)
+        return [action for item in self._at(anchor) for action in self._lose(item, now)]
+
+    def anchor_back(self, anchor: Address, now: float) -> list[Action]:
+        """It answers again, or was restarted: it may have forgotten us, and others may have registered meanwhile."""
+        self._lost_anchors.discard(anchor)
+        actions: list[Action] = []
+        for number, item in enumerate(self._at(anchor)):
+            if item.progress is Progress.VISITED:
+                self.deadlines.set(item.prefix, now + number * SPREAD)  # a refresh
+            elif item.progress is Progress.LOST:
+                item.step(Step.FOUND)
+                actions += self._ask(item, now)
+        return actions
+
+    def anchor_forgotten(self, anchor: Address) -> None:
+        """Nobody asks it any more whether it lives."""
+        self._lost_anchors.discard(anchor)
+
+    def _at(self, anchor: Address) -> list[Registration]:
+        return [item for item in self._list.values() if item.anchor == anchor]
+
+    def _lose(self, item: Registration, now: float) -> list[Action]:
+        if not item.step(Step.ANCHOR_LOST):
+            return []
+        self._counters["registrar.lost"] += 1
+        self._forget_question(item)
+        self.deadlines.set(item.prefix, now + item.valid_lifetime)  # then its node has forgotten it too
+        fields: dict[str, object] = {"node": item.node, "prefix": item.prefix, "anchor": item.anchor}
+        return [Unbind(prefix=item.prefix, node=item.node), Note("anchor-lost", fields)]
+
     # --- time ---
 
     def wake(self, now: float) -> list[Action]:
@@ -362,8 +448,11 @@ class Registrar:
 
     def _present(self, item: Registration, now: float) -> bool:
         """Whether the node is here; if that has to be found out first, look again in a moment."""
-        since = max(item.proof_after, now - HEARD_LATELY)
+        # the timestamp of a claim, unlike that of a refresh, is taken for when the node was seen
+        claims = item.contested or item.progress is Progress.PENDING
+        since = max(item.proof_after, now - (HEARD_JUST_NOW if claims else HEARD_LATELY))
         present = self._is_present(item.who, since, now)
+        item.proof_wanted = not present
         if not present:
             self.deadlines.set(item.prefix, now + CONFIRM_PRESENCE)
         return present
@@ -373,9 +462,20 @@ class Registrar:
         return self._ask(item, now)
 
     def _take_back(self, item: Registration, now: float) -> list[Action]:
+        if not self._may_send(item, now):
+            return []
         item.step(Step.DUE)
-        self.deadlines.set(item.prefix, now + INITIAL_BINDACK_TIMEOUT)
+        self.deadlines.set(item.prefix, now + self._settings.leave_guard)
         return [self._update(item, 0, HandoffIndicator.HANDOFF_STATE_UNKNOWN, now)]
+
+    def _release_again(self, item: Registration, now: float) -> list[Action]:
+        """No answer: else the anchor would tunnel to us until its binding ends."""
+        item.retry_after *= 2
+        if item.retry_after > RELEASE_WITHIN:
+            item.step(Step.EXPIRED)
+            return self._end(item)
+        item.step(Step.DUE)
+        return [self._say_released(item, now)]
 
     def _give_up(self, item: Registration, now: float) -> list[Action]:
         item.step(Step.DUE)
@@ -384,6 +484,8 @@ class Registrar:
     # --- sending ---
 
     def _ask(self, item: Registration, now: float) -> list[Action]:
+        if item.anchor in self._lost_anchors:
+            return self._lose(item, now)
         # bind in the turn of the question: the first packet through the tunnel may overtake the acknowledgement,
         # but not the anchor, which has to look at the question first
         return [*self._send_update(item, item.handoff, INITIAL_BINDACK_TIMEOUT, now), self._bind(item)]
@@ -392,12 +494,18 @@ class Registrar:
         path = TowardAnchor.through(item.anchor, item.interface, item.gateway)
         return Bind(prefix=item.prefix, path=path, node=item.node)
 
-    def _send_update(self, item: Registration, handoff: int, retry_after: float, now: float) -> list[Action]:
+    def _may_send(self, item: Registration, now: float) -> bool:
+        """Whether an update may be sent now, which counts it; if not, the deadline is when one may."""
         item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline below, to the last bit
         if len(item.sent) >= MAX_UPDATE_RATE:
             self.deadlines.set(item.prefix, item.sent[0] + 1.0)
-            return []
+            return False
         item.sent.append(now)
+        return True
+
+    def _send_update(self, item: Registration, handoff: int, retry_after: float, now: float) -> list[Action]:
+        if not self._may_send(item, now):
+            return []
         item.retry_after = retry_after
         self.deadlines.set(item.prefix, now + retry_after)
         return [self._update(item, self._settings.binding_lifetime, handoff, now)]
@@ -427,6 +535,11 @@ class Registrar:
         )
         return self._door.send(update, item.anchor, care_of=self._settings.address)
 
+    def _say_released(self, item: Registration, now: float) -> Action:
+        self.deadlines.set(item.prefix, now + item.retry_after)
+        # not 4, which says that the node has left (RFC 5213 6.9.1.4): it is here, as it was
+        return self._update(item, 0, HandoffIndicator.HANDOFF_STATE_NOT_CHANGED, now)
+
     def _forget_question(self, item: Registration) -> None:
         self._waiting.pop(item.sequence_number, None) if not item.answered else None
         item.answered = True
@@ -455,6 +568,7 @@ class Registrar:
 
     def _drop(self, item: Registration) -> None:
         self._forget_question(item)
+        self._idle.forget(item.prefix)
         self.deadlines.cancel(item.prefix)
         del self._list[item.prefix]
         of_node = self._of_node[item.node]
@@ -482,4 +596,6 @@ DUE: dict[Progress, Callable[[Registrar, Registration, float], list[Action]]] = 
     Progress.REFUSED: Registrar._retry,
     Progress.LEAVING: Registrar._take_back,
     Progress.DEREGISTERING: Registrar._give_up,
+    Progress.RELEASING: Registrar._release_again,
+    Progress.LOST: Registrar._give_up,
 }

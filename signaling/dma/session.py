@@ -7,6 +7,13 @@ The table is the one of Dynamic Mobility Anchoring at the anchor (H-MAR), per no
               update |  | attach   update |  | de-reg.     | attach or update of the same node
                      v  |                 v  | or expiry   v
                     REMOTE <---------------- +        LOCAL or REMOTE
+                     |   |  ^
+                     |   |  | its router answers again, or update
+                     |   v  |
+                     |  LOST --attach, de-reg., expiry: as REMOTE
+                     | idle
+                     v
+                  RELEASED --valid lifetime over--> FREE, --attach--> LOCAL
 
     LOCAL --flows asked--> SPLIT --attached, flows asked--> SPLIT --flows ended--> LOCAL
                            SPLIT --left, update--> REMOTE --flows asked, flows ended, inherited--> REMOTE
@@ -29,7 +36,9 @@ class State(Enum):
     GUARD = "guard"  # the node has left and nobody has registered it yet
     REMOTE = "remote"  # registered by a visited router: tunnelled
     SPLIT = "split"  # the node is here: forwarded natively, but for some flows, which visited routers take
+    LOST = "lost"  # as REMOTE, but that router does not answer; to the store it is REMOTE
     HOLD = "hold"  # session over; hosts may still believe in the prefix, so nobody else gets it
+    RELEASED = "released"  # as HOLD, but nobody used the prefix: where its node goes, it follows no more
 
 
 class Happening(Enum):
@@ -39,6 +48,9 @@ class Happening(Enum):
     LEFT = "left"  # the node left our access link
     REGISTERED = "registered"  # a valid update of a visited router, lifetime > 0
     DEREGISTERED = "deregistered"  # lifetime 0 from the router that holds the registration
+    RELEASED = "released"  # the same, as no packet of the prefix has passed for long
+    PEER_LOST = "peer lost"  # the visited router does not answer any more
+    PEER_BACK = "peer back"  # it does again, and knows what it knew
     EXPIRED = "expired"  # the deadline of the state has passed
     FLOWS_ASKED = "flows asked"  # a visited router takes flows, perhaps none yet, beside the one that has the prefix
     FLOWS_ENDED = "flows ended"  # no router takes any more
@@ -59,6 +71,7 @@ NEXT: dict[tuple[State, Happening], State] = {
     (State.REMOTE, Happening.ATTACHED): State.LOCAL,
     (State.REMOTE, Happening.REGISTERED): State.REMOTE,
     (State.REMOTE, Happening.DEREGISTERED): State.GUARD,
+    (State.REMOTE, Happening.RELEASED): State.RELEASED,
     (State.REMOTE, Happening.EXPIRED): State.HOLD,
     (State.REMOTE, Happening.RESTORED): State.REMOTE,
     (State.LOCAL, Happening.FLOWS_ASKED): State.SPLIT,
@@ -71,11 +84,26 @@ NEXT: dict[tuple[State, Happening], State] = {
     (State.REMOTE, Happening.FLOWS_ASKED): State.REMOTE,
     (State.REMOTE, Happening.FLOWS_ENDED): State.REMOTE,
     (State.REMOTE, Happening.INHERITED): State.REMOTE,
+    (State.REMOTE, Happening.PEER_LOST): State.LOST,
+    (State.LOST, Happening.ATTACHED): State.LOCAL,
+    (State.LOST, Happening.REGISTERED): State.REMOTE,
+    (State.LOST, Happening.DEREGISTERED): State.GUARD,
+    (State.LOST, Happening.RELEASED): State.RELEASED,
+    (State.LOST, Happening.PEER_BACK): State.REMOTE,
+    (State.LOST, Happening.EXPIRED): State.HOLD,
     (State.HOLD, Happening.ATTACHED): State.LOCAL,
     (State.HOLD, Happening.REGISTERED): State.REMOTE,
     (State.HOLD, Happening.EXPIRED): State.FREE,
     (State.HOLD, Happening.RESTORED): State.HOLD,
+    (State.RELEASED, Happening.ATTACHED): State.LOCAL,
+    (State.RELEASED, Happening.EXPIRED): State.FREE,
+    (State.RELEASED, Happening.RESTORED): State.RELEASED,
 }
+
+
+def stored(state: State) -> State:
+    """As others may know it: that a router does not answer us is no news about the node."""
+    return State.REMOTE if state is State.LOST else state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

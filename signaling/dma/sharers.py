@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from signaling.deadlines import Deadlines
-from signaling.dma.binding_cache import Entry
+from signaling.dma.binding_cache import Entry, Sharer
 from signaling.dma.session import State
-from signaling.dma.sharing import DEFAULT, LAST_NUMBER, Sharer, process_flows
+from signaling.dma.sharing import DEFAULT, LAST_NUMBER, process_flows
 from signaling.iana import HandoffIndicator
 from signaling.settings import Address
 from signaling.update_request import UpdateRequest
@@ -57,6 +57,11 @@ class Sharers:
         )
         self.deadlines.set((entry.prefix, request.care_of), expires)
         return Shared(before is None or before.flows != answer.flows, answer.answers)
+
+    def take_up(self, entry: Entry) -> None:
+        """An entry with those that another process of this router knew."""
+        for sharer in entry.sharers.values():
+            self.deadlines.set((entry.prefix, sharer.care_of), sharer.expires)
 
     def drop(self, entry: Entry, care_of: Address) -> Sharer | None:
         """A router takes no flows of this prefix any more. Returns what it took."""

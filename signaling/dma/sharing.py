@@ -4,17 +4,18 @@
     entry SPLIT                     -> the access link, but flows of the sharers: to them
     entry REMOTE, nobody shares     -> the visited router
     entry REMOTE, others share      -> the visited router (BID 1), but flows of the sharers: to them (BID 2, 3 ...)
+    entry RELEASED                  -> nowhere
 
 A sharer registers with handoff indicator 6 (RFC 7864 3.2.1) and says in Flow Identification options which flows are to
 come to it; the binding they refer to, BID 1, is the one of its own update. Each router has flow numbers of its own.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network, summarize_address_range
 
-from signaling.actions import Held, LocalLink, Path, SplitLink, TowardVisited, TunnelEnd
-from signaling.dma.binding_cache import Entry
+from signaling.actions import Closed, Held, LocalLink, Path, SplitLink, TowardVisited, TunnelEnd
+from signaling.dma.binding_cache import Entry, Sharer
 from signaling.dma.session import State
 from signaling.flow_bindings import FlowBinding, FlowsAnswer, process, rules_of
 from signaling.flow_rules import FlowRule, Spread
@@ -28,18 +29,6 @@ DEFAULT = 1  # BID of the router that has what no flow rule names; in an update:
 LAST_NUMBER = 16  # BID; so many ways can a path have
 ANY_PORT = (0, 0xFFFF)
 WHOLE_OCTET = 0xFC  # of a traffic class the upper 6 bits count (RFC 6088 3.2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sharer:
-    """A visited router that takes flows of a prefix."""
-
-    care_of: Address
-    number: int  # what the data path calls it: a BID from 2 on
-    link_layer: bytes  # of the node's interface there
-    technology: int
-    flows: tuple[FlowBinding, ...]
-    expires: float  # monotonic s
 
 
 def process_flows(update: BindingUpdate, before: tuple[FlowBinding, ...]) -> FlowsAnswer:
@@ -88,8 +77,8 @@ def of_prefix(rules: tuple[FlowRule, ...], prefix: IPv6Network) -> tuple[FlowRul
     return tuple(rule for each in rules if (rule := _narrowed(each, prefix)) is not None)
 
 
-def path_of(entry: Entry) -> Path:
-    """Where the packets of an anchored prefix go now."""
+def path_of(entry: Entry, *, when_lost: Path) -> Path:
+    """Where the packets of an anchored prefix go now. when_lost: those whose visited router does not answer."""
     on_link = LocalLink(interface=entry.interface, gateway=entry.gateway)
     if entry.state is State.LOCAL:
         return on_link
@@ -98,7 +87,7 @@ def path_of(entry: Entry) -> Path:
         flows = tuple(rule.selector for rule in rules_for(entry) if rule.selector is not None)
         return SplitLink(rest=on_link, tunnels=ends, policy=policy_of(entry), flows=flows)
     if entry.state is not State.REMOTE:
-        return Held()
+        return {State.LOST: when_lost, State.RELEASED: Closed()}.get(entry.state, Held())
     tunnels = (TunnelEnd(remote=entry.care_of, binding_id=DEFAULT), *ends)
     return TowardVisited(tunnels=tunnels, policy=policy_of(entry))
 

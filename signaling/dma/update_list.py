@@ -1,10 +1,15 @@
 """What a visited router knows: one entry for each prefix of its nodes that is anchored elsewhere (RFC 5213 6.1).
 
-    NONE --found--> PENDING --accepted--> VISITED --left--> LEAVING --time--> DEREGISTERING --answer or time--> NONE
-                     |  ^                    |                |
-             refused |  | retry              | refused        | attached again
-                     v  |                    v                v
-                    REFUSED               REFUSED          PENDING
+    NONE --found--> PENDING --accepted--> VISITED --left--> LEAVING --told--> DEREGISTERING --time--> NONE
+                     |  ^                  |   |              |                    |
+             refused |  | retry    refused |   | idle         | attached again     | attached again
+                     v  |                  v   v              v                    v
+                    REFUSED          REFUSED   RELEASING     PENDING            PENDING
+                                                  |
+                                                  +--answer or time--> NONE
+    PENDING, VISITED --anchor lost--> LOST --it is back--> PENDING
+                                       |
+                                       +--left, or time--> NONE
 
 `NEXT` is consulted by the code and drives the tests; a missing pair is an event that changes nothing.
 """
@@ -27,8 +32,10 @@ class Progress(Enum):
     PENDING = "pending"  # asked, not answered
     VISITED = "visited"  # accepted: tunnelled, advertised as deprecated
     REFUSED = "refused"  # the anchor does not want it: not advertised; asked again now and then
-    LEAVING = "leaving"  # the node is gone, perhaps only for a moment
-    DEREGISTERING = "deregistering"  # the anchor is being told
+    LOST = "lost"  # the anchor does not answer any more: not advertised; asked again if it comes back
+    LEAVING = "leaving"  # the node is gone: the anchor is told at once, unless it was told too much lately
+    DEREGISTERING = "deregistering"  # the anchor was told; the node may be back in a moment
+    RELEASING = "releasing"  # the node is here, nobody uses the prefix: the anchor is being told; no way back
 
 
 class Step(Enum):
@@ -39,7 +46,9 @@ class Step(Enum):
     REFUSED = "refused"
     LEFT = "left"  # the node left
     DUE = "due"  # the deadline of the state has passed
+    IDLE = "idle"  # no packet of the prefix has passed for long
     REVOKED = "revoked"  # by the anchor
+    ANCHOR_LOST = "anchor lost"  # it does not answer any more
     EXPIRED = "expired"  # no refresh was accepted in time
 
 
@@ -55,22 +64,33 @@ NEXT: dict[tuple[Progress, Step], Progress] = {
     (Progress.VISITED, Step.ACCEPTED): Progress.VISITED,
     (Progress.VISITED, Step.REFUSED): Progress.REFUSED,
     (Progress.VISITED, Step.DUE): Progress.VISITED,
+    (Progress.VISITED, Step.IDLE): Progress.RELEASING,
     (Progress.VISITED, Step.EXPIRED): Progress.PENDING,
     (Progress.VISITED, Step.LEFT): Progress.LEAVING,
     (Progress.VISITED, Step.REVOKED): Progress.NONE,
+    (Progress.PENDING, Step.ANCHOR_LOST): Progress.LOST,
+    (Progress.VISITED, Step.ANCHOR_LOST): Progress.LOST,
+    (Progress.LOST, Step.FOUND): Progress.PENDING,
+    (Progress.LOST, Step.DUE): Progress.NONE,
+    (Progress.LOST, Step.LEFT): Progress.NONE,
+    (Progress.LOST, Step.REVOKED): Progress.NONE,
     (Progress.REFUSED, Step.FOUND): Progress.PENDING,
     (Progress.REFUSED, Step.DUE): Progress.PENDING,
     (Progress.REFUSED, Step.LEFT): Progress.NONE,
     (Progress.REFUSED, Step.REVOKED): Progress.NONE,
     (Progress.LEAVING, Step.FOUND): Progress.PENDING,
-    (Progress.LEAVING, Step.ACCEPTED): Progress.LEAVING,
     (Progress.LEAVING, Step.DUE): Progress.DEREGISTERING,
     (Progress.LEAVING, Step.REVOKED): Progress.NONE,
     (Progress.DEREGISTERING, Step.FOUND): Progress.PENDING,
-    (Progress.DEREGISTERING, Step.ACCEPTED): Progress.NONE,
+    (Progress.DEREGISTERING, Step.ACCEPTED): Progress.DEREGISTERING,
     (Progress.DEREGISTERING, Step.REFUSED): Progress.NONE,
     (Progress.DEREGISTERING, Step.DUE): Progress.NONE,
     (Progress.DEREGISTERING, Step.REVOKED): Progress.NONE,
+    (Progress.RELEASING, Step.ACCEPTED): Progress.NONE,
+    (Progress.RELEASING, Step.REFUSED): Progress.NONE,
+    (Progress.RELEASING, Step.DUE): Progress.RELEASING,
+    (Progress.RELEASING, Step.EXPIRED): Progress.NONE,
+    (Progress.RELEASING, Step.REVOKED): Progress.NONE,
 }
 
 
@@ -97,6 +117,7 @@ class Registration:
     sent: list[float] = field(default_factory=list)  # monotonic s, of the last few updates
     contested: bool = False  # the anchor believes in another router: to register again is a handoff, no refresh
     proof_after: float = -inf  # monotonic s: ask only if the node was heard since then
+    proof_wanted: bool = False  # the node is being asked whether it is here: what it answers is what we wait for
     expires: float = 0.0  # monotonic s, of the lifetime that was granted
 
     @property

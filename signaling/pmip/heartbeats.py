@@ -4,10 +4,11 @@ Requests leave only while there is a session with the peer; requests of others a
 is PeerNews; what to do about that is the role's (RFC 5847 3 leaves it open).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
+from typing import Any
 
 from signaling.actions import Action
 from signaling.deadlines import Deadlines
@@ -15,7 +16,7 @@ from signaling.door import Door
 from signaling.events import DatagramReceived
 from signaling.freshness import Freshness
 from signaling.iana import HeartbeatFlag
-from signaling.settings import Address, Clock, Counters, LmaSettings, MagSettings, Peer
+from signaling.settings import Address, Clock, Counters, Peer, Settings
 from signaling.wire.heartbeat import Heartbeat
 from signaling.wire.options.option import Option
 from signaling.wire.options.security import RestartCounter
@@ -56,12 +57,20 @@ class Exchange:
     asked_at: float = -inf  # monotonic s, last
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatState:
+    """All that is known of peers. due: monotonic s. newest: peer, whether responses, timestamp, when it came."""
+
+    exchanges: Mapping[str, Exchange]
+    due: Mapping[str, float]
+    mute: tuple[str, ...]
+    newest: tuple[tuple[str, bool, int, float], ...]
+
+
 class Heartbeats:
     """Requests to the peers there are sessions with, answers to everybody."""
 
-    def __init__(
-        self, settings: LmaSettings | MagSettings, door: Door, clock: Clock, counters: Counters
-    ) -> None:
+    def __init__(self, settings: Settings, door: Door, clock: Clock, counters: Counters) -> None:
         self._settings = settings
         self._door = door
         self._clock = clock
@@ -70,6 +79,24 @@ class Heartbeats:
         self._deadlines: Deadlines[str] = Deadlines()
         self._exchanges: dict[str, Exchange] = {}
         self._mute: set[str] = set()  # names of peers that do not know heartbeats
+
+    def known(self) -> HeartbeatState:
+        """What another process of this router goes on with."""
+        newest: dict[Any, tuple[int, float]] = self._freshness.newest
+        return HeartbeatState(
+            exchanges=self._exchanges,
+            due=self._deadlines.all(),
+            mute=tuple(self._mute),
+            newest=tuple((peer, response, *of) for (peer, response), of in newest.items()),
+        )
+
+    def take_up(self, state: HeartbeatState) -> None:
+        """What another process of this router knew."""
+        self._exchanges.update(state.exchanges)
+        for peer, at in state.due.items():
+            self._deadlines.set(peer, at)
+        self._mute.update(state.mute)
+        self._freshness.newest.update(((peer, response), (stamp, at)) for peer, response, stamp, at in state.newest)
 
     @property
     def next_wake(self) -> float | None:

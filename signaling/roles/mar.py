@@ -10,11 +10,13 @@ from ipaddress import IPv6Network
 from typing import Any
 
 from signaling.access_link import PROBE_INTERVAL, QUICK_PROBE_INTERVAL, AccessLink, Offer
-from signaling.actions import Action, Bind, ExpectNode, FindSessions, ForgetSession, Note, Send, Unbind
+from signaling.actions import Action, Bind, ExpectNode, FindSessions, ForgetSession, Note, Send, SetPolicy, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.anchor import Anchor
 from signaling.dma.claims import SIBLING_WAITS, Claims
 from signaling.dma.flow_mobility import FlowMobility
+from signaling.dma.idle import IdleWatch, Silence
+from signaling.dma.peer_watch import PeerWatch
 from signaling.dma.registrar import Registrar
 from signaling.dma.session import Session, State
 from signaling.dma.update_list import Registration
@@ -35,6 +37,7 @@ from signaling.events import (
 )
 from signaling.flow_rules import FlowRule
 from signaling.iana import (
+    BindingErrorStatus,
     HandoffIndicator,
     OptionType,
     RevocationFlag,
@@ -51,18 +54,24 @@ from signaling.reception import Reception
 from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Peer, Settings
 from signaling.update_request import UpdateRequest, acknowledgement, care_of_address, node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
+from signaling.wire.binding_error import BindingError
 from signaling.wire.binding_update import BindingUpdate
+from signaling.wire.heartbeat import Heartbeat
 from signaling.wire.message import Message
 from signaling.wire.notification import UpdateNotification, UpdateNotificationAck
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 
 FIND_AGAIN = 2.0  # s, while the store is away, or while the node has to be asked first
+DISPUTE_WITHIN = 1.0  # s after a node was heard here
 CLAIM_WITHIN = 3.0  # s after a node was heard its prefixes may be claimed; longer than FIND_AGAIN
+URGENCY = {Send: 0, SetPolicy: 1, Bind: 1}  # of what is done about a node that left; taking routes away can wait
 HANDOVER_TRIGGERS = {
     RevocationTrigger.INTER_MAG_HANDOVER_SAME_ACCESS_TYPE,
     RevocationTrigger.INTER_MAG_HANDOVER_DIFFERENT_ACCESS_TYPE,
     RevocationTrigger.INTER_MAG_HANDOVER_UNKNOWN,
 }
+OVER = {State.HOLD, State.RELEASED}  # sessions
+CONTESTABLE = {*HANDOVER_TRIGGERS, RevocationTrigger.POSSIBLE_OUT_OF_SYNC_BCE_STATE}  # by the node, if it is here
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,8 @@ class Contest:
 class Mar:
     """One router: `handle`, `wake`, `next_wake`, and `drain` before the end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, silence: Silence | None = None) -> None:
+        """silence: for how long no packet of a visiting prefix has passed; None: nobody knows, so none is released."""
         self.settings = settings
         self.counters = Counters()
         self.clock = Clock()
@@ -85,8 +95,12 @@ class Mar:
         self.here = Here()
         self.profiles = Profiles(settings.profiles, known_only=False)
         self.anchor = Anchor(settings, self.door, self.clock, self.counters)
+        self.idle = IdleWatch(settings.idle_after, silence)
         self.registrar = Registrar(
-            settings, self.door, self.clock, self.counters, is_present=self.access.heard_since
+            settings, self.door, self.clock, self.counters, is_present=self.access.heard_since, idle=self.idle
+        )
+        self.peers = PeerWatch(
+            settings, self.door, self.clock, self.counters, anchor=self.anchor, registrar=self.registrar
         )
         self.draining = Draining(self.counters)
         self.notifier = Notifier(settings, self.door, self.clock, self.counters)
@@ -98,6 +112,7 @@ class Mar:
         self._arriving: set[NodeInterface] = set()  # the store was not heard yet about their nodes
         self._offered: dict[NodeInterface, list[Offer]] = {}
         self._contests: dict[NodeInterface, list[Contest]] = {}
+        self._disputed: dict[NodeInterface, bool] = {}  # here, and claimed by others; True: they are being asked
         self.reception = Reception(
             self.door,
             self.clock,
@@ -109,6 +124,8 @@ class Mar:
                 BindingRevocationAck: self._revocation_ack,
                 UpdateNotification: self._notification,
                 UpdateNotificationAck: self._notification_ack,
+                Heartbeat: self._heartbeat,
+                BindingError: self._not_understood,
             },
             care_of=_care_of,
             refuse_forged=self._refuse_forged,
@@ -117,7 +134,9 @@ class Mar:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do about an event. now: monotonic s."""
-        return HANDLERS[type(event)](self, event, now) + self.flows.confirm_heirs(now)
+        actions = HANDLERS[type(event)](self, event, now) + self.flows.confirm_heirs(now)
+        self.peers.follow(actions, now)
+        return actions
 
     def wake(self, now: float) -> list[Action]:
         """What to do because of the time."""
@@ -126,9 +145,11 @@ class Mar:
         for who in findings.gone:
             actions += self._leave(who, "silent", now)
         actions += self.registrar.wake(now)
-        of_anchor = self.anchor.wake(now) + self.notifier.wake(now)
+        of_anchor = self.anchor.wake(now) + self.notifier.wake(now) + self.peers.wake(now)
         self._seek_heirs(_touched(of_anchor), now)
         actions += of_anchor + self.flows.confirm_heirs(now)
+        for prefix in self.idle.due(now):
+            actions += self._release(prefix, now)
         for node in self._succession.due(now):
             actions += self._succeed(node, now)
         drained = self.draining.next_wake
@@ -140,13 +161,24 @@ class Mar:
         for over in (action for action in actions if isinstance(action, ForgetSession)):
             self.flows.forget(over.node, over.prefix)
         # what a node is offered changes only where a path does
-        return actions + self._offer_changes(_touched(actions), now)
+        actions += self._offer_changes(_touched(actions), now)
+        self.peers.follow(actions, now)
+        return actions
 
     @property
     def next_wake(self) -> float | None:
         """When wake() is due next, monotonic s; None: never, unless something happens."""
-        times = (self.access.next_wake, self.registrar.deadlines.next, self.anchor.next_wake, self.notifier.next_wake)
-        parts = (*times, self._find_again.next, self._succession.next, self.draining.next_wake)
+        parts = (
+            self.access.next_wake,
+            self.registrar.deadlines.next,
+            self.anchor.next_wake,
+            self.notifier.next_wake,
+            self.peers.next_wake,
+            self.idle.next_wake,
+            self._find_again.next,
+            self._succession.next,
+            self.draining.next_wake,
+        )
         return min((at for at in parts if at is not None), default=None)
 
     def drain(self, now: float) -> list[Action]:
@@ -174,7 +206,7 @@ class Mar:
 
     def prefixes_in_use(self) -> int:
         """Prefixes lent here whose session is not over, and those of other anchors that are served here."""
-        lent = sum(entry.state is not State.HOLD for entry in self.anchor.cache)
+        lent = sum(entry.state not in OVER for entry in self.anchor.cache)
         return lent + len(self.registrar.all())
 
     def _is_empty(self) -> bool:
@@ -182,7 +214,7 @@ class Mar:
 
     def _is_new(self, node: str) -> bool:
         """Whether a node has no session here that it would lose."""
-        lent = any(entry.state is not State.HOLD for entry in self.anchor.cache.of(node))
+        lent = any(entry.state not in OVER for entry in self.anchor.cache.of(node))
         return not lent and node not in self.here and not self.registrar.of(node)
 
     def _advertise_all(self, now: float) -> list[Action]:
@@ -252,12 +284,17 @@ class Mar:
     def _heard_again(self, event: LinkAttached, here: Place, now: float) -> list[Action]:
         """An interface that is attached showed itself."""
         node = event.node
+        who = _interface_of(event)
+        self.registrar.heard(who, now)
         actions = self.anchor.reached_at(node, here) + self.registrar.reached_at(node, here) if here.gateway else []
+        if self._disputed.get(who):
+            self._disputed[who] = False
+            actions += self.anchor.contradict(node, here, now)
         # it was registered elsewhere while it stayed here, and is so no longer
         actions += self.anchor.regain(node, here, now, own=True)
         if event.trigger == "rs":
             actions += self.anchor.solicited(node, here.link_layer, now)
-            actions += self._advertise_again(_interface_of(event), now)
+            actions += self._advertise_again(who, now)
         return actions + self._offer_changes((node,), now)
 
     def _place(self, who: NodeInterface) -> Place:
@@ -278,23 +315,28 @@ class Mar:
         self.here.remove(who)
         self._offered.pop(who, None)
         self._arriving.discard(who)
+        self._disputed.pop(who, None)
         fields: dict[str, object] = {"node": node, "interface": gone.interface, "reason": reason}
         forget = ExpectNode(node=node, interface=None, link_layer=gone.link_layer, link_local=gone.link_local)
-        actions: list[Action] = [Note("detached", fields), forget]
-        actions += self._settle(who, RevocationStatus.SUCCESS, now)
-        actions += self.anchor.leave(node, who.link_layer, now) + self.registrar.leave(node, who.link_layer, now)
+        actions = self._settle(who, RevocationStatus.SUCCESS, now)
+        # packets for it are lost until its anchors hold them: they are told before anything else is done
+        unheld = self.registrar.leave(node, who.link_layer, now) + self.anchor.leave(node, who.link_layer, now)
+        actions += sorted(unheld, key=lambda action: URGENCY.get(type(action), len(URGENCY)))
         if node in self.here:
             self._succession.set(node, now + SIBLING_WAITS)
-            return actions + self._offer_changes((node,), now)
-        self._find_again.cancel(node)
-        self._succession.cancel(node)
-        self._claims.forget(node)
-        return actions
+            actions += self._offer_changes((node,), now)
+        else:
+            self._find_again.cancel(node)
+            self._succession.cancel(node)
+            self._claims.forget(node)
+        return [*actions, Note("detached", fields), forget]
 
     def _succeed(self, node: str, now: float) -> list[Action]:
         """An interface had its time to come back: another one that is here has its prefixes from now on."""
         here = self._place(self.here.of(node)[-1])
-        return self.anchor.regain(node, here, now, own=False) + self.registrar.succeed(node, here, now)
+        return self.anchor.regain(node, here, now, own=False) + self.registrar.succeed(
+            node, here, self.access.attached, now
+        )
 
     def _seek_heirs(self, nodes: Iterable[str], now: float) -> None:
         """Prefixes of ours that another router had, or should have: are their nodes here, by whichever interface?"""
@@ -341,6 +383,16 @@ class Mar:
             actions += self.access.advertise(who, offers, now)
         return actions
 
+    def _release(self, prefix: IPv6Network, now: float) -> list[Action]:
+        """Nobody uses a visiting prefix; but a node that got none of ours keeps what it has, and orders stand."""
+        item = self.registrar.get(prefix)
+        if item is None:
+            return []
+        if self.anchor.local(*item.who) and not item.ordered:
+            return self.registrar.release(prefix, now)
+        self.idle.watch(prefix, now)
+        return []
+
     def _tunnel_mtu_changed(self, event: TunnelMtuChanged, now: float) -> list[Action]:
         self.access.tunnel_mtu = event.mtu
         actions: list[Action] = [Note("tunnel-mtu", {"mtu": event.mtu})]
@@ -365,7 +417,11 @@ class Mar:
         """Ask the anchors of a node's prefixes to tunnel them here, those that its interfaces here may have."""
         actions: list[Action] = []
         for session in sessions:
-            if session.anchor != self.settings.address and session.state is not State.FREE:
+            if session.anchor == self.settings.address or session.state is State.FREE:
+                continue
+            if session.state is State.RELEASED:
+                actions += self.registrar.forgo(session)
+            else:
                 actions += self._claim(session, self._claimant(session), now)
         self._arriving -= set(self.here.of(node))
         return actions
@@ -413,7 +469,7 @@ class Mar:
         return self.access.heard_since(who, since, now)
 
     def _restored(self, event: SessionsRestored, now: float) -> list[Action]:
-        return self.anchor.restore(event.sessions, now)
+        return self.anchor.restore(event.sessions, now) + self.peers.announce_restart(now)
 
     def _clock_stepped(self, event: ClockStepped, now: float) -> list[Action]:
         self.clock.step(event.wall_minus_monotonic)
@@ -432,11 +488,23 @@ class Mar:
         }
         answer = self.anchor.answer(update, event.source, event.port, now)
         actions = [Note("pbu-received", fields), *answer.actions]
-        if answer.left:
-            return actions + self._leave(answer.left, "registered elsewhere", now)
+        if answer.left is not None:
+            return actions + self._left(answer.left, now)
         node = node_of(update)
         self._seek_heirs((node,), now)
         return actions + self._offer_changes((node,), now)
+
+    def _left(self, who: NodeInterface, now: float) -> list[Action]:
+        """Another router has the interface, by its clock; but one that was heard here a moment ago is asked, once.
+
+        Once for all its prefixes: they are claimed one by one.
+        """
+        here = self.access.attached.get(who)
+        if here is None or now - here.heard > DISPUTE_WITHIN or self._disputed.get(who) is False:
+            return self._leave(who, "registered elsewhere", now)
+        self._disputed[who] = True
+        self.access.doubt(who, now, QUICK_PROBE_INTERVAL)
+        return self._offer_changes((who.node,), now)
 
     def _refuse_forged(self, update: BindingUpdate, event: DatagramReceived, now: float) -> Action:
         request = UpdateRequest.of(update, event.source, event.port)
@@ -472,7 +540,7 @@ class Mar:
             return [self._answer(contest, RevocationStatus.BINDING_DOES_NOT_EXIST)]
         who = concerned[0].who
         contest = Contest(indication, event.source)
-        if who in self.access.attached and indication.trigger in HANDOVER_TRIGGERS:
+        if who in self.access.attached and indication.trigger in CONTESTABLE:
             self._contests.setdefault(who, []).append(contest)
             self.access.doubt(who, now, QUICK_PROBE_INTERVAL)
             return self.wake(now)
@@ -522,6 +590,21 @@ class Mar:
     ) -> list[Action]:
         return self.anchor.confirm_revocation(ack, event.source, now)
 
+    # --- whether peers live (RFC 5847) ---
+
+    def _heartbeat(self, beat: Heartbeat, event: DatagramReceived, peer: Peer | None, now: float) -> list[Action]:
+        actions = self.peers.receive(beat, event, peer, now)
+        self._seek_heirs(_touched(actions), now)
+        return actions + self._offer_changes(_touched(actions), now)
+
+    def _not_understood(
+        self, error: BindingError, event: DatagramReceived, peer: Peer | None, now: float
+    ) -> list[Action]:
+        if peer is None or error.status != BindingErrorStatus.UNRECOGNIZED_MH_TYPE:
+            return []
+        return self.peers.not_understood(peer, event.source, now) + self.notifier.not_understood(
+            peer.name, event.source, now
+        )
 
     # --- notification by an anchor (RFC 7077 5.3, RFC 7864 4) ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from engine import (
     FlowRule,
     HoldBuffer,
     NotCompiled,
+    Offloads,
     Path,
     ReorderGroup,
     Side,
@@ -101,6 +103,50 @@ def waiting(any_engine: Engine, tun_pair: Pair) -> Iterator[Waiting]:
     ours, kernel = tun_pair
     with served(any_engine, ours, MIRROR):
         yield Waiting(any_engine, kernel)
+
+
+@pytest.mark.parametrize("version", [6, 4])
+def test_packets_of_a_node_that_came_home_go_back_into_the_tun_in_order(waiting: Waiting, version: int) -> None:
+    prefix = ANCHORED if version == 6 else ANCHORED4
+    waiting.tables.hold(prefix, buffer=FOREVER)
+    waiting.say(*(through(n, version=version) for n in range(30)))
+    waiting.tables.bring_home(prefix)
+    waiting.say(*(through(n, version=version) for n in range(30, 40)))
+    assert waiting.heard() == [through(n, version=version) for n in range(40)]
+    assert waiting.counted(prefix) is None
+    assert drops(waiting.engine) == {}
+
+
+def test_what_was_in_one_piece_goes_home_in_one_piece(any_engine: Engine, tun_pair: Pair) -> None:
+    ours, kernel = tun_pair
+    virtio = struct.pack("=BBHHHH", 1, 1, 0, 4, 40, 16)  # as if it were TCP: two segments of 4 octets, no checksum yet
+    with served(any_engine, ours, MIRROR) as (tun, _):
+        any_engine.remove_port(tun)
+        any_engine.add_port(replace(tun, virtio=True, offloads=Offloads()))
+        any_engine.tables.hold(ANCHORED, buffer=FOREVER)
+        kernel.send(virtio + through(1))
+        settle(any_engine)
+        any_engine.tables.bring_home(ANCHORED)
+        settle(any_engine)
+        assert drained(kernel) == [virtio + through(1)]
+
+
+def test_a_node_that_came_home_and_goes_again_is_held_again(waiting: Waiting) -> None:
+    waiting.tables.hold(ANCHORED, buffer=replace(FOREVER, pace=1))
+    waiting.say(through(0), through(1))
+    waiting.tables.bring_home(ANCHORED)
+    waiting.tables.hold(ANCHORED, buffer=FOREVER)
+    waiting.say(through(2))
+    waiting.return_()
+    assert waiting.heard() == [through(n) for n in range(3)]
+
+
+def test_a_tunnel_carries_nothing_of_a_node_that_came_home(waiting: Waiting) -> None:
+    waiting.return_()
+    waiting.tables.bring_home(ANCHORED)
+    waiting.say(through(0))
+    assert waiting.heard() == [through(0)]
+    assert [it.packets_out for it in waiting.tables.tunnels()] == [0]
 
 
 @pytest.mark.parametrize("version", [6, 4])

@@ -21,7 +21,7 @@ from router.forwarding import (
     wanted,
     wants_ipv4_uplink,
 )
-from signaling.actions import Held, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import Closed, Held, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.flow_rules import FlowRule, Spread
 from signaling.iana import TrafficSelectorFormat
 from signaling.settings import Prefix
@@ -45,6 +45,7 @@ HOST = IPv4Network("10.1.0.9/32")
 PATHS: list[Path | None] = [
     None,
     Held(),
+    Closed(),
     LocalLink(interface="eth1"),
     LocalLink(interface="eth2"),
     LocalLink(interface="eth1", gateway=GATEWAY),
@@ -182,9 +183,14 @@ def test_a_visiting_node_is_delivered_on_the_link_and_tunnelled_by_source() -> N
     )
 
 
+def test_for_a_closed_prefix_nothing_waits() -> None:
+    todo = edits(PREFIX, Held(), Closed())
+    assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=(), side=Side.ANCHOR, waits=False)
+
+
 def test_a_node_between_routers_is_held_in_the_engine() -> None:
     todo = edits(PREFIX, LocalLink(interface="eth1"), Held())
-    assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=(), side=Side.ANCHOR)
+    assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=(), side=Side.ANCHOR, waits=True)
     assert todo.set_routes == (WantedRoute(destination=PREFIX, device=Device.TUN),)
     assert todo.delete_routes == ()
 

@@ -26,6 +26,7 @@ from router.network import RULE_PRIORITY, SYSCTL, SYSCTL_IPV4, Change, Journal, 
 from router.source_guard import FIRST_TABLE, SourceGuard
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
 from signaling.actions import (
+    Closed,
     ExpectNode,
     GiveAddress,
     Held,
@@ -240,6 +241,7 @@ PATHS: list[tuple[Way, set[tuple[str, str, str]], set[tuple[str, str, str]], lis
         [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ACCESS)],
     ),
     (Held(), {("::/0", P, "mob0")}, set(), [Binding(prefix=PREFIX, tunnel=None, side=None)]),
+    (Closed(), {("::/0", P, "mob0")}, set(), [Binding(prefix=PREFIX, tunnel=None, side=None)]),
 ]
 
 
@@ -738,6 +740,9 @@ def test_packets_for_a_node_between_routers_wait_for_the_next_one(begun: Bench) 
     network.bind(PREFIX, Held(), NODE)
     assert network.held(PREFIX) == HeldStats(kept=0, sent=0, full=0, expired=0)
     network.bind(PREFIX, TowardVisited.at(PEER), NODE)
+    assert network.held(PREFIX) is None
+    network.bind(PREFIX, Held(), NODE)
+    network.bind(PREFIX, Closed(), NODE)
     assert network.held(PREFIX) is None
     network.unbind(PREFIX)
 

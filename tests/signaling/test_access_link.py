@@ -263,7 +263,7 @@ def refused_refresh() -> World:
     world = moved()
     world.run_until(100.0)
     world["mar1"].mar.anchor.cache.remove(world["mar1"].mar.anchor.cache.of("mn1")[0])
-    world.run_until(271.5)
+    world.run_until(270.5)
     return world
 
 

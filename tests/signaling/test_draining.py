@@ -44,7 +44,7 @@ def test_a_new_node_gets_nothing_and_is_told_nothing(world: World) -> None:
     world.attach("mn2", "mar1")
     world.run(10.0)
     assert (world.hosts["mn2"].advertisements, world.hosts["mn2"].addresses) == ([], {})
-    assert list(world["mar1"].mar.access.attached) == ["mn1"]
+    assert list(world["mar1"].mar.here) == ["mn1"]
     assert [note.fields["node"] for note in world["mar1"].notes("attach-refused")][:1] == ["mn2"]
     assert world["mar1"].mar.counters["drain.refused"] >= 1
 
@@ -120,7 +120,7 @@ def test_a_node_that_only_visited_returns_and_is_lent_nothing() -> None:
     world.run(1.0)
     world.attach("mn1", "mar1")
     world.run(10.0)
-    assert list(world["mar1"].mar.access.attached) == ["mn1"]
+    assert list(world["mar1"].mar.here) == ["mn1"]
     assert world["mar1"].mar.anchor.cache.of("mn1") == []
 
 
@@ -188,7 +188,7 @@ def test_who_was_refused_is_asked_again_after_a_cancel(world: World) -> None:
     world.attach("mn2", "mar1")
     cancel(world)
     world.run(1.0)
-    assert sorted(world["mar1"].mar.access.attached) == ["mn1", "mn2"]
+    assert sorted(world["mar1"].mar.here) == ["mn1", "mn2"]
     assert world.preferred("mn2") == [world.prefix("mn2", "mar1")]
 
 

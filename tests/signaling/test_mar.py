@@ -20,8 +20,8 @@ from signaling.actions import (
 from signaling.dma.session import State
 from signaling.events import LinkAttached, SessionsFound
 from signaling.wire.binding_ack import BindingAck
+from signaling.wire.binding_refresh import BindingRefreshRequest
 from signaling.wire.binding_update import BindingUpdate
-from signaling.wire.heartbeat import Heartbeat
 from signaling.wire.message import Message
 from signaling.wire.neighbor import PrefixInformation, RouterAdvertisement
 from signaling.wire.options.prefix import HomeNetworkPrefix
@@ -190,9 +190,16 @@ def test_every_prefix_is_registered_by_itself() -> None:
 
 
 def test_the_router_that_was_left_is_told_by_the_anchor() -> None:
-    world = journey("mar1", "mar2", "mar3")
+    world = journey("mar1", "mar2")
+    world.move("mn1", "mar3", noticed=False)
+    world.run(0.1)
     (told,) = world.sent(BindingRevocationIndication)
     assert (told.source, told.destination) == ("mar1", "mar2")
+
+
+def test_a_router_that_has_said_itself_that_the_node_left_is_not_told() -> None:
+    world = journey("mar1", "mar2", "mar3")
+    assert world.sent(BindingRevocationIndication) == []
 
 
 # --- back to MAR1 ----------------------------------------------------------------------------------------------
@@ -503,8 +510,8 @@ def test_a_node_without_a_prefix_here_is_still_served_with_its_old_ones() -> Non
 
 
 def test_a_message_that_means_nothing_to_a_router_is_counted_and_ignored(world: World) -> None:
-    assert world.say(Heartbeat(sequence_number=1), "mar2", "mar1") == []
-    assert world["mar1"].mar.counters["ignored.Heartbeat"] == 1
+    assert world.say(BindingRefreshRequest(), "mar2", "mar1") == []
+    assert world["mar1"].mar.counters["ignored.BindingRefreshRequest"] == 1
 
 
 def test_a_node_that_comes_to_another_interface_of_its_router_keeps_all_prefixes() -> None:

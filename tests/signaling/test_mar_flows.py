@@ -229,7 +229,7 @@ def test_a_prefix_that_came_back_by_itself_is_not_in_the_list_any_more() -> None
 
 def test_what_the_list_of_an_anchor_leaves_out_is_given_back(scene: Scene) -> None:
     scene.hand()
-    scene.anchor.flows._handed.clear()
+    scene.anchor.flows.handed.clear()
     asking = scene.anchor.flows._ask("mn1", "mar2", scene.world.now)
     scene.world._perform(scene.world["mar1"], asking)
     scene.world.run(5.0)
@@ -617,4 +617,4 @@ def test_a_node_that_is_gone_leaves_nothing_of_what_was_moved(policy: str, scene
     assert [router.paths for router in scene.world.routers.values()] == [{}, {}, {}]
     assert [router.policies for router in scene.world.routers.values()] == [{}, {}, {}]
     assert [router.mar.next_wake for router in scene.world.routers.values()] == [None, None, None]
-    assert scene.anchor.flows._handed == {}
+    assert scene.anchor.flows.handed == {}

@@ -29,9 +29,9 @@ def two_interfaces(*, policies: Policies | None = None, **profile: Any) -> World
     return world
 
 
-def at_two_routers(**profile: Any) -> World:
+def at_two_routers(*, world: World | None = None, **profile: Any) -> World:
     """One interface at mar1, the other one came to mar2 ten seconds later."""
-    world = two_interfaces(**profile)
+    world = world or two_interfaces(**profile)
     world.attach("mn1", "mar1")
     world.run(10.0)
     world.attach("mn1/2", "mar2")

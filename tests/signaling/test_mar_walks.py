@@ -19,14 +19,25 @@ class Walk:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.world = World(mars=3, seed=seed, binding_lifetime=60)
+        self.world = World(mars=3, seed=seed, binding_lifetime=60, idle_after=self.random.choice((0.0, 20.0)))
         self.trace: list[str] = []
 
     def step(self) -> None:
         """One thing happens, then a moment passes."""
         act = self.random.choices(
-            (self.move, self.slip, self.leave, self.lose, self.double, self.late, self.restart, self.store),
-            (8, 4, 2, 3, 3, 3, 1, 2),
+            (
+                self.move,
+                self.slip,
+                self.leave,
+                self.lose,
+                self.double,
+                self.late,
+                self.restart,
+                self.store,
+                self.use,
+                self.cut,
+            ),
+            (8, 4, 2, 3, 3, 3, 1, 2, 3, 1),
         )[0]
         self.trace.append(f"{self.world.now:.3f} {act.__name__}")
         act()
@@ -59,6 +70,18 @@ class Walk:
             self.world.store_returns()
         else:
             self.world.store_goes()
+
+    def use(self) -> None:
+        """Packets of some prefix that a host has."""
+        sessions = self.world.store.of(self.random.choice(HOSTS))
+        if sessions:
+            self.world.used[self.random.choice(sessions).prefix] = self.world.now
+
+    def cut(self) -> None:
+        """Nothing passes between routers for so long that they take each other for dead."""
+        self.world.lose(10_000)
+        self.world.run(400.0)
+        self.world.mend()
 
     def router(self) -> str:
         return self.random.choice(tuple(self.world.routers))

@@ -158,7 +158,7 @@ def test_the_binding_is_gone_before_the_answer_leaves(scene: Scene) -> None:
 
 
 def test_a_revoked_registration_is_not_taken_back_once_more(scene: Scene) -> None:
-    scene.world.detach("mn1")
+    scene.world.hosts["mn1"].at = None
     scene.revoke()
     scene.world.run(5.0)
     assert [update.lifetime for update in scene.world["mar2"].sent(BindingUpdate)] == [300]

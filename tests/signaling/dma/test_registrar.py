@@ -173,7 +173,8 @@ def test_an_unanswered_update_is_repeated_after_1_2_4_to_32_seconds() -> None:
     scene = Scene(unanswered)
     scene.keep_talking(150.0)
     scene.world.run_until(150.0)
-    assert scene.waits() == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 32.0, 32.0]
+    # each when the node has shown itself
+    assert scene.waits() == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 32.0, 32.0], abs=0.01)
 
 
 def test_every_repetition_has_a_number_of_its_own() -> None:
@@ -213,8 +214,17 @@ def test_nothing_is_repeated_for_a_node_that_slipped_away() -> None:
     scene.world.run(5.0)
     scene.world.detach("mn1", noticed=False)
     scene.world.run(FAR)
-    # heard ten seconds ago is near enough for the fourth; then it is asked, and does not answer
-    assert [update.lifetime for update in scene.sent()] == [300, 300, 300, 300, 0]
+    # before the fourth it is asked, and does not answer
+    assert [update.lifetime for update in scene.sent()] == [300, 300, 300, 0]
+
+
+def test_a_claim_says_when_the_node_was_seen() -> None:
+    """A timestamp of the moment would beat the router to which it has slipped away meanwhile."""
+    scene = Scene(unanswered)
+    scene.world.run(0.9)
+    scene.world.detach("mn1", noticed=False)
+    scene.world.run(2.0)
+    assert len(scene.sent()) == 1
 
 
 def test_a_lost_update_delays_by_a_second() -> None:
@@ -315,7 +325,8 @@ def test_the_rate_limit_ends_after_a_second_although_floats_round() -> None:
         world.detach("mn1")
     world.attach("mn1", "mar2")
     world.run(1.5)
-    assert world["mar2"].sent_at(BindingUpdate) == [begin, begin, begin, begin + 1.0]
+    *first, last = world["mar2"].sent_at(BindingUpdate)
+    assert (first, last) == ([begin] * 3, pytest.approx(begin + 1.0, abs=0.01))
 
 
 # --- refused ---------------------------------------------------------------------------------------------------
@@ -355,9 +366,8 @@ def test_an_update_that_lost_against_a_newer_one_is_sent_again_when_the_node_has
     scene = Scene(unanswered)
     scene.world.run(0.5)
     answer(scene, status=Status.TIMESTAMP_LOWER_THAN_PREV_ACCEPTED)
-    scene.world.run(0.9)
     before = len(scene.sent())
-    scene.world.run(0.2)
+    scene.world.run(0.01)
     assert (before, len(scene.sent())) == (1, 2)
     assert any(isinstance(message, NeighborSolicitation) for _, message in scene.world.hosts["mn1"].asked)
 
@@ -461,23 +471,58 @@ def test_a_short_lifetime_is_refreshed_when_two_thirds_are_over() -> None:
 # --- leaving ---------------------------------------------------------------------------------------------------
 
 
-def test_a_node_that_left_is_deregistered_after_the_leave_guard() -> None:
+def test_the_anchor_of_a_node_that_left_is_told_at_once_as_packets_wait_there() -> None:
     scene = Scene()
     scene.world.run_until(20.0)
     scene.world.detach("mn1")
-    scene.world.run_until(20.9)
-    before = len(scene.sent())
-    scene.world.run_until(21.1)
     last = scene.sent()[-1]
-    assert (before, len(scene.sent()), last.lifetime) == (1, 2, 0)
+    assert (len(scene.sent()), last.lifetime) == (2, 0)
     assert handoff(last) == HandoffIndicator.HANDOFF_STATE_UNKNOWN
+    scene.world.run(0.011)
+    assert scene.world.path("mar1", scene.prefix) == Held()
 
 
-def test_nothing_is_delivered_between_leaving_and_the_end() -> None:
+def test_the_anchors_are_told_before_anything_else_is_done_about_a_node_that_left() -> None:
     scene = Scene()
     scene.world.run_until(20.0)
     scene.world.detach("mn1")
-    assert scene.world.path("mar2", scene.prefix) == Held()
+    turn = next(turn for turn in reversed(scene.visited.turns) if turn)
+    assert isinstance(turn[0], Send)
+
+
+def test_nothing_of_a_node_that_left_is_delivered() -> None:
+    scene = Scene()
+    scene.world.run_until(20.0)
+    scene.world.detach("mn1")
+    assert scene.world.path("mar2", scene.prefix) is None
+
+
+def test_a_carrier_that_comes_and_goes_costs_three_updates_a_second_at_most() -> None:
+    scene = Scene()
+    scene.world.run_until(20.0)
+    before = len(scene.sent())
+    for _ in range(20):
+        scene.world.detach("mn1")
+        scene.world.run(0.02)
+        scene.world.attach("mn1", "mar2")
+        scene.world.run(0.02)
+    assert len(scene.sent()) - before == 3
+    scene.world.run(5.0)
+    assert scene.registration.progress is Progress.VISITED
+    assert list(scene.world.faults()) == []
+
+
+def test_a_node_that_goes_for_good_after_many_times_is_deregistered_when_updates_may_be_sent_again() -> None:
+    scene = Scene()
+    scene.world.run_until(20.0)
+    for _ in range(5):
+        scene.world.detach("mn1")
+        scene.world.attach("mn1", "mar2")
+    scene.world.detach("mn1")
+    scene.world.run(0.5)
+    assert scene.registration.progress is Progress.LEAVING
+    scene.world.run(0.6)
+    assert (scene.registration.progress, scene.sent()[-1].lifetime) == (Progress.DEREGISTERING, 0)
 
 
 def test_after_the_answer_to_a_deregistration_nothing_is_left() -> None:
@@ -498,14 +543,15 @@ def test_a_deregistration_that_is_not_answered_ends_after_a_second() -> None:
     assert (scene.visited.mar.registrar.all(), len(scene.sent())) == ([], 2)
 
 
-def test_a_node_that_is_back_within_the_leave_guard_costs_no_deregistration() -> None:
+def test_a_node_that_is_back_in_a_moment_is_registered_again_without_asking_the_store() -> None:
     scene = Scene()
     scene.world.run_until(20.0)
     scene.world.detach("mn1")
     scene.world.run_until(20.9)
+    scene.world.store_goes()
     scene.world.attach("mn1", "mar2")
     scene.world.run_until(30.0)
-    assert [update.lifetime for update in scene.sent()] == [300, 300]
+    assert [update.lifetime for update in scene.sent()] == [300, 0, 300]
     assert scene.registration.progress is Progress.VISITED
 
 
@@ -513,7 +559,7 @@ def test_a_node_that_is_back_while_it_is_being_deregistered_is_registered_again(
     scene = Scene()
     scene.world.run_until(20.0)
     scene.world.detach("mn1")
-    scene.world.run_until(21.005)
+    scene.world.run_until(20.005)
     scene.world.attach("mn1", "mar2")
     scene.world.run_until(25.0)
     assert list(scene.world.faults()) == []
