@@ -40,6 +40,7 @@ class MarRehearsal(Rehearsal):
     def _leave_from(self, address: Address) -> None:
         driver = self.drivers[address]
         driver.feed(LinkDetached(node=self._sighting().node, reason="rehearsal"))
+        self._carry()  # the anchor is told at once
         self._pass_time(driver)
 
 

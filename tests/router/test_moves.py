@@ -51,6 +51,7 @@ class Domain:
             network=SimpleNamespace(
                 paths=here.paths,
                 nodes=dict.fromkeys(here.paths, "mn1"),
+                policies=here.policies,
                 held=lambda prefix: None,
                 flow_counters=lambda: [row for rows in rules.values() for row in rows],
                 checked=lambda policy, rules: rules,
