@@ -25,7 +25,7 @@ from router.sessions import Sessions
 from router.store import SessionStore, StoreError, open_store
 from router.store.journal import Journal
 from router.store.late import LateStore
-from router.store.restarts import restart_counter
+from router.store.restarts import last_counter, restart_counter
 from router.store.url import without_password
 from signaling.actions import Bind, ExpectNode, SetPolicy
 from signaling.dma.session import Session
@@ -70,7 +70,8 @@ class MarPart:
         self.access.check(machine.netlink, machine.underlay.interface)
         self._config = replace(config, prefixes=config.prefixes or (own_pool(config.state_dir),))
         # whatever the store still has of its prefixes: of nodes that visited it a new run knows nothing
-        counter = restart_counter(config.state_dir / RESTARTS, lost=restarted)
+        file = config.state_dir / RESTARTS
+        counter = restart_counter(file, lost=True) if restarted else last_counter(file)
         settings = mar_settings(self._config, machine.underlay.address, machine.tunnel_mtu, counter)
         self.role = Mar(settings, silence=lambda prefix: machine.network.silence(prefix))
         return self._config

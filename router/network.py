@@ -352,11 +352,13 @@ class Network:
     def _bring_home(self, prefix: Prefix, before: actions.Path | None, path: actions.Path) -> bool:
         """Whether what waits for a node that is back here goes before what comes now; else it must be bound as ever."""
         away = isinstance(before, actions.Held | actions.Closed | actions.TowardVisited)
-        oif = self._access.get(path.interface, 0) if isinstance(path, actions.LocalLink) else 0
-        if self._homecomings is None or not away or not oif:
+        if self._homecomings is None or not away or not isinstance(path, actions.LocalLink):
+            return False
+        oif = self._access.get(path.interface, 0)
+        if not oif:
             return False
         rule = Rule(table=self._table, priority=RULE_PRIORITY, iif=self._tun_name, destination=prefix)
-        route = Route(destination=prefix, oif=oif, table=self._table)
+        route = Route(destination=prefix, oif=oif, gateway=path.gateway, table=self._table)
         native = Edits(set_routes=edits(prefix, None, path).set_routes)
         try:
             self._homecomings.begin(prefix, rule, route, lambda: self._apply(prefix, native))

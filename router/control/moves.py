@@ -110,7 +110,7 @@ def _from_visited(router: "Router", wanted: Move, session: Session, to: str) -> 
     if to == anchor:
         if router.role.registrar.get(session.prefix) is None:
             raise RouterError(f"{wanted} --to {to}: nothing of it is here")
-        given: list[Action] = router.role.flows.give_back(session.prefix, now)
+        given: list[Action] = router.role.give_back(session.prefix, now)
         return given
     if to != router.config.name:
         known = f"{router.config.name}, {anchor}"
@@ -120,7 +120,7 @@ def _from_visited(router: "Router", wanted: Move, session: Session, to: str) -> 
     here = router.role.registrar.get(session.prefix)
     if wanted.policy and here is not None and not here.shares:
         raise RouterError(f"{wanted}: all of it is here: give it back before: {wanted} --to {anchor}")
-    taken: list[Action] = router.role.flows.take(session, wanted.policy, now)
+    taken: list[Action] = router.role.take(session, wanted.policy, now)
     return taken
 
 

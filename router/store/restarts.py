@@ -30,6 +30,11 @@ def restart_counter(file: Path, *, lost: bool) -> int:
     return counter
 
 
+def last_counter(file: Path) -> int:
+    """The counter of the run that goes on; 0: there was none."""
+    return _read(file) or 0
+
+
 def _read(file: Path) -> int | None:
     try:
         counter = int(file.read_text())

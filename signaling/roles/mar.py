@@ -229,7 +229,18 @@ class Mar:
 
     def recall(self, prefix: IPv6Network, now: float) -> list[Action]:
         """Have a prefix that is anchored here, and all flows of it, on our own link again, if its node is there."""
-        actions = self.flows.recall(prefix, now)
+        return self._ordered(self.flows.recall(prefix, now), now)
+
+    def take(self, session: Session, policy: str, now: float) -> list[Action]:
+        """Have a prefix that is anchored elsewhere, or with a policy flows of it, delivered to our own link."""
+        return self._ordered(self.flows.take(session, policy, now), now)
+
+    def give_back(self, prefix: IPv6Network, now: float) -> list[Action]:
+        """Prefix or flows go where they were."""
+        return self._ordered(self.flows.give_back(prefix, now), now)
+
+    def _ordered(self, actions: list[Action], now: float) -> list[Action]:
+        self.peers.follow(actions, now)
         return actions + self._offer_changes(_touched(actions), now)
 
     def set_policy(self, name: str, rules: tuple[FlowRule, ...], now: float) -> list[Action]:

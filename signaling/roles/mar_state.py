@@ -13,7 +13,7 @@ from signaling.access_link import Attachment, Link, Offer
 from signaling.actions import Action
 from signaling.deadlines import Deadlines, Key
 from signaling.dma.binding_cache import Entry
-from signaling.dma.update_list import Registration
+from signaling.dma.update_list import Progress, Registration
 from signaling.errors import MalformedMessage, Reason
 from signaling.flow_rules import FlowRule
 from signaling.iana import RouterPreference
@@ -164,7 +164,9 @@ def take_up(mar: Mar, state: MarState, now: float) -> list[Action]:
     policies = mar.anchor.take_up(state.entries)
     mar.registrar.take_up(state.registrations, state.last_number)
     mar.registrar.lost_anchors.update(state.lost_anchors)
-    mar.idle.take_up(state.silent_since)
+    visiting = (item.prefix for item in state.registrations if item.progress is Progress.VISITED)
+    unwatched = {prefix: now for prefix in visiting if prefix not in state.silent_since}
+    mar.idle.take_up({**state.silent_since, **unwatched})
     mar.clock.last_stamp = state.last_stamp
     _set(mar.registrar.deadlines, state.registrar_due)
     _take_up_asked(

@@ -197,7 +197,8 @@ def test_with_both_links_up_nothing_is_lost_and_nothing_comes_twice(domain: Make
     with domain() as it:
         for router in it.routers.values():
             text = router.config.read_text()
-            router.config.write_text(f'{text}\n[[node]]\nid = "{NODES[0]}"\nlink_layer = "{SECOND}"\n')
+            second = f'[[node]]\nid = "{NODES[0]}"\nlink_layer = "{SECOND}"\ntakes_over = true\n'
+            router.config.write_text(f"{text}\n{second}")
         it.start()
         node = it.mn.no_duplicate_detection()
         node.attach("mar1")

@@ -1,6 +1,7 @@
 """A node back at its anchor: what waited for it goes first, then the kernel takes over, and nothing is left behind."""
 
 from collections.abc import Callable
+from ipaddress import IPv6Address
 
 import pytest
 
@@ -81,6 +82,16 @@ def test_after_a_moment_only_the_route_to_the_link_is_left(scene: Scene) -> None
     scene.look()
     assert scene.bench.routes() == {TO_POOL, ("::/0", P, "eth1")}
     assert (scene.bench.routes(TABLE), scene.rules(), len(scene.tables)) == (set(), set(), 0)
+
+
+def test_what_comes_out_of_the_tun_is_given_to_the_same_gateway_as_all_else(scene: Scene) -> None:
+    gateway = IPv6Address("fe80::1")
+    scene.network.bind(PREFIX, Held(), NODE)
+    scene.network.bind(PREFIX, LocalLink(interface="eth1", gateway=gateway), NODE)
+    routes = scene.bench.host.netlink.routes(protocol=ROUTE_PROTOCOL)
+    assert [route.gateway for route in routes if route.table == TABLE and route.destination == PREFIX] == [gateway]
+    scene.look()
+    assert (scene.bench.routes(TABLE), scene.rules()) == (set(), set())
 
 
 @pytest.mark.parametrize("looks", [0, 1, 2])

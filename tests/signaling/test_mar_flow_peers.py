@@ -58,6 +58,17 @@ def test_routers_that_share_a_prefix_are_all_asked_whether_they_live(scene: Scen
     assert [beats.exchange(mar) is not None for mar in ("mar2", "mar3")] == [True, True]
 
 
+@pytest.mark.parametrize("policy", ["", "calls"])
+def test_an_anchor_of_what_was_taken_by_order_is_asked_whether_it_lives(policy: str, scene: Scene) -> None:
+    beats = scene.visited.peers.heartbeats
+    assert beats.exchange("mar1") is None
+    scene.take(policy)
+    assert beats.exchange("mar1") is not None
+    scene.order("mar2", "give_back", scene.prefix)
+    scene.world.run(5.0)
+    assert beats.exchange("mar1") is None
+
+
 def test_flows_of_a_router_that_was_restarted_and_forgot_them_end(scene: Scene) -> None:
     scene.hand("calls")
     scene.world.run(10.0)

@@ -57,7 +57,7 @@ class Scene:
     def order(self, mar: str, what: str, *arguments: Any) -> None:
         """An operator's order to a router, and a moment for what it leads to."""
         router = self.world[mar]
-        part = router.mar if what == "recall" else router.mar.flows
+        part = router.mar.flows if what == "hand" else router.mar
         self.world._perform(router, getattr(part, what)(*arguments, self.world.now))
         self.world.run(0.5)
 
@@ -579,7 +579,7 @@ class Walk:
             what, arguments = "take", (policy,)
         else:
             return f"nothing at {name}"
-        part = router.mar if what == "recall" else router.mar.flows
+        part = router.mar.flows if what == "hand" else router.mar
         about = session if what == "take" else session.prefix
         self.world._perform(router, getattr(part, what)(about, *arguments, self.world.now))
         return f"{name} {what} {session.prefix} {arguments}"
