@@ -23,6 +23,7 @@ from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
 from router.errors import ExitCode, RouterError
 from router.handover_wire import HandoverWire
+from router.links.rtnetlink import ROUTE_PROTOCOL
 from router.links.rtnetlink_constants import SOL_NETLINK, SocketOption
 from router.machine import Underlay
 from router.places import RoleName
@@ -189,6 +190,8 @@ def test_what_is_in_the_kernel_is_adopted_and_taken_back_at_the_end(domain: Make
         it.mn.address(it["mar2"].pool)
         it.mn.attach("mar1")
         eventually(lambda: len(mar1.paths()) == 2, 5.0)
+        rules = mar1.host.netlink.rules
+        eventually(lambda: not any(rule.destination for rule in rules(protocol=ROUTE_PROTOCOL)), 5.0, "it is home")
         running = snapshot(mar1.host)
         with route_changes(mar1.host) as changes:
             take_over(mar1)
