@@ -21,7 +21,7 @@ from router.demo.traffic import Program, Report
 from router.errors import RouterError
 
 MARS = 4
-IDLE_AFTER = 5.0  # s without a packet, and an old prefix is released
+IDLE_AFTER = 2.0  # s without a packet, and an old prefix is released
 GRACE = 4.0  # s for a release to be noticed, agreed on and seen
 SETTLED = 0.3  # s after a new address was seen
 LOOK_EVERY = 0.2  # s between two looks at what the routers have

@@ -191,7 +191,7 @@ def test_what_is_in_the_kernel_is_adopted_and_taken_back_at_the_end(domain: Make
         it.mn.attach("mar1")
         eventually(lambda: len(mar1.paths()) == 2, 5.0)
         rules = mar1.host.netlink.rules
-        eventually(lambda: not any(rule.destination for rule in rules(protocol=ROUTE_PROTOCOL)), 5.0, "it is home")
+        eventually(lambda: {rule.iif for rule in rules(protocol=ROUTE_PROTOCOL)} == {"acc0"}, 5.0, "it is home")
         running = snapshot(mar1.host)
         with route_changes(mar1.host) as changes:
             take_over(mar1)
