@@ -50,7 +50,7 @@ verbs ({program} VERB --help tells more):
   revoke           take sessions back from their gateways (LMA): a node, a peer, all
   drain            have a MAR take no new nodes, and end when nobody needs it any more
   reload           have it read its configuration again, as SIGHUP does (LMA, MAG)
-  demo             watch it: a host that moves, between MARs or (--pmip) MAGs; anchors: they end by themselves; multipath
+  demo             watch it: a host that moves, between MARs or (--pmip) MAGs; anchors that end; multipath
 
 exit codes: 0 done, 1 refused or failed, 2 usage or configuration, 3 no router answers, 4 timed out,
             5 a right or device is missing, 7 address, port, socket or device in use, 8 already running,
