@@ -16,6 +16,8 @@ import pytest
 
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 PROJECT = Path(__file__).parents[2]
 WITHIN = 120.0  # s
 MOVES = [("mar1", "mar2"), ("mar2", "mar3"), ("mar3", "mar1")]

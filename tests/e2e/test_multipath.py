@@ -38,6 +38,8 @@ from router.links.rtnetlink_constants import AddressFlag
 from tests.e2e.pmip_domain import BOTH_UP, branch_domain, carries, finished, octets, reload
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 CYCLES = 5  # `python -m bench.multipath` makes 20 of them
 ONLY_LTE = {"wlan": "down", "lte": "up"}
 FLOWS, ROUNDS = 16, 400

@@ -21,6 +21,8 @@ from router.demo.traffic import Program
 from tests.e2e.pmip_domain import finished, octets, proxy_domain
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 MOVES = 6
 LOST_AT_MOST = 30  # datagrams of a move, one each millisecond, on a machine that runs other tests too
 

@@ -18,6 +18,8 @@ from router.demo.traffic import Program
 from tests.e2e.domain import Domain, RouterProcess
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 MakeDomain = Callable[..., Domain]
 
 WITHIN = 1.0  # s from the start of the process to the first packet

@@ -32,6 +32,8 @@ from tests.e2e.domain import NODES, Domain, RouterProcess, flowing, run_router
 from tests.e2e.test_stopping import check_same, ended_well, snapshot, snapshot_with_carrier
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 MakeDomain = Callable[..., Domain]
 
 TIMES = 3
