@@ -1,1 +1,1 @@
-"""Speed and memory: bench_*.py in memory (`make bench`), tunnel.py on the wire (`python -m bench.tunnel`)."""
+"""Speed and memory: bench_*.py in memory (`make bench`), and programs on real packets: see docs/measuring.md."""

@@ -9,12 +9,13 @@ import json
 import os
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Thread
+
+from bench.settings import options
 
 CHUNK = 128 << 10  # octets in one TCP call
 BUFFER = 64 << 20  # octets, of the UDP receiver
@@ -168,5 +169,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 if __name__ == "__main__":
+    made = options("blast", __doc__)
+    made.add_argument("command", choices=COMMANDS)
+    made.add_argument("words", nargs="*", help="address, port, seconds and so on, as blast.c has them")
+    about = made.parse_args()
     with suppress(KeyboardInterrupt):
-        COMMANDS[sys.argv[1]](*sys.argv[2:])
+        COMMANDS[about.command](*about.words)

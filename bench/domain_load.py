@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv6Address
 from types import TracebackType
 from typing import Self
@@ -103,7 +104,7 @@ class Crowd:
             self._tap.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             self._handlers: dict[int, Callable[[], None]] = {self._tap.fileno(): self._hear_core}
             for name, sock in self._links.items():
-                self._handlers[sock.fileno()] = lambda name=name: self._hear_link(name)  # type: ignore[misc]
+                self._handlers[sock.fileno()] = partial(self._hear_link, name)
             self._poll = select.poll()
             for descriptor in self._handlers:
                 self._poll.register(descriptor, select.POLLIN)

@@ -8,12 +8,12 @@ It starts a router as anybody would (`python -m router --lma`) on one host of tw
 real signed updates over protocol 135 (lma_load.py), and then measures, over the same sockets: extensions, handoffs and
 new sessions, as many as are answered and at a given rate; memory of the process; a restart after kill -9. The anchor
 has a processor of its own if there are two. What it can do "per core" is what it did in each second of processor time,
-all of its threads and its share of the kernel counted.
+all of its threads and its share of the kernel counted. Other units: s, ms, octets, MiB; lines with <= or >= say what is
+wanted, and the exit status is 1 if one does not hold. It takes two to three minutes.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -27,7 +27,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+from bench.figures import Figure, by_key
+from bench.process import KIB, TICKS, memory, processor_time
 from bench.results import machine
+from bench.settings import options, setting, settings_of
 from router.demo.lab import Host, Lab, connect, enter_lab
 from router.errors import ExitCode, RouterError
 
@@ -45,8 +48,6 @@ lifetime = 65532
     for number, address in enumerate(MAGS, 1)
 )
 WITHIN = 60.0  # s for a start
-TICKS = os.sysconf("SC_CLK_TCK")  # of processor time, each second
-KIB = 1024
 USUAL_BINDINGS = 100_000
 
 
@@ -54,28 +55,9 @@ USUAL_BINDINGS = 100_000
 class Settings:
     """How much is measured."""
 
-    bindings: int = USUAL_BINDINGS
-    seconds: float = 3.0  # of each run, about
-    rounds: int = 3  # of which the best counts: what else runs here is no property of the anchor
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the table. wanted: by issue 4; None: nothing is laid down."""
-
-    key: str
-    title: str
-    value: float
-    unit: str
-    wanted: float | None = None
-    most: bool = False  # wanted is the most it may be, else the least
-
-    @property
-    def holds(self) -> bool:
-        """Whether it is as wanted."""
-        if self.wanted is None:
-            return True
-        return self.value <= self.wanted if self.most else self.value >= self.wanted
+    bindings: int = setting(USUAL_BINDINGS, "sessions that the anchor has")
+    seconds: float = setting(3.0, "s of each run, about")
+    rounds: int = setting(3, "runs of a kind; the best counts: what else runs here is no property of the anchor")
 
 
 class Anchor:
@@ -109,14 +91,12 @@ class Anchor:
     @property
     def busy(self) -> float:
         """Processor time of all its threads so far, s."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return processor_time(self.process.pid)
 
     @property
     def memory(self) -> int:
         """Octets it has in memory (RSS)."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * KIB
+        return memory(self.process.pid)
 
     def kill(self) -> None:
         """As a crash would."""
@@ -292,8 +272,7 @@ def table(figures: list[Figure]) -> str:
     """For people."""
     return "\n".join(
         f"{each.title:30} {each.value:12,.6g} {each.unit:15}"
-        + ("" if each.wanted is None else f"{'<=' if each.most else '>='} {each.wanted:<8,g} ")
-        + ("" if each.wanted is None else "holds" if each.holds else "DOES NOT HOLD")
+        + ("" if each.wanted is None else f"{each.relation} {each.wanted:<8,g} {each.verdict}")
         for each in figures
     )
 
@@ -303,27 +282,18 @@ def as_json(settings: Settings, figures: list[Figure], runs: list[dict[str, Any]
     return {
         "machine": machine(),
         "settings": asdict(settings),
-        "figures": {each.key: asdict(each) | {"holds": each.holds} for each in figures},
+        "figures": by_key(figures),
         "runs": runs,
     }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options."""
-    usual = Settings()
-    made = argparse.ArgumentParser(prog="python -m bench.lma", description=__doc__.splitlines()[0])
-    made.add_argument("--bindings", type=int, default=usual.bindings, metavar="N", help="default %(default)s")
-    made.add_argument("--seconds", type=float, default=usual.seconds, metavar="S", help="of a run; default %(default)s")
-    made.add_argument("--rounds", type=int, default=usual.rounds, metavar="N", help="default %(default)s")
-    made.add_argument("--only", nargs="+", choices=PARTS, default=[], help="these parts, after the filling")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
-    return made
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Measure, print, write. Exit status: 0, or 1 when something is not as wanted."""
-    chosen = parser().parse_args(arguments)
-    settings = Settings(chosen.bindings, chosen.seconds, chosen.rounds)
+    made = options("lma", __doc__, Settings)
+    made.add_argument("--only", nargs="+", choices=PARTS, default=[], help="these parts, after the filling")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
+    chosen = made.parse_args(arguments)
+    settings = settings_of(chosen, Settings)
     try:
         enter_lab(needs_tun=True)
         figures, runs = measure(settings, chosen.only)

@@ -14,12 +14,13 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv6Address
 from itertools import islice
 from typing import Any
 
 from bench.batches import MOST, Batch
+from bench.settings import options
 from signaling.iana import BindingUpdateFlag, HandoffIndicator, MobilityHeaderType, RevocationStatus
 from signaling.update_request import ALL_ZERO
 from signaling.wire.authentication import sign
@@ -286,10 +287,14 @@ class Load:
             self._prefixes[node] = bytes(octets[begin + 2 : begin + 10])
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Carry out orders until there are no more."""
-    anchor, *gateways, key = arguments
-    load = Load(IPv6Address(anchor), tuple(map(IPv6Address, gateways)), bytes.fromhex(key))
+    made = options("lma_load", __doc__)
+    made.add_argument("anchor", type=IPv6Address, help="address of the LMA")
+    made.add_argument("gateways", type=IPv6Address, nargs="+", help="addresses of the MAGs, all of this host")
+    made.add_argument("key", type=bytes.fromhex, help="that signs all updates, in hexadecimal digits")
+    about = made.parse_args(arguments)
+    load = Load(about.anchor, tuple(about.gateways), about.key)
     orders: dict[str, Callable[..., dict[str, Any]]] = {
         order.__name__: order for order in (load.fill, load.attach, load.refresh, load.handoff, load.until_answered)
     }
@@ -299,4 +304,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

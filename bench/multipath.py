@@ -1,14 +1,14 @@
 """What two uplinks of a gateway are worth: a stream on both packet by packet, sixteen by flow, and a silent path.
 
-python -m bench.multipath [--json FILE]      a table; needs namespaces and /dev/net/tun, as the demos do
+    python -m bench.multipath --json figures.json      needs namespaces and /dev/net/tun, as the demos do
 
-The wires between gateway and core are `router.demo.wire_shim`: as narrow as told, so that the figures are ratios to
-what one path carries and not to what this machine can do.
+The wires between gateway and core are `router.demo.wire_shim`: as narrow as told, so that the figures are ratios (x) to
+what one path carries and not to what this machine can do; gaps and returns of a path are in ms. Lines with <= or >= say
+what is wanted, and the exit status is 1 if one does not hold. It takes about three minutes.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,7 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.figures import Figure, by_key
 from bench.results import machine
+from bench.settings import options, setting, settings_of
 from router.demo.branch import WLAN
 from router.demo.branch_stage import BranchStage, Rule
 from router.demo.lab import PROJECT, enter_lab
@@ -41,30 +43,19 @@ LONG_GAP = 10.0  # s: what is said of a path that did not recover
 class Settings:
     """How much is measured."""
 
-    rounds: int = 3
-    seconds: float = 5.0  # of each transfer
-    settle: float = 2.0  # s at the beginning of one stream that do not count
-    cycles: int = 20
-    rate: float = 20.0  # Mbit/s, of each path
-    delay: float = 20.0  # ms
+    rounds: int = setting(3, "rounds of transfers; their median counts")
+    seconds: float = setting(5.0, "s of each transfer")
+    settle: float = setting(2.0, "s at the beginning of one stream that do not count")
+    cycles: int = setting(20, "times that a path falls silent")
+    rate: float = setting(20.0, "Mbit/s of each path")
+    delay: float = setting(20.0, "ms of each path, each way")
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the table."""
+class Sampled(Figure):
+    """A figure, and what it was made of."""
 
-    key: str
-    title: str
-    value: float
-    unit: str
-    wanted: float
-    most: bool = False  # wanted is the most, not the least, that is allowed
     samples: list[float] = field(default_factory=list)
-
-    @property
-    def holds(self) -> bool:
-        """It is as wanted."""
-        return self.value <= self.wanted if self.most else self.value >= self.wanted
 
 
 class Bench:
@@ -97,7 +88,7 @@ class Bench:
             one, both = (self._one_stream(rules) for rules in (ALL_ON_WLAN, PACKETS_ON_BOTH))
             self._tell(f"one stream: {one:.1f} Mbit/s on one path, {both:.1f} on both per packet")
             ratios.append(both / one)
-        return Figure("per_packet", "1 stream, per packet, to one path", median(ratios), "x", 1.8, samples=ratios)
+        return Sampled("per_packet", "1 stream, per packet, to one path", median(ratios), "x", 1.8, samples=ratios)
 
     def _one_stream(self, rules: Sequence[Rule]) -> float:
         self._stage.set_policy(*rules)
@@ -110,7 +101,7 @@ class Bench:
             self._tell(f"{STREAMS} streams: {one:.1f} and {other:.1f} Mbit/s on one path, {both:.1f} on both per flow")
             ratios.append(both / (one + other))
         title = f"{STREAMS} streams, per flow, to the sum"
-        return Figure("per_flow", title, median(ratios), "x", 0.9, samples=ratios)
+        return Sampled("per_flow", title, median(ratios), "x", 0.9, samples=ratios)
 
     def _streams(self, rules: Sequence[Rule]) -> float:
         """Mbit/s of all streams toward a host."""
@@ -137,9 +128,9 @@ class Bench:
             recovered += 1
         title = f"longest of {len(gaps)} gaps, 1000 datagrams/s"
         return [
-            Figure("gap", title, max(gaps), "ms", 150.0, most=True, samples=gaps),
-            Figure("recovered", "silences that ended well", recovered, "", self._settings.cycles),
-            Figure("back", "longest return", max(returns, default=0.0), "ms", 1000.0, most=True, samples=returns),
+            Sampled("gap", title, max(gaps), "ms", 150.0, most=True, samples=gaps),
+            Sampled("recovered", "silences that ended well", recovered, "", self._settings.cycles),
+            Sampled("back", "longest return", max(returns, default=0.0), "ms", 1000.0, most=True, samples=returns),
         ]
 
     def _silence(self) -> tuple[float, float]:
@@ -179,8 +170,8 @@ class Bench:
                 lost, twice, sent = lost + each.lost, twice + each.duplicates, sent + each.sent
         self._tell(f"bicast: {lost} of {sent} lost, {twice} came twice")
         return [
-            Figure("bicast_lost", f"lost of {sent}, bicast", lost, "", 0, most=True),
-            Figure("bicast_twice", "came twice", twice, "", 0, most=True),
+            Sampled("bicast_lost", f"lost of {sent}, bicast", lost, "", 0, most=True),
+            Sampled("bicast_twice", "came twice", twice, "", 0, most=True),
         ]
 
 
@@ -194,7 +185,7 @@ def table(figures: Sequence[Figure]) -> str:
     width = max(len(figure.title) for figure in figures)
     return "\n".join(
         f"{figure.title:<{width}}  {figure.value:8.2f} {figure.unit:<3} "
-        f"{'<=' if figure.most else '>='} {figure.wanted:g}   {'holds' if figure.holds else 'DOES NOT HOLD'}"
+        f"{figure.relation} {figure.wanted:g}   {figure.verdict}"
         for figure in figures
     )
 
@@ -204,19 +195,16 @@ def as_json(settings: Settings, figures: Sequence[Figure]) -> dict[str, Any]:
     return {
         "settings": asdict(settings),
         "machine": machine(),
-        "figures": {figure.key: asdict(figure) | {"holds": figure.holds} for figure in figures},
+        "figures": by_key(figures),
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure. Returns 0 if every figure is as wanted."""
-    parser = argparse.ArgumentParser(prog="python -m bench.multipath", description=__doc__.partition("\n")[0])
-    defaults = Settings()
-    for name, value in asdict(defaults).items():
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default: {value:g}")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
-    chosen = parser.parse_args(arguments)
-    settings = Settings(**{name: getattr(chosen, name) for name in asdict(defaults)})
+    made = options("multipath", __doc__, Settings)
+    made.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
+    chosen = made.parse_args(arguments)
+    settings = settings_of(chosen, Settings)
     file = chosen.json.absolute() if chosen.json else None
     enter_lab(needs_tun=True)
     os.chdir(PROJECT)

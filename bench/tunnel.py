@@ -6,7 +6,8 @@
 
 It makes two hosts out of network namespaces, a cable between them, and starts one contender after the other on it,
 each once in a round, so that what else happens on the machine meets all of them alike. Nothing of it is left behind.
-What is measured: measures.py; who: contenders.py; on what: wire.py.
+What is measured: measures.py; who: contenders.py; on what: wire.py. Units: Gbit/s of TCP, thousand datagrams a second,
+us of a ping, seconds of all processors for each Gbit. It takes 15 s for each contender in each round: ten minutes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from bench.contenders import Contender, Programs, compile_programs, contenders
 from bench.measures import METRICS, Settings, Tools, choose_tools, measure
 from bench.picture import draw
 from bench.results import Report, Row, as_json, new_report, table
+from bench.settings import options
 from bench.wire import Wire
 from router.demo.lab import enter_lab
 from router.errors import RouterError
@@ -37,14 +39,14 @@ BUSY = 0.5  # processes: with more of them running before we begin, figures are 
 def parser() -> argparse.ArgumentParser:
     """The options."""
     settings = Settings()
-    made = argparse.ArgumentParser(prog="python -m bench.tunnel", description=__doc__.splitlines()[0])
-    made.add_argument("--rounds", type=positive_int, default=settings.rounds, metavar="N", help="default %(default)s")
-    made.add_argument(
-        "--seconds", type=positive, default=settings.seconds, metavar="S", help="of each TCP and UDP run; %(default)s"
-    )
-    made.add_argument("--pings", type=positive_int, default=settings.pings, metavar="N", help="default %(default)s")
+    made = options("tunnel", __doc__)
+    told = "; default %(default)s"
+    rounds, seconds, pings = "of all contenders" + told, "s of each TCP and UDP run" + told, "one at a time" + told
+    made.add_argument("--rounds", type=positive_int, default=settings.rounds, metavar="N", help=rounds)
+    made.add_argument("--seconds", type=positive, default=settings.seconds, metavar="X", help=seconds)
+    made.add_argument("--pings", type=positive_int, default=settings.pings, metavar="N", help=pings)
     made.add_argument("--only", type=names, default=[], metavar="A,B,C", help="these contenders only; see --list")
-    made.add_argument("--workers", type=positive_int, default=os.cpu_count(), metavar="N", help="threads of ours")
+    made.add_argument("--workers", type=positive_int, default=os.cpu_count(), metavar="N", help="of ours" + told)
     made.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     made.add_argument("--svg", type=Path, metavar="FILE", help="write a picture there")
     made.add_argument("--list", action="store_true", help="say who can be measured here, and measure nobody")

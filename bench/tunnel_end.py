@@ -5,7 +5,6 @@ python -m bench.tunnel_end DEVICE UNDERLAY LOCAL REMOTE PREFIX --mtu OCTETS [--w
 
 from __future__ import annotations
 
-import argparse
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ipaddress import IPv6Network, ip_address
 import uvloop
 
 import engine
+from bench.settings import options
 from engine import (
     Encapsulation,
     Engine,
@@ -111,15 +111,15 @@ def switch_on(device: str, mtu: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Open, switch the device on, serve."""
-    parser = argparse.ArgumentParser(prog="python -m bench.tunnel_end", description=__doc__.splitlines()[0])
-    parser.add_argument("device")
-    parser.add_argument("underlay", choices=UNDERLAYS)
-    parser.add_argument("local")
-    parser.add_argument("remote")
-    parser.add_argument("prefix", type=IPv6Network)
-    parser.add_argument("--mtu", type=int, required=True)
-    parser.add_argument("--workers", type=int, default=0)
-    about = parser.parse_args(arguments)
+    made = options("tunnel_end", __doc__)
+    made.add_argument("device", help="of the TUN")
+    made.add_argument("underlay", choices=UNDERLAYS)
+    made.add_argument("local", help="address here")
+    made.add_argument("remote", help="address of the other end")
+    made.add_argument("prefix", type=IPv6Network, help="what is reached through the tunnel")
+    made.add_argument("--mtu", type=int, required=True, help="octets, of the TUN device")
+    made.add_argument("--workers", type=int, default=0, help="threads; 0: the loop moves packets")
+    about = made.parse_args(arguments)
     tables = Tables()
     tables.bind(about.prefix, tunnel(about.underlay, about.local, about.remote), side=Side.ANCHOR)
     serve(tables, about.device, about.underlay, about.local, mtu=about.mtu, workers=about.workers)

@@ -1,5 +1,6 @@
-"""Waiting for the kernel, without guessing how long it takes."""
+"""Waiting for what happens in the kernel or on a loop, without guessing how long it takes."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -7,6 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PAUSE = 0.005  # s between two looks
+TURN = 0.001  # s between two looks from the loop: what is waited for there lies in memory
 
 
 def eventually(condition: Callable[[], T], timeout: float = 5.0, what: str = "") -> T:
@@ -17,3 +19,19 @@ def eventually(condition: Callable[[], T], timeout: float = 5.0, what: str = "")
             raise AssertionError(f"not within {timeout:g} s: {what or condition}")
         time.sleep(PAUSE)
     return result
+
+
+async def becomes(condition: Callable[[], object], timeout: float) -> bool:
+    """Whether the condition is true within timeout (s), while the loop goes on."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(TURN)
+    return True
+
+
+async def until(condition: Callable[[], object], timeout: float = 15.0, what: str = "") -> None:
+    """While the loop goes on, look until the condition is true; fail after timeout (s)."""
+    if not await becomes(condition, timeout):
+        raise AssertionError(f"not within {timeout:g} s: {what or condition}")

@@ -16,20 +16,12 @@ from bench.contenders import Kind, Programs, compile_programs, contenders
 from bench.measures import METRICS, TCP_RUNS, Sample, Settings, choose_tools, percentile_99
 from bench.picture import PANELS, draw
 from bench.results import Report, Row, as_json, best, ratios, table
-from router.demo.lab import PROJECT, LabError, available, check_tun
+from router.demo.lab import PROJECT
 from tests.eventually import eventually
+from tests.namespaces import why_no_lab
 
 NOTHING_COMPILED = Programs(None, None, "no C compiler")
 LESS = {metric.key for metric in METRICS if metric.less_is_better}
-
-
-def why_not() -> str | None:
-    """None if hosts with TUN devices can be made here."""
-    try:
-        check_tun()
-    except LabError as error:
-        return str(error)
-    return available()
 
 
 def sample(value: float) -> Sample:
@@ -212,7 +204,7 @@ def test_iperf3_is_not_asked_for_less_than_a_second() -> None:
 
 
 @pytest.mark.namespaces
-@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+@pytest.mark.skipif(why_no_lab() is not None, reason=str(why_no_lab()))
 @pytest.mark.parametrize("path", [os.environ["PATH"], None], ids=["with what is installed", "with Python alone"])
 def test_a_very_short_run_measures_everything_and_leaves_nothing(path: str | None, tmp_path: Path) -> None:
     places = tmp_path / "places"
@@ -229,7 +221,7 @@ def test_a_very_short_run_measures_everything_and_leaves_nothing(path: str | Non
 
 
 @pytest.mark.namespaces
-@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+@pytest.mark.skipif(why_no_lab() is not None, reason=str(why_no_lab()))
 def test_a_run_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.tunnel", "--seconds", "30", "--only", "direct"]
     stopped = subprocess.Popen(command, cwd=PROJECT, env=os.environ | {"TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE)

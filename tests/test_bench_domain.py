@@ -4,8 +4,9 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from bench.domain import Figure, Settings, as_json, table
+from bench.domain import Settings, as_json, table
 from bench.domain_load import Outcome, acknowledged, link_layer_of, make_node
+from bench.figures import Figure
 from signaling.iana import BindingAckFlag, ProtocolNumber, Status
 from signaling.wire import ipv6, mobility_header
 from signaling.wire.binding_ack import BindingAck
@@ -58,8 +59,8 @@ def test_shares_of_the_delays() -> None:
 def test_the_table_and_json_say_what_does_not_hold() -> None:
     figures = [
         Figure("moves", "moves", 250.0, "/s"),
-        Figure("operations", "store operations of a move", 4.0, "", 3),
-        Figure("lost", "not served", 0, "", 0),
+        Figure("operations", "store operations of a move", 4.0, "", 3, most=True),
+        Figure("lost", "not served", 0, "", 0, most=True),
     ]
     lines = table("sqlite", figures).splitlines()
     assert lines[0] == "over sqlite"

@@ -4,7 +4,8 @@ import socket
 from ipaddress import IPv6Address
 
 from bench.batches import Batch
-from bench.lma import Figure, Settings, as_json, table
+from bench.figures import Figure
+from bench.lma import Settings, as_json, table
 from bench.lma_load import PREFIX, Wording
 from signaling.iana import HandoffIndicator
 from signaling.update_request import node_of

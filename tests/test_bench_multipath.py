@@ -1,6 +1,7 @@
 """The bench of two uplinks says what it found, and whether that is what was wanted."""
 
-from bench.multipath import Figure, Settings, as_json, table
+from bench.figures import Figure
+from bench.multipath import Settings, as_json, table
 
 RATIO = Figure("per_packet", "one stream", 1.9, "x", 1.8)
 GAP = Figure("gap", "longest gap", 160.0, "ms", 150.0, most=True)

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 
 from router.demo.lab import Host, end
 from router.demo.mar_stage import MarStage
@@ -60,7 +61,7 @@ def servers(stage: MarStage, count: int, *arguments: str) -> Iterator[list[int]]
             command += ["--save", "", "--appendonly", "no", "--protected-mode", "no", *arguments]
             stack.callback(end, [core.spawn(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)])
         for port in ports:
-            ready(lambda port=port: client(core, port, "ping").strip() == "PONG")  # type: ignore[misc]
+            ready(partial(answers, core, port))
         yield ports
 
 
@@ -72,6 +73,11 @@ def client(core: Host, port: int, *command: str) -> str:
         stderr=subprocess.STDOUT,
     )
     return process.communicate(timeout=WITHIN)[0].decode()
+
+
+def answers(core: Host, port: int) -> bool:
+    """A server is there."""
+    return client(core, port, "ping").strip() == "PONG"
 
 
 def ready(is_so: Callable[[], bool]) -> None:

@@ -86,7 +86,8 @@ class SqliteStore:
             if at is None or oldest > at + 1 or newest < at:
                 at = newest  # who reads everything again has seen what the log still holds
                 yield Change(node="", cursor=str(at), resync=True)
-            for at, node in self._read(partial(self._changes, after=at)) if newest > at else ():  # noqa: B020
+            news = self._read(partial(self._changes, after=at)) if newest > at else []
+            for at, node in news:
                 yield Change(node=node, cursor=str(at))
             await asyncio.sleep(WATCH_EVERY)
 

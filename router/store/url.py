@@ -56,15 +56,20 @@ def parse(url: str) -> SqliteUrl | RedisUrl:
     if not parts.hostname or parts.fragment or port == 0:
         raise ValueError(f"{EXPECTED}, with a port from 1 to 65535")
     cluster, tls = scheme.endswith("+cluster"), scheme.startswith("rediss")
+    database = _database(parts.path, cluster)
+    certificates, wait = _options(parts, tls)
     return RedisUrl(
         host=parts.hostname,
         port=port or REDIS_PORT,
-        database=_database(parts.path, cluster),
+        database=database,
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
         tls=tls,
+        ca=certificates.get("ca"),
+        cert=certificates.get("cert"),
+        key=certificates.get("key"),
         cluster=cluster,
-        **_options(parts, tls),  # type: ignore[arg-type]
+        wait=wait,
     )
 
 
@@ -82,17 +87,19 @@ def _database(path: str, cluster: bool) -> int:
     return int(text)
 
 
-def _options(parts: SplitResult, tls: bool) -> dict[str, str | int]:
-    found: dict[str, str | int] = {}
+def _options(parts: SplitResult, tls: bool) -> tuple[dict[str, str], int]:
+    """Files of TLS, by name; how many replicas to wait for."""
+    certificates: dict[str, str] = {}
+    wait = 0
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in CERTIFICATES and value:
             if not tls:
                 raise ValueError(f"no {name!r} without TLS: rediss://, or rediss+cluster://")
-            found[name] = value
+            certificates[name] = value
         elif name == "wait" and re.fullmatch(r"[0-9]", value):
-            found[name] = int(value)
+            wait = int(value)
         else:
             raise ValueError(f"options wait=0..9, and with TLS ca=FILE, cert=FILE, key=FILE; not {name}={value}")
-    if ("cert" in found) != ("key" in found):
+    if ("cert" in certificates) != ("key" in certificates):
         raise ValueError("'cert' and 'key' together, or neither")
-    return found
+    return certificates, wait

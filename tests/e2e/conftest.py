@@ -7,20 +7,10 @@ from typing import Any
 
 import pytest
 
-from router.demo.lab import LabError, available, check_tun
 from tests.e2e.domain import Domain
+from tests.namespaces import why_no_lab
 
-
-def why_not() -> str | None:
-    """None if routers can run here."""
-    try:
-        check_tun()
-    except LabError as error:
-        return str(error)
-    return available()
-
-
-REASON = why_not()
+REASON = why_no_lab()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

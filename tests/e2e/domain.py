@@ -248,6 +248,13 @@ class Domain:
         program.wait_for("connected")
         return program
 
+    def downloading(self) -> tuple[Node, IPv6Address, Program]:
+        """The first node comes to mar1 and begins a download: the node, its address there, the download."""
+        self.serve()
+        node = self.mn.no_duplicate_detection()
+        node.attach("mar1")
+        return node, node.address(self["mar1"].pool), self.download()
+
     def serve(self) -> None:
         """Let the correspondent answer."""
         self.program("cn", "tcp-serve").wait_for("ready")
@@ -262,6 +269,13 @@ def flowing(program: Program, more: int = 200_000, timeout: float = 10.0) -> Non
 
     begin = octets()
     eventually(lambda: octets() >= begin + more, timeout, f"{program.arguments} goes on")
+
+
+def finished(program: Program) -> dict[str, Any]:
+    """Stop a transfer, which must have been well: its last report."""
+    done = program.stop()
+    assert (done["error"], done["corrupt"]) == ("", 0), done
+    return done
 
 
 def told(number: int, keys: Mapping[frozenset[int], str], directory: Path, settings: Settings) -> dict[str, Any]:

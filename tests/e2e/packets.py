@@ -67,12 +67,12 @@ def mobility(source: IPv6Address, destination: IPv6Address, octets: bytes, *, ri
     return packet(source, destination, ProtocolNumber.MOBILITY_HEADER, bytes(header))
 
 
-class Forger:
-    """Sends whole IPv6 packets from a host, whatever their source says."""
+class Sender:
+    """A raw socket of a host, as long as it is used."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, family: int, protocol: int) -> None:
         with host.inside():
-            self._socket = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            self._socket = socket.socket(family, socket.SOCK_RAW, protocol)
 
     def __enter__(self) -> Self:
         return self
@@ -81,32 +81,29 @@ class Forger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._socket.close()
+
+
+class Forger(Sender):
+    """Sends whole IPv6 packets from a host, whatever their source says."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, socket.AF_INET6, socket.IPPROTO_RAW)
 
     def send(self, octets: bytes) -> None:
         """Send it to where its header says."""
         self._socket.sendto(octets, (str(IPv6Address(octets[24:40])), 0))
 
 
-class Stranger:
+class Stranger(Sender):
     """A host on the access link of a MAR of which nothing exists but what it sends."""
 
     def __init__(self, world: World, mar: str, link_layer: str = "02:00:00:00:00:99") -> None:
         self.link_layer = bytes.fromhex(link_layer.replace(":", ""))
         self.link_local = IPv6Address("fe80::99")
         self._interface = f"acc{world.mars.index(mar) + 1}"
-        air = world["air"]
-        air.link_up(self._interface)
-        with air.inside():
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        world["air"].link_up(self._interface)
+        super().__init__(world["air"], socket.AF_PACKET, 0)
         self._socket.bind((self._interface, ETH_P_IPV6))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
 
     @property
     def node(self) -> str:

@@ -74,10 +74,3 @@ def octets(program: Program) -> int:
     """That a download has received so far."""
     reports = program.reports("progress")
     return int(reports[-1]["octets"]) if reports else 0
-
-
-def finished(program: Program) -> dict[str, Any]:
-    """Stop a transfer, which must have been well: its last report."""
-    done = program.stop()
-    assert (done["error"], done["corrupt"]) == ("", 0)
-    return done

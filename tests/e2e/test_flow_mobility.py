@@ -14,7 +14,7 @@ from router.demo.capture import Packet, read_packets
 from router.demo.toml import toml
 from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
-from tests.e2e.domain import NODES, Domain, flowing
+from tests.e2e.domain import NODES, Domain, finished, flowing
 from tests.eventually import eventually
 
 MakeDomain = Callable[..., Domain]
@@ -111,8 +111,7 @@ def test_connections_are_moved_by_filter_and_by_prefix_and_back(domain: MakeDoma
     flowing(web)
     assert came_by(it, web, files) == {"radio0": {WEB, FILES}, "radio1": set()}
     for program in (web, files):
-        done = program.stop()
-        assert (done["error"], done["corrupt"]) == ("", 0)
+        finished(program)
 
 
 def test_when_a_radio_is_lost_its_connections_go_on_by_the_other_one(domain: MakeDomain) -> None:
@@ -124,5 +123,4 @@ def test_when_a_radio_is_lost_its_connections_go_on_by_the_other_one(domain: Mak
     eventually(lambda: state(it) == "remote", 5.0, "the prefix is at mar2")
     flowing(web)
     assert came_by(it, web) == {"radio0": set(), "radio1": {WEB}}
-    done = web.stop()
-    assert (done["error"], done["corrupt"]) == ("", 0)
+    finished(web)

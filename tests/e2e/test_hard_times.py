@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from router.demo.topology import underlay_address, underlay_gateway
 from router.demo.traffic import Program
-from tests.e2e.domain import NODES, Domain, flowing
+from tests.e2e.domain import NODES, Domain, finished, flowing
 from tests.eventually import eventually
 
 MakeDomain = Callable[..., Domain]
@@ -22,17 +22,13 @@ SEED = random.randrange(1 << 32)
 
 def begin(it: Domain) -> tuple[IPv6Address, IPv6Network, Program]:
     """A node at mar1 with a download: its address, the prefix of that, the download."""
-    it.start().serve()
-    it.mn.no_duplicate_detection().attach("mar1")
-    address = it.mn.address(it["mar1"].pool)
-    download = it.download()
+    _, address, download = it.start().downloading()
     flowing(download)
     return address, IPv6Network((address, 64), strict=False), download
 
 
 def well(download: Program, address: IPv6Address) -> None:
-    done = download.stop()
-    assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+    assert finished(download)["source"] == str(address)
 
 
 def path(it: Domain, name: str, prefix: IPv6Network) -> tuple[str, str | None] | None:

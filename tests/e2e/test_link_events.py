@@ -10,7 +10,7 @@ from ipaddress import IPv6Network
 from router.demo.lab import connect
 from router.demo.topology import underlay_address, underlay_gateway
 from router.errors import ExitCode
-from tests.e2e.domain import NODES, Domain, flowing
+from tests.e2e.domain import NODES, Domain, finished, flowing
 from tests.e2e.test_stopping import check_same, snapshot, snapshot_with_carrier
 from tests.eventually import eventually
 
@@ -28,11 +28,8 @@ def replug(it: Domain, number: int) -> None:
 
 def test_an_access_interface_that_is_removed_and_made_again(domain: MakeDomain) -> None:
     with domain(mars=1).start() as it:
-        node, mar1 = it.mn.no_duplicate_detection(), it["mar1"]
-        it.serve()
-        node.attach("mar1")
-        address = node.address(mar1.pool)
-        download = it.download()
+        mar1 = it["mar1"]
+        node, address, download = it.downloading()
         flowing(download)
         first = mar1.host.link("acc0").index
         replug(it, 1)
@@ -43,8 +40,7 @@ def test_an_access_interface_that_is_removed_and_made_again(domain: MakeDomain) 
         assert mar1.host.link("acc0").index != first
         assert mar1.host.link("acc0").link_layer == bytes.fromhex("00005e005213")
         flowing(download)
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+        assert finished(download)["source"] == str(address)
         assert mar1.stop() == 0
 
 
@@ -69,8 +65,7 @@ def test_an_access_interface_switched_off_and_on(domain: MakeDomain) -> None:
         eventually(
             lambda: {path for path, _ in mar2.paths().values()} == {"native", "to anchor"}, 5.0, "and both delivered"
         )
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+        assert finished(download)["source"] == str(address)
 
 
 def test_an_access_interface_that_is_there_but_off_at_the_start_is_switched_off_at_the_end(domain: MakeDomain) -> None:
@@ -88,11 +83,8 @@ def test_an_access_interface_that_is_there_but_off_at_the_start_is_switched_off_
 
 def test_an_underlay_address_that_is_removed_and_added_again(domain: MakeDomain) -> None:
     with domain().start() as it:
-        node, mar1 = it.mn.no_duplicate_detection(), it["mar1"]
-        it.serve()
-        node.attach("mar1")
-        address = node.address(mar1.pool)
-        download = it.download()
+        mar1 = it["mar1"]
+        node, address, download = it.downloading()
         node.attach("mar2")
         flowing(download)
         netlink = mar1.host.netlink
@@ -107,17 +99,13 @@ def test_an_underlay_address_that_is_removed_and_added_again(domain: MakeDomain)
         eventually(lambda: ("native", None) in mar1.paths().values(), 5.0)
         node.attach("mar2")
         flowing(download)
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+        assert finished(download)["source"] == str(address)
 
 
 def test_the_underlay_switched_off_and_on(domain: MakeDomain) -> None:
     with domain().start() as it:
-        node, mar1 = it.mn.no_duplicate_detection(), it["mar1"]
-        it.serve()
-        node.attach("mar1")
-        address = node.address(mar1.pool)
-        download = it.download()
+        mar1 = it["mar1"]
+        node, address, download = it.downloading()
         node.attach("mar2")
         flowing(download)
         core = it.world["core"]
@@ -127,8 +115,7 @@ def test_the_underlay_switched_off_and_on(domain: MakeDomain) -> None:
         core.address("mar1", f"{underlay_gateway(1)}/64")
         core.route(str(mar1.pool), via=str(underlay_address(1)))
         flowing(download)
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+        assert finished(download)["source"] == str(address)
 
 
 def test_a_tun_device_that_is_taken_away_ends_the_router(domain: MakeDomain) -> None:
@@ -148,29 +135,22 @@ def test_a_tun_device_that_is_taken_away_ends_the_router(domain: MakeDomain) -> 
 def test_a_tun_device_switched_off_and_on(domain: MakeDomain) -> None:
     """The kernel forgets the routes through it; the router does not."""
     with domain().start() as it:
-        node, mars = it.mn.no_duplicate_detection(), it.routers.values()
-        it.serve()
-        node.attach("mar1")
-        address = node.address(it["mar1"].pool)
-        download = it.download()
+        mars = it.routers.values()
+        node, address, download = it.downloading()
         node.attach("mar2")
         flowing(download)
         for router in mars:
             router.host.link_down("openmar0")
             router.host.link_up("openmar0")
             flowing(download)
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+        assert finished(download)["source"] == str(address)
 
 
 def test_a_prefix_route_that_somebody_removed_comes_back_with_the_next_move(domain: MakeDomain) -> None:
     with domain().start() as it:
-        node, mar1 = it.mn.no_duplicate_detection(), it["mar1"]
-        it.serve()
-        node.attach("mar1")
-        address = node.address(mar1.pool)
+        mar1 = it["mar1"]
+        node, address, download = it.downloading()
         prefix = IPv6Network((address, 64), strict=False)
-        download = it.download()
         for route in mar1.host.netlink.routes():
             if route.destination == prefix:
                 mar1.host.netlink.delete_route(route)
@@ -201,6 +181,5 @@ def test_two_access_interfaces_of_one_router(domain: MakeDomain) -> None:
         node.attach("other")
         eventually(lambda: [row["interface"] for row in mar1.show("nodes")] == ["acc9"], 5.0, "it is on the other link")
         flowing(download)
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+        assert finished(download)["source"] == str(address)
         assert mar1.counter("sent.BindingUpdate") == 0

@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from router.demo.lab import connect
 from router.demo.traffic import Program
-from tests.e2e.domain import NODES, Domain, Node, RouterProcess, flowing
+from tests.e2e.domain import NODES, Domain, Node, RouterProcess, finished, flowing
 from tests.eventually import eventually
 
 MakeDomain = Callable[..., Domain]
@@ -30,11 +30,7 @@ def state(it: Domain, number: int) -> str:
 
 def test_an_unused_anchor_is_let_go_on_both_routers_while_a_used_one_stays(domain: MakeDomain) -> None:
     with domain(mars=3, settings={"anchor": {"idle_after": IDLE_AFTER}}).start() as it:
-        it.serve()
-        node = it.mn.no_duplicate_detection()
-        node.attach("mar1")
-        node.address(prefix(it, 1))
-        download = it.download()  # over the prefix of mar1, to the end
+        node, _, download = it.downloading()  # over the prefix of mar1, to the end
         node.attach("mar2")
         node.address(prefix(it, 2))
         node.attach("mar3")
@@ -51,8 +47,7 @@ def test_an_unused_anchor_is_let_go_on_both_routers_while_a_used_one_stays(domai
 
         flowing(download)
         assert state(it, 1) == "remote"
-        done = download.stop()
-        assert (done["error"], done["corrupt"]) == ("", 0)
+        finished(download)
 
 
 def test_a_released_prefix_does_not_follow_and_is_the_nodes_again_at_its_anchor(domain: MakeDomain) -> None:
@@ -77,11 +72,7 @@ def test_a_released_prefix_does_not_follow_and_is_the_nodes_again_at_its_anchor(
 
 def test_a_visited_router_that_is_killed_and_comes_again_serves_its_node_as_before(domain: MakeDomain) -> None:
     with domain().start() as it:
-        it.serve()
-        node = it.mn.no_duplicate_detection()
-        node.attach("mar1")
-        node.address(prefix(it, 1))
-        download = it.download()
+        node, _, download = it.downloading()
         node.attach("mar2")
         node.address(prefix(it, 2))
         flowing(download)
@@ -92,17 +83,12 @@ def test_a_visited_router_that_is_killed_and_comes_again_serves_its_node_as_befo
         eventually(lambda: "peer-restarted" in it["mar1"].log(), 8.0, "mar1 hears that it was away")
         flowing(download, timeout=20.0)
         eventually(lambda: both_ends(it, anchor=1, visited=2), 8.0, "the tunnel stands at both ends")
-        done = download.stop()
-        assert (done["error"], done["corrupt"]) == ("", 0)
+        finished(download)
 
 
 def test_an_anchor_that_is_killed_and_comes_again_has_its_visitors_again(domain: MakeDomain) -> None:
     with domain().start() as it:
-        it.serve()
-        node = it.mn.no_duplicate_detection()
-        node.attach("mar1")
-        node.address(prefix(it, 1))
-        download = it.download()
+        node, _, download = it.downloading()
         node.attach("mar2")
         node.address(prefix(it, 2))
         flowing(download)
@@ -114,17 +100,12 @@ def test_an_anchor_that_is_killed_and_comes_again_has_its_visitors_again(domain:
         flowing(download, timeout=20.0)
         it["mar1"].heard("pbu-received")
         eventually(lambda: both_ends(it, anchor=1, visited=2), 8.0, "the tunnel stands at both ends")
-        done = download.stop()
-        assert (done["error"], done["corrupt"]) == ("", 0)
+        finished(download)
 
 
 def test_a_node_whose_router_was_killed_goes_on_at_another(domain: MakeDomain) -> None:
     with domain(mars=3).start() as it:
-        it.serve()
-        node = it.mn.no_duplicate_detection()
-        node.attach("mar1")
-        node.address(prefix(it, 1))
-        download = it.download()
+        node, _, download = it.downloading()
         node.attach("mar2")
         node.address(prefix(it, 2))
         flowing(download)
@@ -133,8 +114,7 @@ def test_a_node_whose_router_was_killed_goes_on_at_another(domain: MakeDomain) -
         node.address(prefix(it, 3))
         flowing(download, timeout=20.0)
         assert both_ends(it, anchor=1, visited=3)
-        done = download.stop()
-        assert (done["error"], done["corrupt"]) == ("", 0)
+        finished(download)
 
 
 def known_to(router: RouterProcess, peer: RouterProcess) -> None:

@@ -35,7 +35,8 @@ from router.demo.multipath_play import (
 from router.demo.topology import CN_ADDRESS
 from router.links.netlink import Address
 from router.links.rtnetlink_constants import AddressFlag
-from tests.e2e.pmip_domain import BOTH_UP, branch_domain, carries, finished, octets, reload
+from tests.e2e.domain import finished
+from tests.e2e.pmip_domain import BOTH_UP, branch_domain, carries, octets, reload
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.alone

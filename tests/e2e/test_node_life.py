@@ -13,7 +13,7 @@ import pytest
 from router.demo.capture import read_packets
 from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
-from tests.e2e.domain import NODES, ROUTER_ADDRESS, Domain, Node, flowing
+from tests.e2e.domain import NODES, ROUTER_ADDRESS, Domain, Node, finished, flowing
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.alone
@@ -151,11 +151,8 @@ def test_packets_of_a_node_at_its_anchor_never_meet_the_tun(domain: MakeDomain) 
 
 def test_a_node_back_at_its_anchor_is_native_again(domain: MakeDomain) -> None:
     with domain(mars=2).start() as it:
-        node, mar1 = it.mn.no_duplicate_detection(), it["mar1"]
-        it.serve()
-        node.attach("mar1")
-        address = node.address(mar1.pool)
-        download = it.download()
+        mar1 = it["mar1"]
+        node, address, download = it.downloading()
         flowing(download)
         node.attach("mar2")
         flowing(download)
@@ -166,5 +163,4 @@ def test_a_node_back_at_its_anchor_is_native_again(domain: MakeDomain) -> None:
         before = mar1.counters()
         flowing(download, 1_000_000)
         assert carried(before, mar1.counters()) == 0
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+        assert finished(download)["source"] == str(address)

@@ -18,7 +18,8 @@ from router.demo.proxy_stage import ProxyStage
 from router.demo.proxy_world import GATEWAYS, POOL
 from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
-from tests.e2e.pmip_domain import finished, octets, proxy_domain
+from tests.e2e.domain import finished
+from tests.e2e.pmip_domain import octets, proxy_domain
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.alone

@@ -14,6 +14,7 @@ from router.demo.proxy_world import ANCHOR, GATEWAYS, POOL
 from router.demo.toml import toml
 from router.demo.topology import CN_ADDRESS
 from tests.e2e.dhcp_client import DhcpClient, with_client
+from tests.e2e.domain import finished
 from tests.e2e.ipv4_domain import (
     ANY_IPV4,
     INSIDE,
@@ -26,7 +27,7 @@ from tests.e2e.ipv4_domain import (
     ipv4_domain,
     with_nat,
 )
-from tests.e2e.pmip_domain import BOTH_UP, finished, watched
+from tests.e2e.pmip_domain import BOTH_UP, watched
 from tests.eventually import eventually
 
 MAG1, MAG2 = GATEWAYS

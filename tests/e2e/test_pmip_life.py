@@ -29,8 +29,9 @@ from router.demo.topology import CN_ADDRESS, underlay_gateway
 from router.demo.traffic import Program
 from router.links.rtnetlink import ROUTE_PROTOCOL
 from router.links.rtnetlink_constants import AddressFlag
+from tests.e2e.domain import finished
 from tests.e2e.packets import Forger, mobility
-from tests.e2e.pmip_domain import branch_domain, finished, octets, proxy_domain
+from tests.e2e.pmip_domain import branch_domain, octets, proxy_domain
 from tests.eventually import eventually
 
 NODE = node_id(0)

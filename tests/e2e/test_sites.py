@@ -21,8 +21,9 @@ from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
 from router.links.rtnetlink_constants import AddressFlag
 from tests.e2e.dhcp_client import DhcpClient, with_client
+from tests.e2e.domain import finished
 from tests.e2e.ipv4_domain import Ipv4Stage, flows, ipv4_domain
-from tests.e2e.pmip_domain import BOTH_UP, finished, watched
+from tests.e2e.pmip_domain import BOTH_UP, watched
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.alone

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from router.demo.topology import CN_ADDRESS
-from tests.e2e.domain import Domain, RouterProcess, flowing
+from tests.e2e.domain import Domain, RouterProcess, finished, flowing
 from tests.eventually import eventually
 from tests.router.redis_servers import needs_redis
 
@@ -49,11 +49,7 @@ def store_files(it: Domain) -> list[Path]:
 
 def test_a_store_that_is_locked_delays_no_local_prefix(domain: MakeDomain) -> None:
     with domain().start() as it:
-        node = it.mn.no_duplicate_detection()
-        it.serve()
-        node.attach("mar1")
-        old = node.address(it["mar1"].pool)
-        download = it.download()
+        node, old, download = it.downloading()
         flowing(download)
         holder = sqlite3.connect(it.directory / "sessions.db", isolation_level=None)
         holder.execute("BEGIN EXCLUSIVE")
@@ -64,8 +60,7 @@ def test_a_store_that_is_locked_delays_no_local_prefix(domain: MakeDomain) -> No
             holder.execute("ROLLBACK")
             holder.close()
         flowing(download, timeout=15.0)
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(old))
+        assert finished(download)["source"] == str(old)
 
 
 def test_a_store_whose_file_was_deleted_delays_no_local_prefix(domain: MakeDomain) -> None:
@@ -129,27 +124,18 @@ def test_a_record_nobody_can_read_delays_no_local_prefix(domain: MakeDomain) -> 
 def test_a_node_moves_over_a_server(domain: MakeDomain) -> None:
     with domain(settings=REDIS) as it, redis_at_the_correspondent(it):
         it.start()
-        node = it.mn.no_duplicate_detection()
-        it.serve()
-        node.attach("mar1")
-        old = node.address(it["mar1"].pool)
-        download = it.download()
+        node, old, download = it.downloading()
         for mar in ("mar2", "mar1", "mar2"):
             node.attach(mar)
             node.address(it[mar].pool, AT_ONCE)
             flowing(download)
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(old))
+        assert finished(download)["source"] == str(old)
 
 
 def test_a_server_that_is_stopped_delays_no_local_prefix(domain: MakeDomain) -> None:
     with domain(settings=REDIS) as it, redis_at_the_correspondent(it) as server:
         it.start()
-        node = it.mn.no_duplicate_detection()
-        it.serve()
-        node.attach("mar1")
-        old = node.address(it["mar1"].pool)
-        download = it.download()
+        node, old, download = it.downloading()
         flowing(download)
         server.send_signal(signal.SIGSTOP)
         node.attach("mar2")
@@ -159,18 +145,14 @@ def test_a_server_that_is_stopped_delays_no_local_prefix(domain: MakeDomain) -> 
         flowing(download, timeout=20.0)
         eventually(lambda: told(it["mar2"], "store_reachable") is True, 20.0)
         assert it["mar2"].heard("store", "reachable=True")
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(old))
+        assert finished(download)["source"] == str(old)
 
 
 def test_a_router_that_starts_without_the_server_has_its_prefixes_and_takes_new_nodes(domain: MakeDomain) -> None:
     with domain(nodes=2, settings=REDIS) as it, redis_at_the_correspondent(it) as server:
         it.start()
-        node, other = it.mn.no_duplicate_detection(), it.nodes["mn2"].no_duplicate_detection()
-        it.serve()
-        node.attach("mar1")
-        old = node.address(it["mar1"].pool)
-        download = it.download()
+        other = it.nodes["mn2"].no_duplicate_detection()
+        node, old, download = it.downloading()
         flowing(download)
         server.send_signal(signal.SIGSTOP)
         it["mar1"].stop(signal.SIGKILL)
@@ -184,27 +166,21 @@ def test_a_router_that_starts_without_the_server_has_its_prefixes_and_takes_new_
         eventually(lambda: told(it["mar1"], "store_restored") is True, 20.0)
         node.attach("mar2")
         flowing(download, timeout=20.0)
-        done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(old))
+        assert finished(download)["source"] == str(old)
 
 
 def test_a_server_that_has_forgotten_everything_is_told_again(domain: MakeDomain) -> None:
     with domain(settings=REDIS) as it:
         with redis_at_the_correspondent(it):
             it.start()
-            node = it.mn.no_duplicate_detection()
-            it.serve()
-            node.attach("mar1")
-            old = node.address(it["mar1"].pool)
-            download = it.download()
+            node, old, download = it.downloading()
             flowing(download)
         eventually(lambda: told(it["mar1"], "store_reachable") is False)
         with redis_at_the_correspondent(it):
             eventually(lambda: told(it["mar1"], "store_reachable") is True, 20.0)
             node.attach("mar2")
             flowing(download, timeout=20.0)
-            done = download.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(old))
+            assert finished(download)["source"] == str(old)
 
 
 def test_a_file_that_is_gone_at_the_start_is_written_from_what_the_router_knows(domain: MakeDomain) -> None:

@@ -16,7 +16,7 @@ from router.demo.capture import read_packets
 from router.demo.lab import Host
 from router.demo.topology import CN_ADDRESS, underlay_address
 from router.links.netlink import Route
-from tests.e2e.domain import ROUTER_ADDRESS, Domain, Node, flowing
+from tests.e2e.domain import ROUTER_ADDRESS, Domain, Node, finished, flowing
 from tests.e2e.packets import Forger, udp
 from tests.eventually import eventually
 
@@ -188,16 +188,11 @@ def test_congestion_on_the_way_of_the_tunnel_reaches_the_node(away: Domain, addr
 def test_a_narrow_underlay_carries_full_packets_in_fragments(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing smaller than 1280 octets may be told to a host, so the outer packet does not fit its link."""
     with Domain(tmp_path_factory.mktemp("narrow"), mtu=1280) as narrow:
-        node = narrow.mn.no_duplicate_detection()
-        narrow.start().serve()
-        node.attach("mar1")
-        address = node.address(narrow["mar1"].pool)
-        transfer = narrow.download()
+        node, address, transfer = narrow.start().downloading()
         node.attach("mar2")
         node.address(narrow["mar2"].pool)
         flowing(transfer, 1_000_000)
-        done = transfer.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+        assert finished(transfer)["source"] == str(address)
 
 
 @pytest.mark.parametrize("encapsulation", ["udp", "ip", "gre"])
@@ -208,15 +203,10 @@ def test_a_narrow_link_between_the_routers_is_found_out(
     settings = {"underlay": {"encapsulation": encapsulation}}
     with Domain(tmp_path_factory.mktemp("middle"), settings=settings) as middle:
         core = middle.world["core"]
-        node = middle.mn.no_duplicate_detection()
-        middle.start().serve()
-        node.attach("mar1")
-        address = node.address(middle["mar1"].pool)
-        transfer = middle.download()
+        node, address, transfer = middle.start().downloading()
         node.attach("mar2")
         flowing(transfer)
         core.netlink.set_mtu(core.link("mar2").index, NARROW)
         flowing(transfer, 1_000_000)
-        done = transfer.stop()
-        assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(address))
+        assert finished(transfer)["source"] == str(address)
         assert middle["mar1"].counter("engine.drop.too_big") < 50

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from router.demo.capture import read_packets
 from router.demo.topology import node_link_layer
-from tests.e2e.domain import NODES, Domain, Node, flowing
+from tests.e2e.domain import NODES, Domain, Node, finished, flowing
 from tests.eventually import eventually
 
 MakeDomain = Callable[..., Domain]
@@ -50,8 +50,7 @@ def test_two_nodes_that_move_do_not_see_each_others_prefixes(domain: MakeDomain)
         assert len(prefixes(one)) == len(prefixes(two)) == 2
         assert not prefixes(one) & prefixes(two)
         for download in downloads:
-            done = download.stop()
-            assert (done["error"], done["corrupt"]) == ("", 0)
+            finished(download)
         capture.stop()
         check_who_was_told(file, {node_link_layer(0): one, node_link_layer(1): two})
 

@@ -18,7 +18,8 @@ from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
 from router.links.netlink import Address, Route
 from router.links.rtnetlink_constants import AddressFlag, RouteProtocol
-from tests.e2e.pmip_domain import BOTH_UP, branch_domain, finished, octets
+from tests.e2e.domain import finished
+from tests.e2e.pmip_domain import BOTH_UP, branch_domain, octets
 from tests.eventually import eventually
 
 ONLY_WLAN, ONLY_LTE = {"wlan": "up"}, {"wlan": "down", "lte": "up"}

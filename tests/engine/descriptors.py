@@ -11,7 +11,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Address
 from pathlib import Path
 
 from engine import Engine
-from router.demo.lab import Host, LabError, available, check_tun
+from router.demo.lab import Host
 from tests.eventually import eventually
 
 PATIENCE = 10.0  # s: what has not happened by then never will
@@ -45,15 +45,6 @@ def drained(sock: socket.socket) -> list[bytes]:
             octets.append(sock.recv(70000))
         except BlockingIOError:
             return octets
-
-
-def why_no_lab() -> str | None:
-    """Why no namespaces can be made here; None: they can."""
-    try:
-        check_tun()
-    except LabError as error:
-        return str(error)
-    return available()
 
 
 def give_ipv4(host: Host, link: str, address: str) -> None:

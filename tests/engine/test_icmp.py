@@ -30,7 +30,7 @@ from engine import (
 )
 from engine.offloads import NONE
 from router.demo.lab import Host, Lab, connect
-from tests.engine.descriptors import drained, give_ipv4, route_ipv4, serve_until, settle, why_no_lab
+from tests.engine.descriptors import drained, give_ipv4, route_ipv4, serve_until, settle
 from tests.engine.nodes import (
     ANCHORED,
     ANCHORED4,
@@ -52,6 +52,7 @@ from tests.engine.nodes import (
     unlabelled,
     with_checksum,
 )
+from tests.namespaces import why_no_lab
 
 TUNNEL4 = Tunnel(local=HERE4, remote=ELSEWHERE4, encapsulation=Encapsulation.IP)
 NAMELESS = IPv4Address("192.0.0.8")  # says a router without an IPv4 address, RFC 7600 4.8

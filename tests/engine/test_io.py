@@ -21,8 +21,9 @@ from engine.offloads import ALL, NONE, Offloads
 from engine.ports import AnyAddress, Port, PortKind, open_gre, open_ip, open_tun, open_udp
 from engine.stats import Drop
 from engine.tunnels import UDP_PORT
-from router.demo.lab import Host, Lab, LabError, available, check_tun, connect
+from router.demo.lab import Host, Lab, connect
 from tests.eventually import eventually
+from tests.namespaces import why_no_lab
 
 io = pytest.importorskip("engine._fast.io", reason="the compiled path is not built")
 
@@ -34,15 +35,7 @@ TOO_BIG, UNREACHABLE = 1, 2  # Trouble.kind
 RTF_LOCAL = 0x80000000  # linux/ipv6_route.h
 
 
-def why_not() -> str | None:
-    try:
-        check_tun()
-    except LabError as error:
-        return str(error)
-    return available()
-
-
-pytestmark = [pytest.mark.namespaces, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+pytestmark = [pytest.mark.namespaces, pytest.mark.skipif(why_no_lab() is not None, reason=str(why_no_lab()))]
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ from engine.offloads import ALL, Offloads
 from engine.tunnels import TunnelState
 from router.demo.lab import Host, Lab, connect
 from tests.engine import flow_packets
-from tests.engine.descriptors import PATIENCE, give_ipv4, usable, why_no_lab
+from tests.engine.descriptors import PATIENCE, give_ipv4, usable
 from tests.engine.nodes import (
     ELSEWHERE4,
     HERE,
@@ -57,6 +57,7 @@ from tests.engine.nodes import (
     with_checksum,
 )
 from tests.eventually import eventually
+from tests.namespaces import why_no_lab
 
 compiled_only = pytest.mark.skipif(not engine.compiled, reason="nothing is compiled")
 

@@ -2,17 +2,15 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from functools import wraps
 from ipaddress import IPv6Address, IPv6Network
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from router.store import Change, Record, SessionStore, open_store, sqlite
 from router.store import redis as redis_store
@@ -36,16 +34,6 @@ SESSION = Session(
     valid_lifetime=7200,
 )
 ELSEWHERE = replace(SESSION, prefix=THERE, anchor=MAR2, state=State.HOLD, care_of=MAR2, expires=2e9, link_layer=b"")
-
-
-def sync(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test on a loop of its own, of the kind that routers have."""
-
-    @wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        uvloop.run(asyncio.wait_for(test(*arguments, **named), 60))
-
-    return run
 
 
 @dataclass

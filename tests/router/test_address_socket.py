@@ -31,7 +31,7 @@ from signaling.settings import Counters, MagSettings, Wants
 from signaling.wire import arp, dhcpv4, udp
 from signaling.wire.arp import ArpPacket
 from signaling.wire.dhcpv4 import BROADCAST, Dhcpv4Message
-from tests.eventually import eventually
+from tests.eventually import eventually, until
 
 pytestmark = [
     pytest.mark.namespaces,
@@ -112,11 +112,7 @@ class Gateway:
         return [event for event in self.events if isinstance(event, AddressAsked)]
 
     def run_until(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
-        async def look() -> None:
-            while not condition():
-                await asyncio.sleep(0.005)
-
-        self.loop.run_until_complete(asyncio.wait_for(look(), timeout))
+        self.loop.run_until_complete(until(condition, timeout))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from router.store.bindings import BindingStore, pack, unpack
 from router.store.restarts import LARGEST, restart_counter
 from router.store.write_ahead import WriteAhead
 from signaling.pmip.saved_binding import SavedBinding, SavedCareOf
+from tests.eventually import until
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATH = SavedCareOf(
@@ -73,12 +74,6 @@ def loaded(file: Path) -> tuple[SavedBinding, ...]:
     found = store.load()
     asyncio.run(store.close(1.0))
     return found
-
-
-async def all_written(store: BindingStore) -> None:
-    async with asyncio.timeout(5.0):
-        while store.unsaved:
-            await asyncio.sleep(0.01)
 
 
 def sessions(count: int) -> list[SavedBinding]:
@@ -237,8 +232,7 @@ def test_a_commit_empties_the_file_that_is_written_ahead(file: Path, monkeypatch
     async def work(store: BindingStore) -> None:
         store.save(SESSION)
         assert ahead.stat().st_size > 0
-        while ahead.stat().st_size:
-            await asyncio.sleep(0)
+        await until(lambda: not ahead.stat().st_size)
 
     run(file, work)
     assert loaded(file) == (SESSION,)
@@ -320,13 +314,12 @@ def test_a_file_that_is_removed_while_it_is_used_is_written_anew_with_all_that_w
     async def work() -> None:
         store = BindingStore(file)
         await store.save(first)
-        await all_written(store)
+        await until(lambda: not store.unsaved)
         for end in removed:
             (ahead if end == "ahead" else file.with_name(file.name + end)).unlink()
         await store.save(second)
-        await all_written(store)
-        while not (file.exists() and ahead.exists()):
-            await asyncio.sleep(0.01)
+        await until(lambda: not store.unsaved)
+        await until(lambda: file.exists() and ahead.exists())
         await store.save(third)
         await store.close(5.0)
 
@@ -343,11 +336,9 @@ def test_a_file_that_is_removed_while_nothing_changes_is_written_anew(
 
     async def work(store: BindingStore) -> None:
         await store.save(SESSION)
-        await all_written(store)
+        await until(lambda: not store.unsaved)
         file.unlink()
-        async with asyncio.timeout(5.0):
-            while not file.exists():
-                await asyncio.sleep(0.01)
+        await until(file.exists)
 
     run(file, work)
     assert loaded(file) == (SESSION,)
@@ -358,16 +349,13 @@ def test_another_file_in_its_place_is_left_alone_and_told(file: Path, monkeypatc
 
     async def work(store: BindingStore) -> None:
         await store.save(SESSION)
-        await all_written(store)
+        await until(lambda: not store.unsaved)
         file.unlink()
         file.write_text("precious")
         store.save(replace(SESSION, number=2))
-        async with asyncio.timeout(5.0):
-            while store.reachable:
-                await asyncio.sleep(0.01)
-            file.unlink()
-            while not store.reachable:
-                await asyncio.sleep(0.01)
+        await until(lambda: not store.reachable)
+        file.unlink()
+        await until(lambda: store.reachable)
 
     run(file, work)
     assert [each.number for each in loaded(file)] == [SESSION.number, 2]

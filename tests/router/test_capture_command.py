@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from ipaddress import IPv6Address, IPv6Network
@@ -34,6 +34,7 @@ from router.control.server import ControlServer
 from router.errors import ExitCode, RouterError
 from router.packets import Packets
 from tests.eventually import eventually
+from tests.router.capturing import capturing
 from tests.router.test_cli import HEAVY
 from tests.router.test_control import answering, ask, full_backlog, somebody_else
 
@@ -111,20 +112,6 @@ def router(tmp_path: Path) -> Iterator[Running]:
     running.start()
     yield running
     running.close()
-
-
-@contextmanager
-def capturing(path: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """The command as a process of its own, once it captures."""
-    command = [sys.executable, "-m", "router", "capture", *arguments, "--socket", str(path)]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        assert process.stderr.readline() == f"capturing {arguments[0]}: Ctrl-C ends it\n"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def told(file: Path) -> tuple[int, int | None]:

@@ -114,16 +114,6 @@ Problems = Callable[..., list[str]]
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Config]:
-    def read(text: str, role: RoleName | None = None) -> Config:
-        file = tmp_path / "router.toml"
-        file.write_text(text)
-        return load(file, role=role)
-
-    return read
-
-
-@pytest.fixture
 def problems(read: Callable[..., Config], tmp_path: Path) -> Problems:
     def problems(text: str, role: RoleName | None = None) -> list[str]:
         with pytest.raises(ConfigError) as caught:

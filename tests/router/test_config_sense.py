@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from router.config import Config, load
+from router.config import Config
 from router.errors import ConfigError
 from router.places import RoleName
 
@@ -32,16 +32,6 @@ label = 2
 LMA = POOLS + f"[[peer]]\nname = 'bus1'\nspi = 700\nkey = '{KEY}'\n"
 
 Reading = Callable[..., Config]
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Reading:
-    def read(text: str, role: RoleName | None = None) -> Config:
-        file = tmp_path / "router.toml"
-        file.write_text(text)
-        return load(file, role=role)
-
-    return read
 
 
 @pytest.fixture

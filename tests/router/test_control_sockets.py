@@ -41,7 +41,7 @@ from signaling.wire.neighbor import (
     NeighborSolicitation,
     RouterSolicitation,
 )
-from tests.eventually import eventually
+from tests.eventually import eventually, until
 
 pytestmark = [
     pytest.mark.namespaces,
@@ -64,11 +64,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def run_until(loop: asyncio.AbstractEventLoop, condition: Callable[[], object]) -> None:
-    async def look() -> None:
-        while not condition():
-            await asyncio.sleep(0.001)
-
-    loop.run_until_complete(asyncio.wait_for(look(), 5))
+    loop.run_until_complete(until(condition, 5.0))
 
 
 # The access link

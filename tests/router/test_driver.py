@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -26,6 +25,8 @@ from signaling.wire.binding_refresh import BindingRefreshRequest
 from signaling.wire.heartbeat import Heartbeat
 from signaling.wire.mobility_header import encode
 from signaling.wire.neighbor import NeighborSolicitation, RouterAdvertisement
+from tests.eventually import until
+from tests.on_loop import sync
 
 PREFIX = IPv6Network("2001:db8:a1:1::/64")
 PEER = IPv6Address("2001:db8::2")
@@ -172,19 +173,6 @@ class Bench:
     def feed(self, *todo: Action) -> None:
         self.role.todo = list(todo)
         self.driver.feed(EVENT)
-
-
-def sync(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), 10))
-
-    return run
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 # Actions

@@ -15,7 +15,8 @@ from router.store import journal as module
 from router.store.journal import Journal, Word, reconciled
 from signaling.dma.session import Session, State
 from signaling.settings import TIMESTAMP_UNITS
-from tests.router.stores import ELSEWHERE, SESSION, sync
+from tests.on_loop import sync
+from tests.router.stores import ELSEWHERE, SESSION
 
 KEY = SESSION.node, SESSION.prefix
 NOW = time.time()

@@ -111,12 +111,18 @@ def test_nobody_notices_it_where_flows_are_moved(run: int) -> None:
         assert replaced[what] == value, what
 
 
-def test_a_takeover_is_no_restart_to_peers() -> None:
+def moved() -> World:
+    """A node came to mar1 and went on to mar2."""
     world = World(mars=2)
     world.attach("mn1", "mar1")
     world.run(10.0)
     world.move("mn1", "mar2")
     world.run(10.0)
+    return world
+
+
+def test_a_takeover_is_no_restart_to_peers() -> None:
+    world = moved()
     replace_all(world)
     world.run(200.0)
     assert [world[name].mar.counters["heartbeat.restarted"] for name in world.routers] == [0, 0]
@@ -136,11 +142,7 @@ def test_an_update_that_waits_for_its_answer_gets_it() -> None:
 
 
 def test_a_revocation_that_waits_for_its_answer_is_repeated_and_confirmed() -> None:
-    world = World(mars=2)
-    world.attach("mn1", "mar1")
-    world.run(10.0)
-    world.move("mn1", "mar2")
-    world.run(10.0)
+    world = moved()
     world.lose(kind=BindingRevocationAck)
     world.move("mn1", "mar1", noticed=False)
     world.run(0.1)
@@ -151,11 +153,7 @@ def test_a_revocation_that_waits_for_its_answer_is_repeated_and_confirmed() -> N
 
 
 def test_a_replay_from_before_is_refused_after() -> None:
-    world = World(mars=2)
-    world.attach("mn1", "mar1")
-    world.run(10.0)
-    world.move("mn1", "mar2")
-    world.run(10.0)
+    world = moved()
     world.move("mn1", "mar1")
     world.run(0.05)
     (revocation,) = [it for it in world.wire if type(it.message).__name__ == "BindingRevocationIndication"]

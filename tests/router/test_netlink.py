@@ -38,6 +38,7 @@ from router.links.netlink import (
 )
 from router.links.rtnetlink import ANY_IPV4, NextHop
 from router.links.rtnetlink_constants import Message, MessageFlag, RouteProtocol
+from tests.eventually import becomes
 
 pytestmark = [
     pytest.mark.namespaces,
@@ -99,15 +100,7 @@ class Ear:
         self.overruns += 1
 
     def hears(self, condition: Callable[[], object], timeout: float = 5.0) -> bool:
-        async def listen() -> bool:
-            deadline = self.loop.time() + timeout
-            while not condition():
-                if self.loop.time() > deadline:
-                    return False
-                await asyncio.sleep(0.001)
-            return True
-
-        return self.loop.run_until_complete(listen())
+        return self.loop.run_until_complete(becomes(condition, timeout))
 
     def heard(self, kind: type[Event], **wanted: object) -> bool:
         def fits(event: Event) -> bool:

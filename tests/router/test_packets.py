@@ -3,9 +3,7 @@
 ours --eth0 ===== eth0-- theirs       one tunnel for each pair of addresses
 """
 
-import asyncio
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +19,7 @@ from router.config import Config
 from router.demo.lab import Lab, available, connect
 from router.links.rtnetlink import Address
 from router.packets import Packets
+from tests.eventually import becomes
 
 pytestmark = [
     pytest.mark.namespaces,
@@ -76,15 +75,7 @@ class Bench:
         return self.becomes(lambda: self.packets.counters().packets_to_tun > before)
 
     def becomes(self, condition: Callable[[], object], within: float = 2.0) -> bool:
-        async def wait() -> bool:
-            deadline = time.monotonic() + within
-            while not condition():
-                if time.monotonic() > deadline:
-                    return False
-                await asyncio.sleep(0.001)
-            return True
-
-        return self.loop.run_until_complete(wait())
+        return self.loop.run_until_complete(becomes(condition, within))
 
 
 CONFIG = Config(tun="tun9")

@@ -1,13 +1,12 @@
 """An act is played when a real one is about to come: at once, at a bounded rate, and again when it has been wound."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import wraps
-from typing import Any
 
 from router import readiness
 from router.readiness import Ready
 from router.rehearsal import Act
+from tests.eventually import until
+from tests.on_loop import sync
 
 
 class Play:
@@ -39,20 +38,6 @@ class Bench:
     @property
     def played(self) -> int:
         return sum(each.acts > 0 for each in self.made)
-
-
-def sync(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    @wraps(test)
-    def run() -> None:
-        asyncio.run(test())
-
-    return run
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @sync

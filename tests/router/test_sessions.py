@@ -2,13 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import wraps
 from ipaddress import IPv6Address, IPv6Network
 from math import inf
-from typing import Any
 
 import pytest
 
@@ -16,6 +14,8 @@ from router import sessions as module
 from router.sessions import Nodes, Sessions
 from router.store import Change, Record, StoreError, merged
 from signaling.dma.session import Session, State
+from tests.eventually import until
+from tests.on_loop import sync
 
 ANCHOR = IPv6Address("2001:db8::1")
 SESSION = Session(
@@ -126,19 +126,6 @@ async def opened() -> AsyncIterator[Bench]:
     finally:
         store.answers.set()
         await sessions.close(0.0)
-
-
-def sync(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), 10))
-
-    return run
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 @pytest.fixture(autouse=True)

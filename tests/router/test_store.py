@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from router.store import Record, StoreError, open_store, sqlite
-from tests.router.stores import NODE, SESSION, put, sync
+from tests.on_loop import sync
+from tests.router.stores import NODE, SESSION, put
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from ipaddress import IPv6Network
@@ -14,7 +13,7 @@ import pytest
 
 from router.store import Record, SessionStore
 from signaling.dma.session import State
-from tests.router.redis_servers import Servers, running
+from tests.on_loop import sync
 from tests.router.stores import (
     ELSEWHERE,
     HERE,
@@ -27,24 +26,11 @@ from tests.router.stores import (
     put,
     redis_engine,
     sqlite_engine,
-    sync,
     take,
     watching,
 )
 
 NOW = float(int(time.time()))  # wall clock s: a server removes by itself what ended long ago
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with running(tmp_path_factory.mktemp("redis"), 1) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with running(tmp_path_factory.mktemp("cluster"), 3) as servers:
-        yield servers
 
 
 @pytest.fixture(params=["sqlite", "server", "cluster"])

@@ -21,8 +21,10 @@ from router.store import SessionStore, StoreError, open_store, redis_link, sqlit
 from router.store.journal import Journal
 from router.store.late import LateStore
 from signaling.dma.session import Session
-from tests.router.redis_servers import Servers, running
-from tests.router.stores import ELSEWHERE, MAR1, NODE, SESSION, sync
+from tests.eventually import until
+from tests.on_loop import sync
+from tests.router.redis_servers import Servers
+from tests.router.stores import ELSEWHERE, MAR1, NODE, SESSION
 
 BOUND = redis_link.CALL_WITHIN + 1.5  # s a call may take, on a busy machine
 LOOP_LAG = 0.2  # s the loop may be held up, more than the machine holds up everybody
@@ -41,15 +43,8 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with running(tmp_path_factory.mktemp("redis"), 1, proxied=True) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with running(tmp_path_factory.mktemp("cluster"), 3, proxied=True) as servers:
-        yield servers
+def proxied() -> bool:
+    return True
 
 
 # Faults
@@ -162,13 +157,6 @@ async def responsive() -> AsyncIterator[None]:
         over.set()
         beside.join()
     assert max(of_loop) < max(of_machine) + LOOP_LAG
-
-
-async def until(condition: Callable[[], object], within: float = 15.0, what: str = "") -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, what or condition
-        await asyncio.sleep(0.005)
 
 
 async def in_thread(change: Callable[[], None]) -> None:

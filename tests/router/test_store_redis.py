@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Network
@@ -22,24 +22,14 @@ from signaling.roles.mar import Mar
 from signaling.settings import Peer, Settings
 from signaling.wire import ipv6
 from signaling.wire.neighbor import RouterSolicitation
+from tests.eventually import until
+from tests.on_loop import sync
 from tests.router.redis_servers import HERE as LOOPBACK
-from tests.router.redis_servers import Servers, running
-from tests.router.stores import ELSEWHERE, MAR2, NODE, SESSION, sync, take, watching
+from tests.router.redis_servers import Servers
+from tests.router.stores import ELSEWHERE, MAR2, NODE, SESSION, take, watching
 
 BEGIN = 100.0  # s, of the roles' clock
 KEY = f"openmar:{{0}}:record:{NODE}"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with running(tmp_path_factory.mktemp("redis"), 1) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with running(tmp_path_factory.mktemp("cluster"), 3) as servers:
-        yield servers
 
 
 @asynccontextmanager
@@ -274,11 +264,6 @@ class Counted:
         if name in ("get", "put_if", "save", "forget", "anchored", "expire"):
             self.operations.append(name)
         return getattr(self._store, name)
-
-
-async def until(condition: Any) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
 
 
 @sync

@@ -6,11 +6,12 @@ node --eth0 === eth1-- mag --wlan0 === w1-- lma --core === eth0-- correspondent
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from operator import contains
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from signaling.flow_rules import FlowRule, Spread
 from signaling.iana import TrafficSelectorFormat
 from signaling.settings import Wants, WayState
 from signaling.wire.traffic_selector import Range, TrafficSelector
+from tests.eventually import becomes
 
 pytestmark = [
     pytest.mark.namespaces,
@@ -189,18 +191,14 @@ class Bench:
             self.loop.add_reader(near.fileno(), lambda: back.append(near.recv(100)[0]))
             for number in range(count):
                 near.sendto(bytes([number]), (str(to), port))
-                self.until(lambda number=number: number in back, within=0.5)  # type: ignore[misc]
+                self.wait(partial(contains, back, number), within=0.5)
             for each in (near, far):
                 self.loop.remove_reader(each.fileno())
         return there, back
 
-    def until(self, condition: Callable[[], bool], within: float) -> None:
-        async def wait() -> None:
-            deadline = time.monotonic() + within
-            while not condition() and time.monotonic() < deadline:
-                await asyncio.sleep(0.0005)
-
-        self.loop.run_until_complete(wait())
+    def wait(self, condition: Callable[[], bool], within: float) -> None:
+        """So long and no longer: what is waited for may be lost."""
+        self.loop.run_until_complete(becomes(condition, within))
 
 
 @pytest.fixture(params=[Encapsulation.UDP, Encapsulation.GRE])

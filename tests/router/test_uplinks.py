@@ -4,7 +4,6 @@ core --w1 ======= eth0-- mag --access     each uplink has its own network and it
 core --w2 ======= lte0-- mag
 """
 
-import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from router.links.rtnetlink_constants import RouteProtocol, Table
 from router.uplinks import LAST_RESORT, MOST_ROUTES, State, Uplinks, choose, copied, leads
 from signaling.events import UplinkDown, UplinkUp
 from signaling.settings import Uplink
+from tests.eventually import becomes
 
 IPV6, IPV4 = socket.AF_INET6, socket.AF_INET
 BOTH = (IPV6, IPV4)
@@ -217,12 +217,7 @@ class Bench:
         return self.becomes(lambda: self.told == list(events))
 
     def becomes(self, condition: Callable[[], object]) -> bool:
-        async def wait() -> None:
-            while not condition():
-                await asyncio.sleep(0.001)
-
-        self.loop.run_until_complete(asyncio.wait_for(wait(), 5))
-        return True
+        return self.loop.run_until_complete(becomes(condition, 5.0))
 
     def way(self, source: IPv6Address) -> str:
         """The interface by which packets from there leave; "": none."""

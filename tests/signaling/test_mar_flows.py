@@ -197,7 +197,8 @@ def test_a_router_that_does_not_answer_is_asked_once_more_and_given_up(scene: Sc
     assert scene.state is State.LOCAL
 
 
-def test_two_prefixes_handed_to_one_router_are_one_list() -> None:
+def second_prefix_away() -> Scene:
+    """Both interfaces came to mar1, the second went on to mar2, and then the prefix of the first is handed there."""
     world = two_interfaces(policies=POLICIES)
     for name in INTERFACES:
         world.attach(name, "mar1")
@@ -206,6 +207,12 @@ def test_two_prefixes_handed_to_one_router_are_one_list() -> None:
     world.run(2.0)
     scene = Scene(world)
     scene.hand()
+    return scene
+
+
+def test_two_prefixes_handed_to_one_router_are_one_list() -> None:
+    scene = second_prefix_away()
+    world = scene.world
     second = world.prefix("mn1/2", "mar1")
     scene.order("mar1", "hand", second, "mar2", "")
     assert {world.state(prefix) for prefix in (scene.prefix, second)} == {State.REMOTE}
@@ -213,14 +220,8 @@ def test_two_prefixes_handed_to_one_router_are_one_list() -> None:
 
 
 def test_a_prefix_that_came_back_by_itself_is_not_in_the_list_any_more() -> None:
-    world = two_interfaces(policies=POLICIES)
-    for name in INTERFACES:
-        world.attach(name, "mar1")
-        world.run(2.0)
-    world.move("mn1/2", "mar2")
-    world.run(2.0)
-    scene = Scene(world)
-    scene.hand()
+    scene = second_prefix_away()
+    world = scene.world
     world.move("mn1", "mar1")
     world.run(2.0)
     scene.order("mar1", "hand", world.prefix("mn1/2", "mar1"), "mar2", "")

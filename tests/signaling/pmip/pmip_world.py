@@ -444,6 +444,15 @@ class World:
         return self.session(name).prefixes[0].prefix
 
 
+def attached(*names: str, **settings: Any) -> World:
+    """A world in which these nodes, or mn1, came a second ago."""
+    world = World(**settings)
+    for name in names or ("mn1",):
+        world.attach(name)
+    world.run(1.0)
+    return world
+
+
 def octets_of(message: Message, source: Address, destination: Address) -> bytes:
     """A message without a signature."""
     return mobility_header.encode(message, source, destination)

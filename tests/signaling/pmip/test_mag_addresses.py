@@ -17,17 +17,10 @@ from signaling.wire.options.multipath import MagMultipathBinding
 from signaling.wire.options.option import Option
 from signaling.wire.options.prefix import DelegatedMobileNetworkPrefix, HomeNetworkPrefix
 from signaling.wire.options.tunnel import GreKey, NatDetection
-from tests.signaling.pmip.pmip_world import INTERFACE, LTE, WLAN, World
+from tests.signaling.pmip.pmip_world import INTERFACE, LTE, WLAN, World, attached
 
 ADDRESS = IPv4Network("192.0.2.7/32")
 DELEGATED = IPv6Network("2001:db8:d00::/56")
-
-
-def attached(**settings: object) -> World:
-    world = World(**settings)  # type: ignore[arg-type]
-    world.attach("mn1")
-    world.run(1.0)
-    return world
 
 
 def ask(world: World, wants: Wants) -> list[Action]:

@@ -23,21 +23,13 @@ from signaling.wire.options.option import Option
 from signaling.wire.options.prefix import HomeNetworkPrefix
 from signaling.wire.options.security import RestartCounter
 from signaling.wire.options.vendor import VendorSpecific
-from tests.signaling.pmip.pmip_world import LMA, LTE, WLAN, World, octets_of
+from tests.signaling.pmip.pmip_world import LMA, LTE, WLAN, World, attached, octets_of
 
 REASONS = UpdateNotificationReason
 STATUSES = UpdateNotificationStatus
 MN1 = identifier_of("mn1")
 MOVED = HomeNetworkPrefix(prefix=IPv6Network("2001:db8:66::/64"))
 ROUTED = HomeNetworkPrefix(prefix=IPv6Network("2001:db8:67::/64"), off_link=True)
-
-
-def attached(*names: str, **settings: object) -> World:
-    world = World(**settings)  # type: ignore[arg-type]
-    for name in names or ("mn1",):
-        world.attach(name)
-    world.run(1.0)
-    return world
 
 
 def notify(world: World, reason: int, *options: Option, acknowledge: bool = True) -> list[Action]:

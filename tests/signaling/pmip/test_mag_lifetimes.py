@@ -8,20 +8,13 @@ from signaling.iana import HandoffIndicator
 from signaling.pmip.binding_update_list import Stage
 from signaling.wire.neighbor import RouterAdvertisement
 from signaling.wire.options.time import Timestamp
-from tests.signaling.pmip.pmip_world import INTERFACE, World
+from tests.signaling.pmip.pmip_world import INTERFACE, World, attached
 
 
 def unanswered(**settings: object) -> World:
     world = World(**settings)  # type: ignore[arg-type]
     world.lma.silent = True
     world.attach("mn1")
-    return world
-
-
-def registered(**settings: object) -> World:
-    world = World(**settings)  # type: ignore[arg-type]
-    world.attach("mn1")
-    world.run(1.0)
     return world
 
 
@@ -85,7 +78,7 @@ def test_a_lost_update_delays_by_a_second() -> None:
 
 
 def test_a_refresh_comes_40_seconds_before_the_end() -> None:
-    world = registered()
+    world = attached()
     world.keep_talking("mn1", 300.0)
     assert [round(it.at) for it in world.lma.updates] == [0, 260]
 
@@ -99,26 +92,26 @@ def test_a_short_lifetime_is_refreshed_after_two_thirds() -> None:
 
 
 def test_a_refresh_names_the_prefix_that_was_assigned() -> None:
-    world = registered()
+    world = attached()
     world.keep_talking("mn1", 300.0)
     assert world.lma.updates[-1].prefixes == [world.prefix("mn1")]
 
 
 def test_a_silent_node_is_asked_before_the_refresh() -> None:
-    world = registered()
+    world = attached()
     world.run(265.0)
     assert [round(it.at) for it in world.lma.updates] == [0, 261]
 
 
 def test_a_node_that_cannot_be_told_to_be_there_is_not_extended_but_taken_back() -> None:
-    world = registered()
+    world = attached()
     world.hosts["mn1"].silent = True
     world.run(300.0)
     assert [it.update.lifetime for it in world.lma.updates] == [300, 0]
 
 
 def test_a_registration_that_nobody_extends_ends_here_too() -> None:
-    world = registered()
+    world = attached()
     prefix = world.prefix("mn1")
     world.lma.silent = True
     world.keep_talking("mn1", 305.0)
@@ -133,7 +126,7 @@ def test_a_registration_that_nobody_extends_ends_here_too() -> None:
 
 
 def test_a_node_that_left_is_taken_back_with_lifetime_0_and_handoff_4() -> None:
-    world = registered()
+    world = attached()
     prefix = world.prefix("mn1")
     world.detach("mn1")
     world.run(2.0)
@@ -142,21 +135,21 @@ def test_a_node_that_left_is_taken_back_with_lifetime_0_and_handoff_4() -> None:
 
 
 def test_the_anchor_is_told_at_once_that_a_node_left() -> None:
-    world = registered()
+    world = attached()
     world.detach("mn1")
     world.run(0.1)
     assert [it.update.lifetime for it in world.lma.updates] == [300, 0]
 
 
 def test_a_deregistration_is_said_once() -> None:
-    world = registered()
+    world = attached()
     world.detach("mn1")
     world.run(60.0)
     assert [it.update.lifetime for it in world.lma.updates] == [300, 0]
 
 
 def test_a_deregistration_without_an_answer_is_said_once_more() -> None:
-    world = registered()
+    world = attached()
     world.lma.silent = True
     world.detach("mn1")
     world.run(60.0)
@@ -164,7 +157,7 @@ def test_a_deregistration_without_an_answer_is_said_once_more() -> None:
 
 
 def test_the_prefix_is_held_until_the_answer() -> None:
-    world = registered()
+    world = attached()
     prefix = world.prefix("mn1")
     world.detach("mn1")
     assert world.mag.paths == {prefix: Held()}
@@ -173,7 +166,7 @@ def test_the_prefix_is_held_until_the_answer() -> None:
 
 
 def test_without_an_answer_it_is_dropped_after_one_timeout() -> None:
-    world = registered()
+    world = attached()
     world.lma.silent = True
     world.detach("mn1")
     world.run(1.5)
@@ -184,7 +177,7 @@ def test_without_an_answer_it_is_dropped_after_one_timeout() -> None:
 
 
 def test_a_node_that_returns_at_once_gets_its_prefix_back() -> None:
-    world = registered()
+    world = attached()
     prefix = world.prefix("mn1")
     world.detach("mn1")
     world.run(0.5)
@@ -195,7 +188,7 @@ def test_a_node_that_returns_at_once_gets_its_prefix_back() -> None:
 
 
 def test_a_gateway_that_loses_a_node_says_no_farewell_to_it() -> None:
-    world = registered()
+    world = attached()
     before = len(world.hosts["mn1"].advertisements)
     world.detach("mn1")
     world.host("mn1").at = "mag1"
@@ -204,7 +197,7 @@ def test_a_gateway_that_loses_a_node_says_no_farewell_to_it() -> None:
 
 
 def test_a_lost_link_takes_all_its_nodes_along() -> None:
-    world = registered()
+    world = attached()
     world.attach("mn2")
     world.run(1.0)
     world.feed(LinkLost(interface=INTERFACE))
@@ -213,7 +206,7 @@ def test_a_lost_link_takes_all_its_nodes_along() -> None:
 
 
 def test_drain_takes_back_everything_at_once() -> None:
-    world = registered()
+    world = attached()
     world.attach("mn2")
     world.run(1.0)
     todo = world.perform("mag1", world.mag.mag.drain(world.now))

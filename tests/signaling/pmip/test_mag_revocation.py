@@ -15,7 +15,7 @@ from signaling.wire.options.identity import MobileNodeGroupIdentifier
 from signaling.wire.options.ipv4 import Ipv4HomeAddressRequest
 from signaling.wire.options.prefix import HomeNetworkPrefix
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
-from tests.signaling.pmip.pmip_world import ADDRESSES, LTE, WLAN, World
+from tests.signaling.pmip.pmip_world import ADDRESSES, LTE, WLAN, World, attached
 
 PROXY, GLOBAL = RevocationFlag.PROXY_BINDING, RevocationFlag.GLOBAL
 IPV4_ONLY = RevocationFlag.IPV4_HOME_ADDRESS_BINDING_ONLY
@@ -23,14 +23,6 @@ PER_PEER, PER_REALM = RevocationTrigger.PER_PEER_POLICY, RevocationTrigger.REVOK
 HANDOVERS = (2, 3, 4)
 MN1 = identifier_of("mn1")
 ELSEWHERE = HomeNetworkPrefix(prefix=IPv6Network("2001:db8:99::/64"))
-
-
-def attached(*names: str, **settings: object) -> World:
-    world = World(**settings)  # type: ignore[arg-type]
-    for name in names or ("mn1",):
-        world.attach(name)
-    world.run(1.0)
-    return world
 
 
 def acks(todo: list[Action]) -> list[BindingRevocationAck]:
