@@ -275,8 +275,9 @@ class Tables:
         """The node of this prefix, anchored here, is between routers.
 
         What comes for it waits in a buffer until the next bind, and goes on then, in order, before what comes later;
-        without a buffer it dies of NODE_AWAY, and so does what still waits. Raises NotCompiled: the model keeps no
-        packets.
+        what is still on its way through the tunnel that the prefix had is let in: from the node before it left, and to
+        it, given back by its router. Without a buffer it dies of NODE_AWAY, and so does what still waits. Raises
+        NotCompiled: the model keeps no packets.
         """
         expect("cannot hold", buffer, HoldBuffer, NoneType)
         network, kind = _octets(prefix)
@@ -287,8 +288,17 @@ class Tables:
         bounds = buffer.packets, buffer.octets, round(buffer.seconds * 1e9)
         queues = self._made_queues()
         queues.hold(network, kind, *bounds)  # before the way is closed: what comes in between would be lost
-        self.storage.hold(network, kind)
+        self.storage.hold(network, kind, True)
         queues.hold(network, kind, *bounds)  # a prefix that was not there yet has got its entry just now
+        self._paces[network, kind] = buffer.pace
+
+    def watch(self, prefix: Prefix, buffer: HoldBuffer) -> None:
+        """The kernel may lose the link to a node that visits, before anybody is told: what it brings back to us waits.
+
+        After a bind to its anchor; with the next bind it goes there. Raises NotCompiled: the model keeps no packets.
+        """
+        network, kind = _octets(prefix)
+        self._made_queues().hold(network, kind, buffer.packets, buffer.octets, round(buffer.seconds * 1e9))
         self._paces[network, kind] = buffer.pace
 
     def bring_home(self, prefix: Prefix) -> None:

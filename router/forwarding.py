@@ -1,22 +1,25 @@
 """What a path of a prefix means: which kernel routes, which binding in the engine. Pure; `network.py` carries it out.
 
     path            kernel                                             engine
-    LocalLink       P -> access link                                   -
+    LocalLink       P -> access link, else tun                         held: waits, as the link is lost
     SplitLink       P -> access link; flow table: P -> tun;            P by destination -> tunnels to visited routers
                     for each flow a rule: look into that table
     TowardVisited   P -> tun                                           P by destination -> tunnels to the visited router
-    TowardAnchor    P -> access link; table: default from P -> tun     P by source -> tunnels to the anchor
-       gateway      P -> gateway on it; table: the same                the same
+    TowardAnchor    P -> access link, else tun;                        P by source -> tunnels to the anchor;
+                    table: default from P -> tun                       by destination: waits, as the link is lost
+       gateway      P -> gateway on it, else tun; table: the same      the same
        no interface table: default from P -> tun, P -> next table;     the same
                     rule: from P look into the table
     Held            P -> tun                                           held: waits, as its node is between routers
     Closed          P -> tun                                           held: dropped and counted, its node is away
 
 So only what is redirected ever touches the TUN, of a prefix whose node is here as little as its flows that are not: the
-kernel tells them apart, and what stays is forwarded as fast as before. `table` holds default routes to the TUN and
-nothing else of the world, the flow table is the next one; one rule for each access link sends packets that come in
-there to the former first. An anchor whose pools lead to the TUN as a whole (aggregated) needs no route for a prefix of
-them. IPv4 knows no routes by source: there is one default route in the table for all of it (`wants_ipv4_uplink`).
+kernel tells them apart, and what stays is forwarded as fast as before. A link that loses its carrier is passed over by
+the kernel at once (`else tun`, IPv6 only), before anybody can tell us, so that nothing is sent into the void meanwhile.
+`table` holds default routes to the TUN and nothing else of the world, the flow table is the next one; one rule for each
+access link sends packets that come in there to the former first. An anchor whose pools lead to the TUN as a whole
+(aggregated) needs no route for a prefix of them. IPv4 knows no routes by source: there is one default route in the
+table for all of it (`wants_ipv4_uplink`).
 
 Here also what signalling calls a tunnel end, a flow rule and the state of a way becomes what the engine calls so.
 """
@@ -68,11 +71,12 @@ class WantedRoute:
     gateway: IPv6Address | None = None  # on that interface
     source: IPv6Network = EVERYWHERE
     table: Table = Table.MAIN
+    otherwise: bool = False  # where no other route of the prefix has a link
 
     @property
-    def key(self) -> tuple[Prefix, IPv6Network, Table]:
+    def key(self) -> tuple[Prefix, IPv6Network, Table, bool]:
         """Two routes with the same key replace each other."""
-        return self.destination, self.source, self.table
+        return self.destination, self.source, self.table, self.otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ class WantedBinding:
     tunnels: tuple[TunnelEnd, ...]  # (): held
     side: Side
     policy: str = ""
-    waits: bool = False  # held: packets wait for the node; else they die
+    waits: bool = False  # what comes for a node that is not there waits for it; else it dies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +137,11 @@ def wanted(prefix: Prefix, path: Path | None, *, aggregated: bool = False) -> Wa
 
     aggregated: the prefix is of a pool that is routed to the TUN as a whole.
     """
-    to_tun = () if aggregated else (WantedRoute(destination=prefix, device=Device.TUN),)
+    to_tun = () if aggregated else (_else_tun(prefix),)
+    held = WantedBinding(prefix=prefix, tunnels=(), side=Side.ANCHOR, waits=True)
     match path:
         case LocalLink():
-            return Wanted(routes=(_on_link(prefix, path),))
+            return Wanted(routes=(_on_link(prefix, path), *to_tun), binding=held)
         case SplitLink():
             return _split(prefix, path)
         case TowardVisited():
@@ -144,7 +149,6 @@ def wanted(prefix: Prefix, path: Path | None, *, aggregated: bool = False) -> Wa
         case TowardAnchor():
             return _toward_anchor(prefix, path)
         case Held():
-            held = WantedBinding(prefix=prefix, tunnels=(), side=Side.ANCHOR, waits=True)
             return Wanted(routes=to_tun, binding=held)
         case Closed():
             return Wanted(routes=to_tun, binding=WantedBinding(prefix=prefix, tunnels=(), side=Side.ANCHOR))
@@ -211,17 +215,25 @@ def _on_link(prefix: Prefix, path: LocalLink | TowardAnchor) -> WantedRoute:
     return WantedRoute(destination=prefix, device=Device.ACCESS, interface=path.interface, gateway=path.gateway)
 
 
+def _else_tun(prefix: Prefix) -> WantedRoute:
+    return WantedRoute(destination=prefix, device=Device.TUN, otherwise=True)
+
+
 def _toward_visited(prefix: Prefix, path: TowardVisited) -> WantedBinding:
     return WantedBinding(prefix=prefix, tunnels=path.tunnels, side=Side.ANCHOR, policy=path.policy)
 
 
 def _toward_anchor(prefix: Prefix, path: TowardAnchor) -> Wanted:
-    binding = WantedBinding(prefix=prefix, tunnels=path.tunnels, side=Side.ACCESS, policy=path.policy)
     uplink: tuple[WantedRoute, ...] = ()
+    otherwise: tuple[WantedRoute, ...] = ()
     if isinstance(prefix, IPv6Network):
         uplink = (WantedRoute(destination=EVERYWHERE, source=prefix, device=Device.TUN, table=Table.UPLINK),)
+        otherwise = (_else_tun(prefix),) if path.interface else ()
+    binding = WantedBinding(
+        prefix=prefix, tunnels=path.tunnels, side=Side.ACCESS, policy=path.policy, waits=bool(otherwise)
+    )
     if path.interface:
-        return Wanted(routes=(_on_link(prefix, path), *uplink), binding=binding)
+        return Wanted(routes=(_on_link(prefix, path), *uplink, *otherwise), binding=binding)
     # what stays within the prefix is not for the anchor; what nodes of ours send to it is
     own = prefix if isinstance(prefix, IPv6Network) else EVERYWHERE
     inside = WantedRoute(destination=prefix, source=own, device=Device.NEXT_TABLE, table=Table.UPLINK)

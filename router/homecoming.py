@@ -32,6 +32,7 @@ class Homecoming:
     rule: Rule
     route: Route
     take_over: Callable[[], None]  # let the kernel deliver
+    settle: Callable[[], None]  # let what comes wait, should the node leave again
     looks: int = 0  # since it does
 
 
@@ -50,12 +51,14 @@ class Homecomings:
         """Whether there are any."""
         return bool(self._under_way)
 
-    def begin(self, prefix: Prefix, rule: Rule, route: Route, take_over: Callable[[], None]) -> None:
+    def begin(
+        self, prefix: Prefix, rule: Rule, route: Route, take_over: Callable[[], None], settle: Callable[[], None]
+    ) -> None:
         """The node of that prefix is on an access link of ours. Raises NetlinkError: it has to be done at once."""
         self._netlink.replace_route(route)
         self._netlink.add_rule(rule)
         self._tables.bring_home(prefix)
-        self._under_way[prefix] = Homecoming(rule=rule, route=route, take_over=take_over)
+        self._under_way[prefix] = Homecoming(rule=rule, route=route, take_over=take_over, settle=settle)
         self._look_later()
 
     def end(self, prefix: Prefix) -> bool:
@@ -65,7 +68,8 @@ class Homecomings:
             return False
         if found.looks:
             with suppress(UnknownPrefix):
-                self._tables.unbind(prefix)
+                self._tables.unbind(prefix)  # and of the tunnel that it had
+            found.settle()
         self._undo(lambda: self._netlink.delete_rule(found.rule))
         self._undo(lambda: self._netlink.delete_route(found.route))
         return not found.looks

@@ -23,7 +23,17 @@ from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, Wan
 from router.forwarding import Table as Where
 from router.homecoming import Homecomings, Later
 from router.links.netlink import Netlink, NetlinkError
-from router.links.rtnetlink import ANY_IPV4, EVERYWHERE, ROUTE_PROTOCOL, Address, Link, Neighbor, Route, Rule
+from router.links.rtnetlink import (
+    ANY_IPV4,
+    DEFAULT_METRIC,
+    EVERYWHERE,
+    ROUTE_PROTOCOL,
+    Address,
+    Link,
+    Neighbor,
+    Route,
+    Rule,
+)
 from router.links.rtnetlink_constants import AddressFlag, NeighborState, RouteKind, Table
 from router.source_guard import LAST_RESORT, SourceGuard
 from router.ways import Ends, Ways, refuse_numbers
@@ -40,6 +50,7 @@ GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENET
 SYSCTL, SYSCTL_IPV4 = Path("/proc/sys/net/ipv6"), Path("/proc/sys/net/ipv4")
 SYSCTLS = {"sysctl": SYSCTL, "sysctl_ipv4": SYSCTL_IPV4}  # by the kind of a change
 LINK_LOCAL_LENGTH = 64
+OTHERWISE = 2 * DEFAULT_METRIC  # of routes for what another one has no link for
 TUN_QUEUE = 10_000  # packets that wait while one process takes over from another; the driver's 500 are soon full
 MOST_ENDS = 4096  # kept as objects of the engine
 
@@ -278,6 +289,7 @@ class Network:
             self._journal.forget(name)
         if self._read_sysctl(f"conf/{name}/accept_ra") == "2":  # believed even by a router, other than 1
             self._write_sysctl(f"conf/{name}/accept_ra", "0")
+        self._pass_over_without_carrier(name)
         if fixed_link_layer and link.link_layer and link.link_layer != ROUTER_LINK_LAYER:
             self._fix_link_layer(link)
         self._take_router_address(link.index)
@@ -295,6 +307,12 @@ class Network:
             if router.interface == name:
                 self._add_default_router(router)
         return self._netlink.link(link.index)
+
+    def _pass_over_without_carrier(self, name: str) -> None:
+        setting = f"conf/{name}/ignore_routes_with_linkdown"
+        if self._read_sysctl(setting) == "0":
+            with suppress(NoRights):  # then what comes while a link is lost, and nobody knows yet, is lost too
+                self._write_sysctl(setting, "1")
 
     def remove_access(self, name: str) -> None:
         """Stop being the router of an access link."""
@@ -361,7 +379,9 @@ class Network:
         route = Route(destination=prefix, oif=oif, gateway=path.gateway, table=self._table)
         native = Edits(set_routes=edits(prefix, None, path).set_routes)
         try:
-            self._homecomings.begin(prefix, rule, route, lambda: self._apply(prefix, native))
+            self._homecomings.begin(
+                prefix, rule, route, lambda: self._apply(prefix, native), lambda: self._hold(prefix, self._buffer)
+            )
         except NetlinkError:  # the interface may just have gone
             return False
         self._ways.forget(prefix)
@@ -502,7 +522,7 @@ class Network:
             # the device may just have gone; its return sets the routes again
             if route.oif or route.kind != RouteKind.UNICAST:
                 self._quietly(self._netlink.replace_route, route)
-            if todo.bind is not None and wanted.device is Device.ACCESS:
+            if todo.bind is not None and todo.bind.tunnels and wanted.device is Device.ACCESS:
                 on_way()
         if todo.set_rule is not None:
             with suppress_errno(errno.EEXIST):
@@ -529,6 +549,9 @@ class Network:
             return
         ends = self._ends(binding.tunnels)
         self._ways.bind(binding.prefix, ends, side=binding.side, policy=binding.policy, node=node)
+        if binding.waits and self._buffer is not None:
+            with suppress(MemoryError):  # as many as there can be are in use
+                self._tables.watch(binding.prefix, self._buffer)
 
     def _ends(self, tunnels: tuple[actions.TunnelEnd, ...]) -> Ends:
         """The same for all prefixes that are told to take the same tunnels, as those of one gateway are."""
@@ -568,6 +591,7 @@ class Network:
             oif=oif,
             gateway=route.gateway,
             table={Where.MAIN: Table.MAIN, Where.UPLINK: self._table, Where.FLOWS: self._table + 1}[route.table],
+            metric=OTHERWISE if route.otherwise else DEFAULT_METRIC,
             kind=kind,
         )
 

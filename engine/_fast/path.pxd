@@ -66,6 +66,7 @@ cdef struct Worker:
     Tap tap
     bint tap_outer           # outer headers are wanted
     uint32_t found[WIDTH]    # index of the binding of packet i
+    uint8_t turned[WIDTH]    # packet i came to a node that is here no more
     uint32_t rule[WIDTH]     # index of the counter of the rule that decided; 0: nobody's
     uint32_t pieces[WIDTH]   # packets on the wire that packet i stands for
     uint32_t octets[WIDTH]   # of all of them, headers repeated

@@ -204,16 +204,22 @@ cdef void weigh(Worker *worker, uint32_t i) noexcept nogil:
 
 
 cdef void lookup(Worker *worker) noexcept nogil:
-    """To a prefix anchored here, its node away or just back; else from one whose node is here: that binding."""
+    """To a prefix anchored here, its node away or just back; else from one whose node is here: that binding.
+
+    Else to one of a node that is here, or was: the kernel had no link to it any more.
+    """
     cdef Burst *burst = worker.burst
     cdef State *tables = worker.tables
     cdef uint32_t i
     memset(worker.found, 0, burst.count * sizeof(worker.found[0]))
     memset(worker.rule, 0, burst.count * sizeof(worker.rule[0]))
     memset(worker.copied, False, burst.count)
+    memset(worker.turned, False, burst.count)
     if prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop,
                         ANCHOR | HELD | HOME, worker.found) > 0:
-        prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop, ACCESS, worker.found)
+        if prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop, ACCESS,
+                            worker.found) > 0:
+            look_behind(worker)
     for i in range(burst.count):
         if burst.drop[i] != ALIVE:
             continue
@@ -221,6 +227,20 @@ cdef void lookup(Worker *worker) noexcept nogil:
             burst.drop[i] = Drop.NO_BINDING
             continue
         prefixes.touch(prefixes.at(&tables.prefixes, worker.found[i]), worker.fragments.clock)
+
+
+cdef void look_behind(Worker *worker) noexcept nogil:
+    """What has no binding yet, to a node whose gateway we are: it waits, and goes back to its anchor (Tables.watch)."""
+    cdef Burst *burst = worker.burst
+    cdef const Prefixes *known = &worker.tables.prefixes
+    cdef uint32_t i
+    for i in range(burst.count):
+        worker.turned[i] = worker.found[i] == 0
+    prefixes.look_up(&worker.tables.prefixes, burst.count, burst.destination, burst.family, burst.drop, ACCESS,
+                     worker.found)
+    for i in range(burst.count):
+        if worker.turned[i] and load32_relaxed(&prefixes.at(known, worker.found[i]).hold) == 0:
+            worker.found[i] = 0                           # nobody watches it
 
 
 cdef void set_aside(Worker *worker) noexcept nogil:
@@ -233,7 +253,7 @@ cdef void set_aside(Worker *worker) noexcept nogil:
             continue
         binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
         buffer = load32_relaxed(&binding.hold)
-        if buffer != 0:
+        if buffer != 0 and (binding.side != ACCESS or worker.turned[i]):
             burst.drop[i] = put_aside(worker, i, buffer)
         if burst.drop[i] == ALIVE and binding.side == HELD:
             burst.drop[i] = Drop.NODE_AWAY
@@ -781,7 +801,10 @@ cdef inline bint same_arrival(const Arrivals *a, uint32_t i, uint32_t k) noexcep
 
 
 cdef void pop(Worker *worker) noexcept nogil:
-    """May this tunnel carry this packet? Then ECN moves from the outer to the inner header."""
+    """May this tunnel carry this packet? Then ECN moves from the outer to the inner header.
+
+    From a node behind it; to one of ours; or to one that has left its router, which gives it back.
+    """
     cdef Burst *burst = worker.burst
     cdef State *tables = worker.tables
     cdef uint32_t i
@@ -790,7 +813,8 @@ cdef void pop(Worker *worker) noexcept nogil:
     for i in range(burst.count):
         if burst.drop[i] == ALIVE and not bound_to(tables, worker.found[i], burst.tunnel[i]):
             worker.found[i] = 0
-    prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop, ACCESS, worker.found)
+    prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop,
+                     ACCESS | ANCHOR | HELD | HOME, worker.found)
     for i in range(burst.count):
         if burst.drop[i] != ALIVE:
             continue
@@ -816,7 +840,7 @@ cdef inline bint bound_to(State *tables, uint32_t found, uint32_t tunnel) noexce
     binding = prefixes.at(&tables.prefixes, found)
     if binding.many:
         return is_member(bundles.members(&tables.bundles, binding.target), tunnel)
-    return binding.target == tunnel                       # of a held prefix it is 0
+    return binding.target == tunnel
 
 
 cdef inline bint is_member(const bundles.Members *members, uint32_t tunnel) noexcept nogil:

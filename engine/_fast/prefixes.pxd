@@ -36,7 +36,7 @@ cdef struct Binding:         # 64 octets, aligned to 64
     uint16_t kind            # family << 8 | length in bits of that family
     uint8_t side             # ANCHOR, ACCESS, HELD or HOME
     uint8_t many             # target is a bundle, not a tunnel
-    uint32_t target          # index in tunnels or bundles; 0 when HELD or HOME
+    uint32_t target          # index in tunnels or bundles; when HELD or HOME that of before, 0: none
     uint32_t policy          # index in policies; 0: none
     uint32_t hold            # index in holds; 0: none (atomic)
     uint32_t last            # clock of the last packet either way; 0: none yet (atomic, written by workers)

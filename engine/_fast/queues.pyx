@@ -50,7 +50,7 @@ cdef class Queues:
 
     def bring_home(self, bytes network, int kind):
         """The node is here: what comes out of the TUN for its prefix goes back into it."""
-        self.tables.put(tables.network_of(network, kind), <unsigned short>kind, prefixes.HOME, False, 0, 0)
+        self.tables.keep_tunnel(tables.network_of(network, kind), <unsigned short>kind, prefixes.HOME)
 
     def release(self, bytes network, int kind, uint64_t pace):
         """The node is somewhere again: what waited may go, pace octets/s (0: at once). False: nothing is held for it."""

@@ -67,6 +67,7 @@ cdef class Tables:
     cdef int put(
         self, Address address, uint16_t kind, uint8_t side, uint8_t many, uint32_t target, uint32_t policy,
     ) except -1
+    cdef int keep_tunnel(self, Address address, uint16_t kind, uint8_t side) except -1
     cdef void take_target(self, uint8_t many, uint32_t target)
     cdef void let_go(self, uint8_t many, uint32_t target, uint32_t policy)
     cdef void let_go_of_bundle(self, uint32_t bundle)

@@ -78,9 +78,15 @@ cdef class Tables:
             rules.keep(&self.state.policies, policy)
         self.put(address, <uint16_t>kind, <uint8_t>side, many, target, policy)
 
-    def hold(self, bytes network, int kind):
-        """The prefix is anchored here and its node is nowhere: packets to it wait in a buffer, or die of NODE_AWAY."""
-        self.put(network_of(network, kind), <uint16_t>kind, HELD, False, 0, 0)
+    def hold(self, bytes network, int kind, bint waits=False):
+        """The node is nowhere: packets to the prefix die of NODE_AWAY, or wait in a buffer.
+
+        Then it keeps the tunnel, or the bundle, that it had: what is still on its way through that is let in.
+        """
+        if waits:
+            self.keep_tunnel(network_of(network, kind), <uint16_t>kind, HELD)
+        else:
+            self.put(network_of(network, kind), <uint16_t>kind, HELD, False, 0, 0)
 
     def unbind(self, bytes network, int kind):
         """Forget the prefix. False: it was not known."""
@@ -119,8 +125,8 @@ cdef class Tables:
         cdef Address network
         network.high = binding.high
         network.low = binding.low
-        return (octets_of(network), binding.kind, binding.side, self.target_of(binding.many, binding.target),
-                binding.policy)
+        target = self.target_of(binding.many, binding.target) if binding.side & (ANCHOR | ACCESS) else None
+        return octets_of(network), binding.kind, binding.side, target, binding.policy
 
     # --- activity ---
 
@@ -541,6 +547,19 @@ cdef class Tables:
             self.let_go(old.many, old.target, old.policy)
         return 0
 
+    cdef int keep_tunnel(self, Address address, uint16_t kind, uint8_t side) except -1:
+        """Put the prefix on that side, with the tunnel or the bundle that it has, if any, and without a policy."""
+        cdef Binding *now = prefixes.at(
+            &self.state.prefixes, prefixes.find(&self.state.prefixes, address, kind))  # 0: all zeros
+        cdef uint8_t many = now.many
+        cdef uint32_t target = now.target
+        if many:
+            self.take_target(many, target)
+        elif target != 0:
+            tunnels.hold(&self.state.tunnels, target)
+            tunnels.at(&self.state.tunnels, target).prefixes += 1
+        return self.put(address, kind, side, many, target, 0)
+
     cdef void take_target(self, uint8_t many, uint32_t target):
         bundles.keep(&self.state.bundles, target)
         (<uint32_t *>self.bound.base)[target] += 1
@@ -717,8 +736,8 @@ cdef bint fits(State *state, uint32_t index, Address address, uint8_t sides) noe
     cdef uint32_t k
     if network.high != binding.high or network.low != binding.low or not binding.side & sides:
         return False
-    if binding.side == HELD or binding.side == HOME:
-        return binding.target == 0
+    if binding.target == 0:
+        return binding.side == HELD or binding.side == HOME
     if not binding.many:
         return stands(state, binding.target)
     members = bundles.members(&state.bundles, binding.target)

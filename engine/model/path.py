@@ -174,20 +174,14 @@ def pop(tables: Tables, tunnel: Tunnel, outer_class: int, packet: bytes) -> byte
     family = packet[0] >> 4
     source = packet[8:24] if family == 6 else MAPPED + packet[12:16]
     destination = packet[24:40] if family == 6 else MAPPED + packet[16:20]
-    for found in (tables.match(source, ANCHOR | HELD, family), tables.match(destination, ACCESS, family)):
-        if found is not None and _leads_to(tables, found, tunnel):
+    behind, before = ANCHOR | HELD, ACCESS | ANCHOR | HELD  # a router gives back what came too late
+    for found in (tables.match(source, behind, family), tables.match(destination, before, family)):
+        if found is not None and tables.leads_to(found, tunnel):
             if family == 4 and tunnel.encapsulation is Encapsulation.GRE and destination == tunnel.key[24:40]:
                 raise Dropped(Drop.LOOP)  # to the router that wrapped it, RFC 2784 3.1
             tables.touch(found[0], found[1])
             return _with_ecn(packet, merge_ecn(_class(packet) & 3, outer_class & 3))
     raise Dropped(Drop.NOT_BOUND)
-
-
-def _leads_to(tables: Tables, found: BindingRow, tunnel: Tunnel) -> bool:
-    to = found[3]
-    if isinstance(to, int):
-        return tunnel in (path[0] for path in tables.paths(to))
-    return to == tunnel
 
 
 def merge_ecn(inner: int, outer_ecn: int) -> int:

@@ -37,7 +37,7 @@ class BindingEntry:
     """A prefix and what is known of it."""
 
     side: int
-    to: bytes | int | None  # key of the tunnel, number of the bundle, None when held
+    to: bytes | int | None  # key of the tunnel, number of the bundle; when held that of before, None: there was none
     policy: int
     born: float  # s, monotonic: first bind of the prefix
     last: float | None = None  # s, monotonic: its last packet
@@ -104,9 +104,16 @@ class Tables:
             target = self._use(to)
         self._put(prefix, side, target, policy)
 
-    def hold(self, network: bytes, kind: int) -> None:
-        """The prefix is anchored here and its node is nowhere."""
-        self._put(_prefix(network, kind), HELD, None, 0)
+    def hold(self, network: bytes, kind: int, waits: bool = False) -> None:
+        """The node is nowhere. waits: what is still on its way through the tunnel that the prefix had is let in."""
+        prefix = _prefix(network, kind)
+        before = self._bindings.get(prefix)
+        to = before.to if before and waits else None
+        if isinstance(to, int):
+            self._bundles[to].users += 1
+        elif to is not None:
+            self._tunnels[to].users += 1
+        self._put(prefix, HELD, to, 0)
 
     def unbind(self, network: bytes, kind: int) -> bool:
         """Forget the prefix. False: it was not known."""
@@ -345,7 +352,14 @@ class Tables:
     def _row(self, prefix: tuple[int, int]) -> BindingRow:
         entry = self._bindings[prefix]
         target = self._tunnels[entry.to].face if isinstance(entry.to, bytes) else entry.to
-        return _network(prefix), prefix[0], entry.side, target, entry.policy
+        return _network(prefix), prefix[0], entry.side, None if entry.side == HELD else target, entry.policy
+
+    def leads_to(self, row: BindingRow, tunnel: Tunnel) -> bool:
+        """Whether what comes out of that tunnel may be of the prefix of a row; of a held one, that it had."""
+        to = self._bindings[_prefix(row[0], row[1])].to
+        if isinstance(to, int):
+            return tunnel.key in (path[0] for path in self._bundles[to].paths)
+        return to is not None and self._tunnels[to].face == tunnel
 
     def _next_serial(self) -> int:
         self._serial += 1

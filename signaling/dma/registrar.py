@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from signaling.actions import Action, Bind, Held, Note, TowardAnchor, TunnelEnd, Unbind
+from signaling.actions import Action, Bind, Held, Note, TowardAnchor, TowardVisited, TunnelEnd, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.idle import IdleWatch
 from signaling.dma.session import Session
@@ -239,19 +239,23 @@ class Registrar:
         return [action for item in held for action in self._ask(item, now)]
 
     def leave(self, node: str, link_layer: bytes, now: float) -> list[Action]:
-        """An interface left our access link: its anchors are told at once, so that what comes for it waits there."""
+        """An interface left our access link: its anchors are told at once, so that what comes for it waits there.
+
+        What still comes to us waits here until they know, and goes back to them.
+        """
         actions: list[Action] = []
-        unbound: list[Action] = []
+        left: list[Action] = []
         for item in self.of(node):
             if item.link_layer != link_layer or not item.step(Step.LEFT):
                 continue
-            unbound.append(Unbind(prefix=item.prefix, node=node))
             if item.progress is Progress.NONE:
+                left.append(Unbind(prefix=item.prefix, node=node))
                 self._drop(item)
                 continue
+            left.append(Bind(prefix=item.prefix, path=Held(), node=node))
             self._forget_question(item)
             actions += self._take_back(item, now)
-        return actions + unbound  # the anchors first: what reaches us before they know is lost
+        return actions + left  # the anchors first
 
     def release(self, prefix: IPv6Network, now: float) -> list[Action]:
         """No packet of this prefix has passed for long: its node does without it from now on."""
@@ -310,7 +314,8 @@ class Registrar:
         if item.progress is Progress.NONE:
             return self._end(item)
         if item.progress is Progress.DEREGISTERING:
-            return []  # it ends in a moment: a carrier that comes and goes shall not outrun MAX_UPDATE_RATE
+            # it ends in a moment: a carrier that comes and goes shall not outrun MAX_UPDATE_RATE
+            return [Bind(prefix=item.prefix, path=TowardVisited.at(item.anchor), node=item.node)]
         self._counters["registrar.accepted"] += 1
         if fresh:
             self._idle.watch(item.prefix, now)

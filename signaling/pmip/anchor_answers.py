@@ -55,7 +55,7 @@ class AnchorAnswers:
             return self._released(item, now)
         if item.stage is Stage.LEAVING:
             item.taken_back = True  # whatever it says of it: it has been told
-            return []
+            return self._keeper.settled(item.session, now)
         # to grant no time at all is to refuse
         served = ack.accepted and ack.lifetime > 0
         return self._accepted(item, ack, question, now) if served else self._refused(item, ack, question, now)

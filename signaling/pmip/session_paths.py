@@ -6,7 +6,7 @@ Nothing here decides anything: after whatever happened to a session, what was bo
 from dataclasses import replace
 from ipaddress import IPv4Network
 
-from signaling.actions import Action, Bind, Held, Path, TowardAnchor, Unbind
+from signaling.actions import Action, Bind, Held, Path, TowardAnchor, TowardVisited, Unbind
 from signaling.pmip.binding_update_list import Session, Stage
 from signaling.pmip.update_sender import tunnel_of
 from signaling.settings import Prefix
@@ -26,7 +26,10 @@ def changes(session: Session) -> list[Action]:
 
 
 def paths(session: Session) -> dict[Prefix, Path]:
-    """The path of every prefix of a session: by all that is registered, held while that may come back, or none."""
+    """The path of every prefix of a session: by all that is registered, held while that may come back, or none.
+
+    What still comes for a node that left goes back to the anchor as soon as that holds it too.
+    """
     tunnels = tuple(tunnel_of(item) for item in session.of(Stage.REGISTERED))
     if session.present and tunnels:
         # by the node's link-local address, which is known: no packet has to wait until another one is resolved
@@ -46,6 +49,9 @@ def paths(session: Session) -> dict[Prefix, Path]:
         if session.ipv4 is not None:
             found[IPv4Network(session.ipv4.ip)] = replace(home, gateway=None)  # that one is an IPv6 address
         return found | dict.fromkeys(session.delegated, site)
+    told = [item for item in session.of(Stage.LEAVING) if item.taken_back]
+    if told and len(told) == len(session.registrations):
+        return dict.fromkeys(session.bound, TowardVisited(tunnels=tuple(map(tunnel_of, told))))
     if _may_come_back(session):
         return dict.fromkeys(session.bound, Held())
     return {}

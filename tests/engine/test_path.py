@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine import BadTunnel, Drop, Encapsulation, Engine, Side, Tunnel
+from engine.tunnels import packed
 from tests.engine.nodes import (
     ANCHORED,
     ANCHORED4,
@@ -308,6 +309,23 @@ def test_a_held_prefix_gives_nothing(any_engine: Engine) -> None:
     assert encapsulate(any_engine, packet(HELD[5], CORRESPONDENT)) is Drop.NO_BINDING
     assert decapsulate(any_engine, packet(HELD[5], CORRESPONDENT)) is Drop.NOT_BOUND
     assert decapsulate(any_engine, packet(HELD4[5], CORRESPONDENT4)) is Drop.NOT_BOUND
+
+
+def test_what_is_on_its_way_through_the_tunnel_of_a_prefix_is_let_in_when_that_is_held(any_engine: Engine) -> None:
+    for network, peer in ((ANCHORED, CORRESPONDENT), (ANCHORED4, CORRESPONDENT4)):
+        kind = network.version << 8 | network.prefixlen
+        any_engine.tables.storage.hold(packed(network.network_address), kind, True)  # as with a buffer
+        for inner in (packet(network[5], peer), packet(peer, network[5])):
+            assert decapsulate(any_engine, inner) == inner
+            any_engine.tables.bind(VISITING, OTHER, side=Side.ACCESS)  # a router we know
+            assert decapsulate(any_engine, inner, OTHER) is Drop.NOT_BOUND
+
+
+def test_a_router_gives_back_what_it_cannot_deliver_and_no_other_one_may(any_engine: Engine) -> None:
+    any_engine.tables.bind(HELD, OTHER, side=Side.ANCHOR)
+    for inner in (DOWN, DOWN4):
+        assert decapsulate(any_engine, inner) == inner
+        assert decapsulate(any_engine, inner, OTHER) is Drop.NOT_BOUND
 
 
 def test_a_packet_for_a_node_between_routers_finds_it_away(any_engine: Engine) -> None:

@@ -36,6 +36,7 @@ from tests.engine.nodes import (
     ANCHORED,
     ANCHORED4,
     CORRESPONDENT,
+    CORRESPONDENT4,
     HELD,
     HERE,
     HERE4,
@@ -93,6 +94,9 @@ class Waiting:
     def return_(self, prefix: object = ANCHORED) -> None:
         self.tables.bind(prefix, MIRROR, side=Side.ANCHOR)  # type: ignore[arg-type]
 
+    def visit(self, prefix: object = VISITING) -> None:
+        self.tables.bind(prefix, MIRROR, side=Side.ACCESS)  # type: ignore[arg-type]
+
     def counted(self, prefix: object = ANCHORED) -> tuple[int, int, int, int] | None:
         found = self.tables.held(prefix)  # type: ignore[arg-type]
         return (found.kept, found.sent, found.full, found.expired) if found else None
@@ -147,6 +151,53 @@ def test_a_tunnel_carries_nothing_of_a_node_that_came_home(waiting: Waiting) -> 
     waiting.say(through(0))
     assert waiting.heard() == [through(0)]
     assert [it.packets_out for it in waiting.tables.tunnels()] == [0]
+
+
+def back(number: int, *, version: int = 6) -> bytes:
+    """A packet to a node whose gateway we are: the kernel found no link to it."""
+    ends = (CORRESPONDENT, VISITING[5]) if version == 6 else (CORRESPONDENT4, VISITING4[5])
+    return packet(*ends, payload=number.to_bytes(8, "big"))
+
+
+@pytest.mark.parametrize("version", [6, 4])
+def test_what_comes_back_for_a_visiting_node_waits_and_goes_to_its_anchor(waiting: Waiting, version: int) -> None:
+    prefix = VISITING if version == 6 else VISITING4
+    waiting.visit(prefix)
+    waiting.tables.watch(prefix, FOREVER)
+    waiting.say(*(back(n, version=version) for n in range(30)))  # nobody has noticed yet
+    waiting.tables.hold(prefix, buffer=FOREVER)
+    waiting.say(*(back(n, version=version) for n in range(30, 60)))  # the anchor does not know yet
+    assert waiting.heard() == []
+    assert waiting.counted(prefix) == (60, 0, 0, 0)
+    waiting.return_(prefix)
+    waiting.say(*(back(n, version=version) for n in range(60, 90)))
+    assert waiting.heard() == [back(n, version=version) for n in range(90)]
+    assert drops(waiting.engine) == {}
+
+
+def test_what_waits_for_a_visiting_node_that_is_here_again_goes_to_its_anchor_too(waiting: Waiting) -> None:
+    waiting.visit()
+    waiting.tables.watch(VISITING, FOREVER)
+    waiting.say(back(0))
+    waiting.visit()
+    assert waiting.heard() == [back(0)]
+    waiting.tables.watch(VISITING, FOREVER)
+    waiting.say(back(1))
+    assert waiting.heard() == []
+
+
+def test_what_a_visiting_node_sends_waits_for_nobody(waiting: Waiting) -> None:
+    waiting.visit()
+    waiting.tables.watch(VISITING, FOREVER)
+    waiting.say(through(0), back(1), through(2))
+    assert waiting.heard() == [through(0), through(2)]
+
+
+def test_what_comes_back_for_a_node_that_nobody_watches_dies(waiting: Waiting) -> None:
+    waiting.visit()
+    waiting.say(back(0))
+    assert waiting.heard() == []
+    assert drops(waiting.engine) == {Drop.NO_BINDING: 1}
 
 
 @pytest.mark.parametrize("version", [6, 4])

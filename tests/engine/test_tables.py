@@ -106,7 +106,8 @@ def test_lookups_agree_with_a_naive_oracle_through_thousands_of_edits(tables: Ta
                 row = tables.storage.match(packed(address), sides, address.version)
                 assert row == expected(oracle, address, sides)
         if edit % 500 == 0:
-            assert {b.prefix: b.tunnel for b in tables.bindings()} == {p: t for p, (_, t) in oracle.items()}
+            shown = {p: None if side == HELD else t for p, (side, t) in oracle.items()}
+            assert {b.prefix: b.tunnel for b in tables.bindings()} == shown
             check_tunnels(tables, oracle)
     for network in list(oracle):
         tables.unbind(network)
@@ -122,8 +123,9 @@ def edit_both(tables: Tables, oracle: dict, network: IPv6Network | IPv4Network, 
             tables.bind(network, door, side=Side.ACCESS)
             oracle[network] = (ACCESS, door)
         case 5:
-            tables.hold(network)
-            oracle[network] = (HELD, None)
+            waits = bool(dice.randrange(2))
+            tables.storage.hold(packed(network.network_address), network.version << 8 | network.prefixlen, waits)
+            oracle[network] = (HELD, oracle.get(network, (HELD, None))[1] if waits else None)
         case _ if network in oracle:
             tables.unbind(network)
             del oracle[network]
@@ -138,7 +140,8 @@ def expected(oracle: dict, address: IPv6Address | IPv4Address, sides: int) -> tu
         return None
     best = max(around, key=lambda n: n.prefixlen)
     side, tunnel = oracle[best]
-    return packed(best.network_address), best.version << 8 | best.prefixlen, side, tunnel, 0
+    shown = None if side == HELD else tunnel
+    return packed(best.network_address), best.version << 8 | best.prefixlen, side, shown, 0
 
 
 def check_tunnels(tables: Tables, oracle: dict) -> None:
@@ -209,6 +212,18 @@ def test_a_tunnel_goes_with_its_last_prefix(tables: Tables) -> None:
     assert [stats.prefixes for stats in tables.tunnels()] == [2]
     tables.unbind(second)
     assert [stats.tunnel for stats in tables.tunnels()] == [TUNNEL]
+    tables.unbind(ANCHORED)
+    assert tables.tunnels() == []
+
+
+def test_a_prefix_whose_packets_wait_keeps_its_tunnel_until_it_is_bound_anew(tables: Tables) -> None:
+    tables.bind(ANCHORED, TUNNEL, side=Side.ANCHOR)
+    for _ in range(2):
+        tables.storage.hold(packed(ANCHORED.network_address), 6 << 8 | ANCHORED.prefixlen, True)
+        assert [(stats.tunnel, stats.prefixes) for stats in tables.tunnels()] == [(TUNNEL, 1)]
+        assert [binding.tunnel for binding in tables.bindings()] == [None]
+    tables.bind(ANCHORED, OTHER, side=Side.ANCHOR)
+    assert [stats.tunnel for stats in tables.tunnels()] == [OTHER]
     tables.hold(ANCHORED)
     assert tables.tunnels() == []
 

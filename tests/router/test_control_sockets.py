@@ -465,11 +465,15 @@ def test_sources_that_are_remembered_have_a_bound(
     here, there = opened(peers[0], MAR1, Transport.UDP), opened(peers[1], MAR2, Transport.UDP)
     heard: Heard = []
     here.serve(loop, lambda *what: heard.append(what))
-    there.send(b"one", MAR1)
-    with peers[0].inside(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as local:
-        local.sendto(b"two", (str(MAR1), UDP_PORT))
-    there.send(b"three", MAR1)
-    run_until(loop, lambda: len(heard) == 3)
-    assert len(here._sources) == 1
+    with peers[0].inside():
+        local = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sources: list[str] = []
+    for send in (lambda: there.send(b"one", MAR1), lambda: local.sendto(b"two", (str(MAR1), UDP_PORT))) * 2:
+        heard.clear()
+        send()
+        run_until(loop, lambda: heard)
+        sources += here._sources
+    assert len(sources) == 4
+    local.close()
     for end in (here, there):
         end.close(loop)

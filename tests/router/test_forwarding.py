@@ -135,14 +135,24 @@ def test_the_same_path_again_means_no_edits(path: Path | None) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [pair for pair in PAIRS if None not in pair])
 def test_a_prefix_that_is_bound_is_never_without_a_route(before: Path, after: Path) -> None:
-    main = [route for route in edits(PREFIX, before, after).delete_routes if route.table is Table.MAIN]
-    is_site = isinstance(after, TowardAnchor) and not after.interface
-    assert is_site or not any(route.destination == PREFIX for route in main)
+    todo = edits(PREFIX, before, after)
+    main = {route.key: route for route in wanted(PREFIX, before).routes if route.table is Table.MAIN}
+    is_site = any(isinstance(path, TowardAnchor) and not path.interface for path in (before, after))
+    for route in todo.set_routes:  # nothing is deleted before
+        main[route.key] = route
+    for route in todo.delete_routes:
+        main.pop(route.key, None)
+        assert is_site or any(left.destination == PREFIX for left in main.values())
 
 
-def test_a_node_at_home_needs_one_route_and_no_binding() -> None:
+ELSE_TUN = WantedRoute(destination=PREFIX, device=Device.TUN, otherwise=True)
+WAITS = WantedBinding(prefix=PREFIX, tunnels=(), side=Side.ANCHOR, waits=True)
+
+
+def test_what_comes_for_a_node_at_home_whose_link_is_lost_waits() -> None:
     todo = edits(PREFIX, None, LocalLink(interface="eth1"))
-    assert todo == Edits(set_routes=(WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1"),))
+    on_link = WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1")
+    assert todo == Edits(bind=WAITS, set_routes=(on_link, ELSE_TUN))
 
 
 def test_flows_that_go_elsewhere_are_told_apart_by_rules_of_the_kernel() -> None:
@@ -165,21 +175,23 @@ def test_what_does_not_go_elsewhere_is_forwarded_natively() -> None:
     )
     todo = edits(PREFIX, on_link, split)
     assert [route.table for route in todo.set_routes] == [Table.FLOWS]
-    assert todo.delete_routes == ()
+    assert todo.delete_routes == (ELSE_TUN,)
 
 
 def test_a_node_away_is_tunnelled_by_destination() -> None:
     todo = edits(PREFIX, None, TowardVisited.at(PEER))
     assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=(TunnelEnd(remote=PEER),), side=Side.ANCHOR)
-    assert todo.set_routes == (WantedRoute(destination=PREFIX, device=Device.TUN),)
+    assert todo.set_routes == (ELSE_TUN,)
 
 
 def test_a_visiting_node_is_delivered_on_the_link_and_tunnelled_by_source() -> None:
     todo = edits(PREFIX, None, TowardAnchor.through(PEER, "eth1"))
-    assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=(TunnelEnd(remote=PEER),), side=Side.ACCESS)
+    tunnels = (TunnelEnd(remote=PEER),)
+    assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=tunnels, side=Side.ACCESS, waits=True)
     assert todo.set_routes == (
         WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1"),
         WantedRoute(destination=EVERYWHERE, source=PREFIX, device=Device.TUN, table=Table.UPLINK),
+        ELSE_TUN,
     )
 
 
@@ -189,17 +201,19 @@ def test_for_a_closed_prefix_nothing_waits() -> None:
 
 
 def test_a_node_between_routers_is_held_in_the_engine() -> None:
+    on_link = WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1")
     todo = edits(PREFIX, LocalLink(interface="eth1"), Held())
-    assert todo.bind == WantedBinding(prefix=PREFIX, tunnels=(), side=Side.ANCHOR, waits=True)
-    assert todo.set_routes == (WantedRoute(destination=PREFIX, device=Device.TUN),)
-    assert todo.delete_routes == ()
+    assert todo == Edits(delete_routes=(on_link,))
+    todo = edits(PREFIX, TowardAnchor.through(PEER, "eth1"), Held())
+    assert todo.bind == WAITS
+    assert on_link in todo.delete_routes
+    assert ELSE_TUN not in todo.delete_routes
 
 
-def test_coming_home_forgets_the_binding_after_the_route_has_turned() -> None:
+def test_coming_home_is_one_route_more() -> None:
     todo = edits(PREFIX, TowardVisited.at(PEER), LocalLink(interface="eth1"))
-    assert todo == Edits(
-        set_routes=(WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1"),), unbind=PREFIX
-    )
+    on_link = WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1")
+    assert todo == Edits(bind=WAITS, set_routes=(on_link,))
 
 
 def test_another_visited_router_is_one_edit_of_the_engine() -> None:
@@ -249,7 +263,7 @@ def test_nothing_else_sends_ipv4_of_the_access_links_to_the_tun(prefix: Prefix, 
 
 
 def test_a_delegated_prefix_is_behind_its_router() -> None:
-    down, up = wanted(PREFIX, TowardAnchor(tunnels=TWO, interface="eth1", gateway=GATEWAY)).routes
+    down, up, _ = wanted(PREFIX, TowardAnchor(tunnels=TWO, interface="eth1", gateway=GATEWAY)).routes
     assert (down.interface, down.gateway, down.device) == ("eth1", GATEWAY, Device.ACCESS)
     assert (up.source, up.device) == (PREFIX, Device.TUN)
 

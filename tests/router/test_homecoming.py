@@ -10,7 +10,21 @@ from engine import Encapsulation, HoldBuffer
 from router.links.rtnetlink import ROUTE_PROTOCOL
 from router.network import Network
 from signaling.actions import Held, LocalLink, TowardVisited
-from tests.router.test_network import NODE, OURS, PATHS, PEER, PREFIX, TABLE, TO_POOL, Bench, P, begun, bench
+from tests.router.test_network import (
+    ELSE_TUN,
+    NODE,
+    OURS,
+    PATHS,
+    PEER,
+    PREFIX,
+    TABLE,
+    TO_POOL,
+    WAITS,
+    Bench,
+    P,
+    begun,
+    bench,
+)
 
 __all__ = ["begun", "bench"]  # fixtures
 
@@ -76,12 +90,13 @@ def test_the_kernel_takes_over_when_nothing_waits_and_what_lies_in_the_tun_still
     assert len(scene.tables) == 1
 
 
-def test_after_a_moment_only_the_route_to_the_link_is_left(scene: Scene) -> None:
+def test_after_a_moment_all_is_as_if_the_node_had_never_been_away(scene: Scene) -> None:
     scene.network.bind(PREFIX, Held(), NODE)
     scene.network.bind(PREFIX, HOME, NODE)
     scene.look()
-    assert scene.bench.routes() == {TO_POOL, ("::/0", P, "eth1")}
-    assert (scene.bench.routes(TABLE), scene.rules(), len(scene.tables)) == (set(), set(), 0)
+    assert scene.bench.routes() == {TO_POOL, ("::/0", P, "eth1"), ELSE_TUN}
+    assert (scene.bench.routes(TABLE), scene.rules(), scene.tables.bindings()) == (set(), set(), WAITS)
+    assert scene.tables.tunnels() == []
 
 
 def test_what_comes_out_of_the_tun_is_given_to_the_same_gateway_as_all_else(scene: Scene) -> None:

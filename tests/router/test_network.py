@@ -207,9 +207,11 @@ CALLS = TrafficSelector(
     destination_port=Range(5004, 5010),
 )
 TO_POOL = ("::/0", str(POOL), "lo")
+ELSE_TUN = ("::/0", P, "mob0")  # where the link of another route has no carrier
+WAITS = [Binding(prefix=PREFIX, tunnel=None, side=None)]
 PATHS: list[tuple[Way, set[tuple[str, str, str]], set[tuple[str, str, str]], list[Binding]]] = [
-    (LocalLink(interface="eth1"), {("::/0", P, "eth1")}, set(), []),
-    (LocalLink(interface="eth2"), {("::/0", P, "eth2")}, set(), []),
+    (LocalLink(interface="eth1"), {("::/0", P, "eth1"), ELSE_TUN}, set(), WAITS),
+    (LocalLink(interface="eth2"), {("::/0", P, "eth2"), ELSE_TUN}, set(), WAITS),
     (
         SplitLink(rest=LocalLink(interface="eth1"), tunnels=(TunnelEnd(remote=PEER),), policy="", flows=(CALLS,)),
         {("::/0", P, "eth1")},
@@ -230,13 +232,13 @@ PATHS: list[tuple[Way, set[tuple[str, str, str]], set[tuple[str, str, str]], lis
     ),
     (
         TowardAnchor.through(PEER, "eth1"),
-        {("::/0", P, "eth1")},
+        {("::/0", P, "eth1"), ELSE_TUN},
         {(P, "::/0", "mob0")},
         [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ACCESS)],
     ),
     (
         TowardAnchor.through(PEER, "eth2"),
-        {("::/0", P, "eth2")},
+        {("::/0", P, "eth2"), ELSE_TUN},
         {(P, "::/0", "mob0")},
         [Binding(prefix=PREFIX, tunnel=tunnel(PEER), side=Side.ACCESS)],
     ),
@@ -273,7 +275,7 @@ def test_prefixes_do_not_disturb_each_other(begun: Bench) -> None:
     begun.network.bind(PREFIX, LocalLink(interface="eth1"), NODE)
     begun.network.bind(VISITING, TowardAnchor.through(PEER, "eth1"), NODE)
     begun.network.unbind(PREFIX)
-    assert begun.routes() == {TO_POOL, ("::/0", str(VISITING), "eth1")}
+    assert begun.routes() == {TO_POOL, ("::/0", str(VISITING), "eth1"), ("::/0", str(VISITING), "mob0")}
     assert begun.routes(TABLE) == {(str(VISITING), "::/0", "mob0")}
 
 
@@ -290,9 +292,20 @@ def test_rules_of_the_kernel_send_the_flows_that_go_elsewhere_to_the_tun(begun: 
     assert begun.routes(TABLE + 1) == set()
 
 
-def lookup(bench: Bench, source: str, iif: str) -> str:
+@pytest.mark.parametrize("path", [LocalLink(interface="eth1"), TowardAnchor.through(PEER, "eth1")])
+def test_the_kernel_passes_over_a_link_without_carrier_before_anybody_is_told(begun: Bench, path: Way) -> None:
+    begun.network.bind(PREFIX, path, NODE)
+    for _ in range(2):
+        assert lookup(begun, "3fff::1", "mob0", str(PREFIX[5])) == "eth1"
+        begun.nodes.link_down("eth1")
+        eventually(lambda: lookup(begun, "3fff::1", "mob0", str(PREFIX[5])) == "mob0")
+        begun.nodes.link_up("eth1")
+        eventually(lambda: lookup(begun, "3fff::1", "mob0", str(PREFIX[5])) == "eth1")
+
+
+def lookup(bench: Bench, source: str, iif: str, destination: str = "3fff::1") -> str:
     """Where the kernel sends a packet of this source that came in by this interface."""
-    (route,) = bench.oracle.route("get", dst="3fff::1", src=source, iif=bench.index(iif), family=socket.AF_INET6)
+    (route,) = bench.oracle.route("get", dst=destination, src=source, iif=bench.index(iif), family=socket.AF_INET6)
     return bench.name(dict(route["attrs"])["RTA_OIF"])
 
 
@@ -418,7 +431,7 @@ def test_an_access_link_that_comes_later_has_ipv4_too(begun: Bench) -> None:
 def test_a_delegated_prefix_is_routed_to_its_router(begun: Bench) -> None:
     gateway = IPv6Address("fe80::11")
     begun.network.bind(PREFIX, TowardAnchor(tunnels=ARRIVED.tunnels, interface="eth1", gateway=gateway), NODE)
-    (route,) = (each for each in begun.host.netlink.routes(protocol=ROUTE_PROTOCOL) if each.destination == PREFIX)
+    (route, _) = (each for each in begun.host.netlink.routes(protocol=ROUTE_PROTOCOL) if each.destination == PREFIX)
     assert (begun.name(route.oif), route.gateway) == ("eth1", gateway)
     assert begun.routes(TABLE) == {(P, "::/0", "mob0")}
 
@@ -708,7 +721,8 @@ def test_routes_come_back_with_an_interface_that_was_switched_off(begun: Bench) 
     begun.host.link_up("eth1")
     begun.network.add_access("eth1", fixed_link_layer=True)
     begun.network.refresh("eth1")
-    assert begun.routes() == {TO_POOL, ("::/0", P, "eth1"), ("::/0", str(VISITING), "eth1")}
+    visiting = {("::/0", str(VISITING), device) for device in ("eth1", "mob0")}
+    assert begun.routes() == {TO_POOL, ("::/0", P, "eth1"), ELSE_TUN, *visiting}
     assert ROUTER_ADDRESS in [item.address for item in begun.host.netlink.addresses(begun.index("eth1"))]
 
 
@@ -720,7 +734,8 @@ def test_everything_comes_back_with_an_interface_that_vanished(begun: Bench) -> 
     theirs = begun.host.link("eth1").link_layer
     begun.network.add_access("eth1", fixed_link_layer=True)
     begun.network.refresh("eth1")
-    assert begun.routes() == {TO_POOL, ("::/0", P, "eth1"), ("::/0", str(VISITING), "eth1")}
+    visiting = {("::/0", str(VISITING), device) for device in ("eth1", "mob0")}
+    assert begun.routes() == {TO_POOL, ("::/0", P, "eth1"), ELSE_TUN, *visiting}
     assert begun.host.link("eth1").link_layer == ROUTER_LINK_LAYER
     begun.network.close()
     assert begun.host.link("eth1").link_layer == theirs

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from signaling.actions import Bind, Held, Send, TowardAnchor
+from signaling.actions import Bind, Held, Send, TowardAnchor, TowardVisited
 from signaling.dma.session import State
 from signaling.dma.update_list import Progress, Registration
 from signaling.events import SessionsFound
@@ -490,10 +490,25 @@ def test_the_anchors_are_told_before_anything_else_is_done_about_a_node_that_lef
     assert isinstance(turn[0], Send)
 
 
-def test_nothing_of_a_node_that_left_is_delivered() -> None:
+def test_what_still_comes_for_a_node_that_left_waits_until_its_anchor_knows_and_goes_back_there() -> None:
     scene = Scene()
     scene.world.run_until(20.0)
     scene.world.detach("mn1")
+    assert scene.world.path("mar2", scene.prefix) == Held()
+    scene.world.run_until(20.5)
+    assert scene.world.path("mar2", scene.prefix) == TowardVisited.at(scene.world["mar1"].address)
+    scene.world.run_until(22.0)
+    assert scene.world.path("mar2", scene.prefix) is None
+
+
+def test_it_goes_nowhere_while_the_anchor_does_not_answer() -> None:
+    scene = Scene()
+    scene.world.run_until(20.0)
+    scene.world.lose(100)
+    scene.world.detach("mn1")
+    scene.world.run_until(20.9)
+    assert scene.world.path("mar2", scene.prefix) == Held()
+    scene.world.run_until(22.0)
     assert scene.world.path("mar2", scene.prefix) is None
 
 

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from signaling.actions import Bind, Held, Send, SendOnLink, TowardAnchor, Unbind
+from signaling.actions import Bind, Held, Send, SendOnLink, TowardAnchor, TowardVisited, Unbind
 from signaling.events import LinkLost
 from signaling.iana import HandoffIndicator
 from signaling.pmip.binding_update_list import Stage
@@ -156,12 +156,15 @@ def test_a_deregistration_without_an_answer_is_said_once_more() -> None:
     assert [it.update.lifetime for it in world.lma.updates] == [300, 0, 0]
 
 
-def test_the_prefix_is_held_until_the_answer() -> None:
+def test_what_still_comes_is_held_until_the_answer_and_given_back_then() -> None:
     world = attached()
     prefix = world.prefix("mn1")
+    tunnels = world.mag.paths[prefix].tunnels
     world.detach("mn1")
     assert world.mag.paths == {prefix: Held()}
-    world.run(1.1)
+    world.run(0.5)
+    assert world.mag.paths == {prefix: TowardVisited(tunnels=tunnels)}
+    world.run(0.6)
     assert world.mag.paths == {}
 
 
