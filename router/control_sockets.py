@@ -29,6 +29,7 @@ MAX_FILTERED_NODES = 500  # above, data packets of strangers announce nobody: th
 IPV4_HEADER = 20  # octets, without options
 MOST_SOURCES = 65536  # peers whose address is remembered in both of its forms: making one of the other takes long
 RECEIVE_BUFFER = 4 << 20  # octets; a kernel counts some 1 KiB for a message: 0.2 s of a busy anchor
+MOST_WAITING = 1000  # frames: what a socket keeps is less than that
 SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
 
 # octets, source, UDP source port or 0, destination; and True, if it came to the UDP port of tunnels
@@ -362,6 +363,12 @@ class AccessSocket:
                 return
             if kind != socket.PACKET_OUTGOING:
                 self._on_frame(packet, link_layer)
+
+    def discard(self) -> None:
+        """Throw away what waits: it came before whatever just happened."""
+        with suppress(OSError):  # BlockingIOError: there is no more
+            for _ in range(MOST_WAITING):
+                self.socket.recv(1)
 
     def send(self, packet: bytes, link_layer: bytes) -> str | None:
         """Send an IPv6 packet in a frame to a link-layer address. Returns why it could not leave."""

@@ -129,6 +129,8 @@ class AccessInterface:
                 self._socket.read()  # whoever is there may have answered already
         elif self._carrier and not carrier:
             self._carrier = False
+            if self._socket is not None:
+                self._socket.discard()  # signs of nodes that were here: nobody has come back yet
             self._on_event(LinkLost(interface=self.name))
 
     def neighbor_changed(self, change: NeighborChanged) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from ipaddress import IPv6Address
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -162,6 +163,14 @@ def test_a_carrier_is_told_once_when_it_comes_and_once_when_it_goes() -> None:
         access.changed(LinkChanged(link, gone=False))
     up = LinkUp(interface="eth1", link_layer=ROUTER_LINK_LAYER, mtu=1500)
     assert events == [up, LinkLost(interface="eth1"), up]
+
+
+def test_what_a_node_said_before_its_link_was_lost_does_not_bring_it_back() -> None:
+    access, events = interface()
+    access.changed(LinkChanged(LINK, gone=False))
+    access._socket = Mock(discard=lambda: events.append("discarded"))
+    access.changed(LinkChanged(NO_CARRIER, gone=False))
+    assert events[-2:] == ["discarded", LinkLost(interface="eth1")]
 
 
 def test_an_interface_that_is_gone_has_lost_its_carrier() -> None:

@@ -5,6 +5,7 @@ mar1 --eth0 ===== eth0-- mar2          Mobility Headers over protocol 135, and o
 """
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -191,6 +192,15 @@ def test_the_longest_filter_is_one_the_kernel_takes() -> None:
 
 def test_a_long_first_packet_is_read_as_a_whole(link: Link) -> None:
     assert link.passes(udp(size=1400), STRANGER)
+
+
+def test_frames_that_wait_can_be_thrown_away_and_no_later_ones(link: Link) -> None:
+    link.send(solicitation, bytes.fromhex("020000000001"))
+    eventually(lambda: select.select([link.ours.socket], [], [], 0)[0])
+    link.ours.discard()
+    link.ours.read()
+    assert link.frames == []
+    assert link.passes(solicitation, bytes.fromhex("020000000002"))
 
 
 def test_what_we_send_arrives_in_a_frame_to_its_node_and_does_not_come_back(link: Link) -> None:
