@@ -460,10 +460,11 @@ class Network:
     def expect(self, action: actions.ExpectNode) -> None:
         """A node is known to be there: its packets need no address resolution. Or it left: the kernel forgets it."""
         for index in self._access.values():
-            for near in self._netlink.neighbors(index):
+            left = action.link_layer if action.interface is None else None
+            for near in self._netlink.uncertain_neighbors(index, left):
                 # an address that could not be resolved while nobody was there would be left alone for a second
                 unresolved = not near.link_layer and not near.address.is_multicast
-                if unresolved or (action.interface is None and near.link_layer == action.link_layer):
+                if unresolved or near.link_layer == left:
                     self._quietly(self._netlink.delete_neighbor, near)
         if action.link_local is not None and action.interface in self._access:
             index = self._access[action.interface]

@@ -19,6 +19,7 @@ import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ctypes import addressof, create_string_buffer
+from functools import partial
 from ipaddress import IPv6Address
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -56,6 +57,7 @@ from router.links.rtnetlink import (
     decode_neighbor,
     decode_route,
     decode_rule,
+    decode_uncertain_neighbor,
     encode_address,
     encode_neighbor,
     encode_route,
@@ -73,6 +75,7 @@ from router.links.rtnetlink_constants import (
     LinkFlag,
     Message,
     MessageFlag,
+    NeighborAttribute,
     NeighborState,
     OperState,
     RouteAttribute,
@@ -335,6 +338,16 @@ class Netlink:
         body = NEIGHBOR.pack(socket.AF_INET6, 0, 0, 0, 0)
         found = self._dump(Message.GETNEIGH, body, decode_neighbor, "list neighbours")
         return [each for each in found if index in (0, each.index)]
+
+    def uncertain_neighbors(self, index: int, link_layer: bytes | None = None) -> list[Neighbor]:
+        """Of one link: IPv6 neighbours without a link-layer address, and those with this one.
+
+        There may be thousands, and few of these: only they are decoded.
+        """
+        body = NEIGHBOR.pack(socket.AF_INET6, 0, 0, 0, 0) + attribute(NeighborAttribute.IFINDEX, U32.pack(index))
+        decode = partial(decode_uncertain_neighbor, link_layer=link_layer)
+        found = self._dump(Message.GETNEIGH, body, decode, "list neighbours")
+        return [each for each in found if each.index == index]  # kernels before 4.6 tell of all links
 
     def replace_neighbor(self, neighbor: Neighbor) -> None:
         """Add a neighbour or give it a new link-layer address and state."""

@@ -52,6 +52,14 @@ ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst, src, tos, table, protocol, s
 RULE = struct.Struct("=BBBBBxxBI")  # family, dst, src, tos, table, action, flags: struct fib_rule_hdr
 NEIGHBOR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type: struct ndmsg
 NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, index: struct rtnexthop
+HAS_LINK_LAYER = (  # states of a neighbour whose link-layer address is known
+    NeighborState.REACHABLE
+    | NeighborState.STALE
+    | NeighborState.DELAY
+    | NeighborState.PROBE
+    | NeighborState.NOARP
+    | NeighborState.PERMANENT
+)
 PORTS = struct.Struct("=HH")  # first, last: struct fib_rule_port_range
 U32 = struct.Struct("=I")
 S32 = struct.Struct("=i")
@@ -429,6 +437,14 @@ def decode_neighbor(body: bytes) -> Neighbor | None:
         return None
     link_layer = found.get(NeighborAttribute.LLADDR, b"")
     return Neighbor(index=index, address=theirs, link_layer=link_layer, state=NeighborState(state))
+
+
+def decode_uncertain_neighbor(body: bytes, *, link_layer: bytes | None) -> Neighbor | None:
+    """The same, or None also for one that has a link-layer address other than this one."""
+    _, _, state, _, _ = NEIGHBOR.unpack_from(body)
+    if not state & HAS_LINK_LAYER or (link_layer is not None and link_layer in body):
+        return decode_neighbor(body)
+    return None
 
 
 def encode_route(route: Route) -> bytes:

@@ -207,3 +207,4 @@ class NeighborAttribute(IntEnum):
 
     DST = 1
     LLADDR = 2
+    IFINDEX = 8

@@ -440,6 +440,22 @@ def test_a_deleted_neighbour_is_no_longer_known(bench: Bench) -> None:
     assert all(each.state & NeighborState.FAILED for each in bench.ours.neighbors() if each.address == GATEWAY)
 
 
+def test_of_many_neighbours_those_are_found_that_are_unresolved_or_have_one_address(bench: Bench) -> None:
+    known = [Neighbor(index=bench.eth0, address=GATEWAY + n, link_layer=MAC) for n in range(1, 4)]
+    known.append(Neighbor(index=bench.eth0, address=GATEWAY + 9, link_layer=MAC[::-1]))
+    failed = Neighbor(index=bench.eth0, address=GATEWAY + 10, link_layer=b"", state=NeighborState.FAILED)
+    for neighbor in (*known, failed):
+        bench.ours.replace_neighbor(neighbor)
+
+    def found(index: int, link_layer: bytes | None = None) -> set[IPv6Address]:
+        return {each.address for each in bench.ours.uncertain_neighbors(index, link_layer) if each.address in mine}
+
+    mine = {each.address for each in (*known, failed)}
+    assert found(bench.eth0) == {failed.address}
+    assert found(bench.eth0, MAC[::-1]) == {failed.address, GATEWAY + 9}
+    assert found(bench.ours.link("lo").index, MAC) == set()
+
+
 # Events
 
 
