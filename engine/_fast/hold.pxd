@@ -1,6 +1,6 @@
 """Packets of a prefix whose node is between routers wait at its anchor. engine/model/hold.py says what happens and why.
 
-    put     -> DIRECT: forward it as ever; KEPT: it was copied; FULL: it dies
+    put     -> DIRECT: forward it as ever; KEPT: it was copied; FULL: it dies. older: it goes before those that are not
     due     -> the next hold that has something to send now: take from it
     take    -> the next packet, or NULL: not yet, or another worker drains; its octets stay until leave()
     leave   -> at the end of the burst, when all is sent
@@ -52,6 +52,7 @@ cdef struct Hold:
     uint64_t listed          # ns; when somebody will look at it, NEVER
     Block *first
     Block *last
+    Block *older             # the last one that is: it and all before it go before the others; NULL: none
     Block *taken
     Counts counts
 
@@ -78,7 +79,7 @@ cdef uint8_t read_counts(Holds *holds, uint32_t hold, Counts *counts) noexcept n
 # workers
 cdef uint8_t put(
     Holds *holds, uint32_t hold, Turn *turn,
-    const uint8_t *packet, uint32_t length, const Aside *aside, uint64_t now,
+    const uint8_t *packet, uint32_t length, const Aside *aside, uint64_t now, bint older,
 ) noexcept nogil
 cdef uint32_t due(Holds *holds, Turn *turn, uint64_t now) noexcept nogil  # index; 0: none
 cdef Block *take(Holds *holds, uint32_t hold, Turn *turn, uint64_t now) noexcept nogil

@@ -66,7 +66,7 @@ cdef uint32_t begin(Holds *holds, uint32_t packets, uint64_t octets, uint64_t li
     hold.octets_limit = octets
     hold.limit = limit
     hold.listed = NEVER
-    hold.first = hold.last = hold.taken = NULL
+    hold.first = hold.last = hold.older = hold.taken = NULL
     memset(&hold.counts, 0, sizeof(Counts))
     store8_relaxed(&hold.phase, HOLDING)
     pthread_mutex_unlock(&hold.lock)
@@ -105,7 +105,7 @@ cdef void end(Holds *holds, uint32_t index, Turn *turn) noexcept nogil:
             turn.lost += pieces(block)
             block = block.next
         give_back(&holds.blocks, hold.first)
-        hold.first = hold.last = NULL
+        hold.first = hold.last = hold.older = NULL
         hold.packets = 0
         hold.octets = 0
         forget(&holds.deadlines, index)
@@ -144,7 +144,7 @@ cdef Block *take_out(Holds *holds, uint32_t index) noexcept nogil:
     cdef Block *chain
     pthread_mutex_lock(&hold.lock)
     chain = hold.first
-    hold.first = hold.last = NULL
+    hold.first = hold.last = hold.older = NULL
     hold.packets = 0
     hold.octets = 0
     settle(hold)
@@ -167,7 +167,7 @@ cdef uint8_t read_counts(Holds *holds, uint32_t index, Counts *counts) noexcept 
 
 cdef uint8_t put(
     Holds *holds, uint32_t index, Turn *turn,
-    const uint8_t *packet, uint32_t length, const Aside *aside, uint64_t now,
+    const uint8_t *packet, uint32_t length, const Aside *aside, uint64_t now, bint older,
 ) noexcept nogil:
     """DIRECT, KEPT or FULL; hold 0 or one that ended: DIRECT."""
     cdef Hold *hold = &holds.holds[index]
@@ -177,7 +177,7 @@ cdef uint8_t put(
     pthread_mutex_lock(&hold.lock)
     if not passes(hold.phase):
         expire(holds, hold, turn, now)
-        verdict = append(holds, hold, packet, length, aside, now)
+        verdict = append(holds, hold, packet, length, aside, now, older)
         note_deadline(holds, hold, index)
     pthread_mutex_unlock(&hold.lock)
     return verdict
@@ -188,7 +188,7 @@ cdef inline bint passes(uint8_t phase) noexcept nogil:
 
 
 cdef inline uint8_t append(
-    Holds *holds, Hold *hold, const uint8_t *packet, uint32_t length, const Aside *aside, uint64_t now,
+    Holds *holds, Hold *hold, const uint8_t *packet, uint32_t length, const Aside *aside, uint64_t now, bint older,
 ) noexcept nogil:
     cdef Block *block = NULL
     if hold.packets < hold.packets_limit and hold.octets + length <= hold.octets_limit:
@@ -197,21 +197,34 @@ cdef inline uint8_t append(
         hold.counts.full += 1
         return FULL
     block.arrived = now
-    if hold.first == NULL:
-        hold.first = block
-    else:
-        hold.last.next = block
-    hold.last = block
+    enqueue(hold, block, hold.older if older else hold.last)
+    if older:
+        hold.older = block
+        if block.next != NULL:
+            block.arrived = block.next.arrived            # who waits longest is in front
     hold.packets += 1
     hold.octets += length
     hold.counts.kept += 1
     return KEPT
 
 
+cdef inline void enqueue(Hold *hold, Block *block, Block *after) noexcept nogil:
+    """after: NULL is in front."""
+    cdef Block **place = &hold.first if after == NULL else &after.next
+    block.next = place[0]
+    place[0] = block
+    if block.next == NULL:
+        hold.last = block
+
+
 cdef inline Block *pop(Hold *hold) noexcept nogil:
     cdef Block *block = hold.first
     hold.first = block.next
     block.next = NULL
+    if hold.older == block:
+        hold.older = NULL
+    if hold.first == NULL:
+        hold.last = NULL
     hold.packets -= 1
     hold.octets -= block.length
     return block
@@ -298,10 +311,7 @@ cdef bint put_back(Holds *holds, uint32_t index, uint32_t count) noexcept nogil:
         while count and hold.taken != NULL:
             block = hold.taken
             hold.taken = block.next
-            block.next = hold.first
-            if hold.first == NULL:
-                hold.last = block
-            hold.first = block
+            enqueue(hold, block, NULL)
             hold.packets += 1
             hold.octets += block.length
             hold.counts.sent -= 1
@@ -381,10 +391,10 @@ cdef class Holding:
         if self.holds.holds != NULL:
             destroy(&self.holds)
 
-    def put(self, bytes packet not None, uint64_t now):
+    def put(self, bytes packet not None, uint64_t now, *, bint older=False):
         cdef Turn *turn = turn_of(self.turns, 0xFFFF)
         return put(&self.holds, self.index, turn, <const uint8_t *><const char *>packet,
-                   <uint32_t>len(packet), NULL, now)
+                   <uint32_t>len(packet), NULL, now, older)
 
     def take(self, uint32_t worker, uint64_t now):
         cdef Turn *turn = turn_of(self.turns, worker)
@@ -421,7 +431,7 @@ cdef class Holding:
         cdef uint8_t verdict
         with nogil:
             for number in range(packets):
-                verdict = put(&self.holds, self.index, turn, <const uint8_t *>&number, 4, NULL, 0)
+                verdict = put(&self.holds, self.index, turn, <const uint8_t *>&number, 4, NULL, 0, False)
                 if verdict == DIRECT:
                     self.log[fetch_add32(&self.logged, 1)] = number
                 elif verdict == FULL:

@@ -254,18 +254,18 @@ cdef void set_aside(Worker *worker) noexcept nogil:
         binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
         buffer = load32_relaxed(&binding.hold)
         if buffer != 0 and (binding.side != ACCESS or worker.turned[i]):
-            burst.drop[i] = put_aside(worker, i, buffer)
+            burst.drop[i] = put_aside(worker, i, buffer, False)
         if burst.drop[i] == ALIVE and binding.side == HELD:
             burst.drop[i] = Drop.NODE_AWAY
 
 
-cdef uint8_t put_aside(Worker *worker, uint32_t i, uint32_t buffer) noexcept nogil:
+cdef uint8_t put_aside(Worker *worker, uint32_t i, uint32_t buffer, bint older) noexcept nogil:
     cdef waiting.Aside aside = waiting.aside_of(worker.burst, i)
     cdef uint8_t answer
     aside.pieces = worker.pieces[i]
     answer = hold.put(
         <hold.Holds *>worker.tables.holds, buffer, &worker.holding, worker.burst.packet[i], worker.burst.length[i],
-        &aside, worker.now)
+        &aside, worker.now, older)
     if answer == hold.DIRECT:
         return ALIVE
     return KEPT if answer == hold.KEPT else <uint8_t>Drop.HOLD_FULL
@@ -813,6 +813,7 @@ cdef void pop(Worker *worker) noexcept nogil:
     for i in range(burst.count):
         if burst.drop[i] == ALIVE and not bound_to(tables, worker.found[i], burst.tunnel[i]):
             worker.found[i] = 0
+        worker.turned[i] = worker.found[i] == 0
     prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop,
                      ACCESS | ANCHOR | HELD | HOME, worker.found)
     for i in range(burst.count):
@@ -826,6 +827,16 @@ cdef void pop(Worker *worker) noexcept nogil:
             continue
         prefixes.touch(prefixes.at(&tables.prefixes, worker.found[i]), worker.fragments.clock)
         burst.drop[i] = merge_ecn(burst.packet[i], burst.traffic_class[i] & 3)
+        if burst.drop[i] == ALIVE and worker.turned[i]:
+            take_back(worker, i)
+
+
+cdef inline void take_back(Worker *worker, uint32_t i) noexcept nogil:
+    """A packet to a node that is not behind us: if others wait for that node they are younger, as its router had this."""
+    cdef const Binding *binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
+    cdef uint32_t buffer = load32_relaxed(&binding.hold)
+    if buffer != 0 and binding.side != ACCESS:
+        worker.burst.drop[i] = put_aside(worker, i, buffer, True)
 
 
 cdef inline bint comes_back(const Tunnel *tunnel, Address destination) noexcept nogil:

@@ -8,7 +8,8 @@
   repeats last. One that waited `limit` ns is dropped (expired), draining or not.
 * The drain is paced, so that a burst of what was held does not overrun the new access link: `pace` octets per second
   (0: no pace), and what a late wake-up missed is made up for, of BURST ns at most.
-* Order is kept: while there is a queue, or a worker has not sent what it took, new packets go behind it.
+* Order is kept: while there is a queue, or a worker has not sent what it took, new packets go behind it. But those that
+  the former router of the node gives back are older than all that came here since: they go before those.
 
 Times: ns, monotonic. _fast/hold.pyx does the same with one mutex per hold.
 """
@@ -67,14 +68,15 @@ class Hold:
         self._room = Room(store)
         self._owner = 0
         self._queue: deque[tuple[int, bytes]] = deque()  # arrived, octets
+        self._older = 0  # so many at its front were given back
         self._taken: list[bytes] = []
         self._pace = 0  # octets/s
         self._next = 0  # ns, when the next packet may go
 
     # --- for the path ---
 
-    def put(self, octets: bytes, now: int) -> Verdict:
-        """A packet for the prefix."""
+    def put(self, octets: bytes, now: int, *, older: bool = False) -> Verdict:
+        """A packet for the prefix. older: it was given back."""
         if self.phase is Phase.DIRECT:
             return Verdict.DIRECT
         self._expire(now)
@@ -84,7 +86,12 @@ class Hold:
             self._settle()
             return Verdict.FULL
         self.counts.kept += 1
-        self._queue.append((now, octets))
+        if older:
+            behind = self._queue[self._older][0] if self._older < len(self._queue) else now
+            self._queue.insert(self._older, (behind, octets))  # who waits longest is in front
+            self._older += 1
+        else:
+            self._queue.append((now, octets))
         return Verdict.KEPT
 
     def take(self, worker: int, now: int) -> bytes | None:
@@ -99,7 +106,7 @@ class Hold:
             self._owner = worker
         if self._owner != worker:
             return None
-        _, octets = self._queue.popleft()
+        octets = self._pop()
         self._taken.append(octets)
         self.counts.sent += 1
         self._pay(len(octets), now)
@@ -159,5 +166,9 @@ class Hold:
 
     def _expire(self, now: int) -> None:
         while self._queue and self._queue[0][0] + self._limit <= now:
-            self._room.give_back(self._queue.popleft()[1])
+            self._room.give_back(self._pop())
             self.counts.expired += 1
+
+    def _pop(self) -> bytes:
+        self._older = max(0, self._older - 1)
+        return self._queue.popleft()[1]

@@ -89,6 +89,33 @@ def test_new_packets_go_behind_those_that_wait(hold: Any) -> None:
     assert drain(hold, SECOND) == [1, 2, 3]
 
 
+def test_what_is_given_back_goes_before_what_came_since_in_its_own_order(hold: Any) -> None:
+    put(hold, 3, 4)
+    assert [hold.put(named(n), MS, older=True) for n in (1, 2)] == [Verdict.KEPT] * 2
+    put(hold, 5)
+    hold.release(0, SECOND)
+    assert drain(hold, SECOND) == [1, 2, 3, 4, 5]
+    assert hold.put(named(6), SECOND, older=True) == Verdict.DIRECT
+
+
+def test_what_is_given_back_goes_before_the_rest_also_while_that_is_drained(hold: Any) -> None:
+    put(hold, 2, 3)
+    hold.release(1, 0)
+    assert drain(hold, 0) == [2]
+    hold.put(named(1), 0, older=True)
+    hold.release(0, SECOND)
+    assert drain(hold, 1000 * SECOND) == []
+    assert counted(hold) == {"kept": 3, "sent": 1, "expired": 2}
+
+
+def test_alone_it_waits_like_any_other(hold: Any) -> None:
+    hold.put(named(1), 0, older=True)
+    put(hold, 2)
+    assert hold.deadline == LIMIT
+    hold.release(0, SECOND)
+    assert drain(hold, SECOND) == [1, 2]
+
+
 def test_a_new_packet_does_not_overtake_one_that_is_taken_and_not_sent(hold: Any) -> None:
     put(hold, 1)
     hold.release(0, SECOND)
@@ -204,7 +231,7 @@ def act(seed: int, both: tuple[Any, Any], n: int, now: int) -> list[Any]:
         worker = dice.randrange(1, 3)
         kind = dice.random()
         if kind < 0.5:
-            answers.append(hold.put(named(n, dice.choice([4, 100, 1400, 2500])), now))
+            answers.append(hold.put(named(n, dice.choice([4, 100, 1400, 2500])), now, older=dice.random() < 0.2))
         elif kind < 0.75:
             hold.expire(now)
             answers.append([hold.take(worker, now) for _ in range(3)])

@@ -46,7 +46,7 @@ from tests.engine.nodes import (
     gre_header,
     packet,
 )
-from tests.engine.test_serve import LOOPBACK, LOOPBACK4, served
+from tests.engine.test_serve import LOOPBACK, LOOPBACK4, Bench, served
 
 pytestmark = pytest.mark.skipif(not engine.compiled, reason="the model keeps no packets")
 
@@ -184,6 +184,24 @@ def test_what_waits_for_a_visiting_node_that_is_here_again_goes_to_its_anchor_to
     waiting.tables.watch(VISITING, FOREVER)
     waiting.say(back(1))
     assert waiting.heard() == []
+
+
+def test_what_a_router_gives_back_goes_before_what_came_to_the_anchor_since(
+    any_engine: Engine, tun_pair: Pair
+) -> None:
+    ours, kernel = tun_pair
+    with served(any_engine, ours, MIRROR) as (tun, [udp]):
+        bench = Bench(any_engine, tun, udp, kernel)
+        said = [packet(CORRESPONDENT, ANCHORED[5], payload=bytes([number])) for number in range(4)]
+        any_engine.tables.hold(ANCHORED, buffer=FOREVER)
+        for late in said[2:]:
+            kernel.send(late)
+        assert bench.delivered() == []
+        bench.arrive(*said[:2])
+        assert bench.delivered() == []
+        any_engine.tables.bind(ANCHORED, MIRROR, side=Side.ANCHOR)
+        assert bench.delivered() == said
+        assert bench.drops() == {}
 
 
 def test_what_a_visiting_node_sends_waits_for_nobody(waiting: Waiting) -> None:
