@@ -1,12 +1,10 @@
 """All that this router changes in the kernel, and how it takes it back.
 
 Routes and rules carry our own protocol number, so whatever a crash left behind is recognised by the next start. What
-has no owner mark (sysctls, a link-layer address) is written to a journal before it is changed.
+has no owner mark (sysctls, a link-layer address) is in `changes.py`.
 """
 
 import errno
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from typing import TypeVar
 import engine
 from engine import BadRule, Encapsulation, HeldStats, HoldBuffer, Side, Tables, Tunnel, UnknownPrefix
 from router import forwarding
+from router.changes import Change, Changes
 from router.errors import NoRights, RouterError
 from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedMatch, WantedRoute, edits
 from router.forwarding import Table as Where
@@ -47,21 +46,10 @@ T = TypeVar("T")
 FLOW_PRIORITY = 5212  # before the rules of uplinks: flows that are moved are moved wherever they come from
 RULE_PRIORITY = 5213  # before the main table (32766), after the local one (0)
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETDOWN}
-SYSCTL, SYSCTL_IPV4 = Path("/proc/sys/net/ipv6"), Path("/proc/sys/net/ipv4")
-SYSCTLS = {"sysctl": SYSCTL, "sysctl_ipv4": SYSCTL_IPV4}  # by the kind of a change
 LINK_LOCAL_LENGTH = 64
 OTHERWISE = 2 * DEFAULT_METRIC  # of routes for what another one has no link for
 TUN_QUEUE = 10_000  # packets that wait while one process takes over from another; the driver's 500 are soon full
 MOST_ENDS = 4096  # kept as objects of the engine
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """Something without an owner mark that we changed. value: what it was before."""
-
-    kind: str  # "sysctl", "sysctl_ipv4", "link_layer", "router": our address, "switched_on": an interface that was off
-    name: str  # of the sysctl, or of the interface; of a router: router/interface/address
-    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,58 +63,6 @@ class DefaultRouter:
     def change(self) -> Change:
         """What is noted of it."""
         return Change(kind="router", name=f"router/{self.interface}/{self.address}", value="")
-
-
-class Journal:
-    """What to put back, on disk before it is touched."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.changes: list[Change] = []
-
-    def read(self) -> list[Change]:
-        """What a run that crashed has left changed; [] if there is nothing, or nothing readable."""
-        try:
-            return [Change(**item) for item in json.loads(self._file.read_text())]
-        except (OSError, ValueError, TypeError):
-            return []
-
-    def note(self, change: Change) -> None:
-        """Write down a change that is about to be made; the oldest value of a thing is the one to restore."""
-        if any((old.kind, old.name) == (change.kind, change.name) for old in self.changes):
-            return
-        self.changes.append(change)
-        self._write()
-
-    def forget(self, interface: str) -> None:
-        """The interface is gone, and what was changed of it; one that comes with its name is another."""
-        # sysctls of an interface are conf/eth1/..., its addresses router/eth1/...
-        self._keep([item for item in self.changes if interface not in (item.name, *item.name.split("/")[1:2])])
-
-    def take(self, kind: str, name: str) -> Change | None:
-        """That change, which is about to be put back; None: it was not made."""
-        found = next((item for item in self.changes if (item.kind, item.name) == (kind, name)), None)
-        self._keep([item for item in self.changes if item is not found])
-        return found
-
-    def clear(self) -> None:
-        """Everything is back as it was."""
-        self.changes = []
-        self._file.unlink(missing_ok=True)
-
-    def _keep(self, changes: list[Change]) -> None:
-        if changes != self.changes:
-            self.changes = changes
-            self._write()
-
-    def _write(self) -> None:
-        items = [{"kind": item.kind, "name": item.name, "value": item.value} for item in self.changes]
-        temporary = self._file.with_suffix(".new")
-        try:
-            temporary.write_text(json.dumps(items))
-            temporary.replace(self._file)
-        except OSError as error:
-            raise NoRights(f"{self._file}: {error.strerror}: nothing may be changed that cannot be put back") from None
 
 
 class Network:
@@ -164,7 +100,7 @@ class Network:
         self._guard = guard or SourceGuard(table)
         self._buffer = buffer if tables.compiled else None  # the model keeps no packets
         self._homecomings = Homecomings(netlink, tables, later) if later and tables.compiled else None
-        self._journal = Journal(journal)
+        self._changes = Changes(netlink, journal)
         self._tun = 0
         self._tun_name = ""
         self._claimed: tuple[Prefix, ...] = ()  # pools that lead to the TUN
@@ -192,12 +128,7 @@ class Network:
             if address.address == ROUTER_ADDRESS:
                 self._quietly(self._netlink.delete_address, address)
                 found.append(f"address {address}")
-        left = self._journal.read()
-        for change in reversed(left):
-            self._restore(change)
-            found.append(f"{change.kind} {change.name}")
-        self._journal.clear()
-        return found
+        return found + self._changes.undo_left()
 
     def adopt(self, paths: Iterable[actions.Bind]) -> None:
         """These paths are set in the kernel; the engine here learns them anew."""
@@ -214,7 +145,7 @@ class Network:
 
     def adopt_tun(self, name: str) -> None:
         """In place of clean and use_tun: what another process has changed in the kernel is ours."""
-        self._journal.changes = self._journal.read()
+        self._changes.adopt()
         self._tun_name, self._tun = name, self._netlink.link(name).index
 
     def adopt_access(self, name: str) -> Link:
@@ -232,9 +163,7 @@ class Network:
         for family in EVERYWHERE:
             for route in self._netlink.routes(protocol=ROUTE_PROTOCOL, family=family):
                 self._quietly(self._netlink.delete_route, route)
-        for change in reversed(self._journal.changes):
-            self._restore(change)
-        self._journal.clear()
+        self._changes.undo()
 
     def claim(self, pools: Iterable[Prefix]) -> None:
         """What nobody was lent is unreachable, or packets to it would go in circles between us and the core."""
@@ -256,45 +185,45 @@ class Network:
         # nothing but forwarded packets shall come through it: no address of its own, no solicitations
         for setting, value in (("accept_ra", "0"), ("addr_gen_mode", "1"), ("router_solicitations", "0")):
             with suppress(NoRights):  # where /proc/sys is read-only: what the kernel says there, the engine drops
-                self._write_sysctl(f"conf/{name}/{setting}", value, restore=False)
+                self._changes.write_sysctl(f"conf/{name}/{setting}", value, restore=False)
         self._netlink.set_mtu(self._tun, mtu)
         self._netlink.set_queue_length(self._tun, TUN_QUEUE)  # while it is down: a queue in use would be thrown away
         self._netlink.set_up(self._tun)
 
     def forward(self, uplink: str | None) -> None:
         """Let the kernel forward IPv6. uplink: keeps the default route it has learned from advertisements."""
-        if uplink is not None and self._read_sysctl(f"conf/{uplink}/accept_ra") == "1":
-            self._write_sysctl(f"conf/{uplink}/accept_ra", "2")
+        if uplink is not None and self._changes.read_sysctl(f"conf/{uplink}/accept_ra") == "1":
+            self._changes.write_sysctl(f"conf/{uplink}/accept_ra", "2")
         self._forward_all("sysctl")
 
     def forward_ipv4(self) -> None:
         """Let the kernel forward IPv4, and believe that what comes out of the TUN belongs there."""
         self._forward_all("sysctl_ipv4")
         # 2: any way back will do. The kernel takes the larger one of all and this
-        loose = "0" if self._read_sysctl("conf/all/rp_filter", "sysctl_ipv4") == "0" else "2"
-        self._write_sysctl(f"conf/{self._tun_name}/rp_filter", loose, "sysctl_ipv4", restore=False)
+        loose = "0" if self._changes.read_sysctl("conf/all/rp_filter", "sysctl_ipv4") == "0" else "2"
+        self._changes.write_sysctl(f"conf/{self._tun_name}/rp_filter", loose, "sysctl_ipv4", restore=False)
 
     def _forward_all(self, kind: str) -> None:
-        if self._read_sysctl("conf/all/forwarding", kind) != "1":
+        if self._changes.read_sysctl("conf/all/forwarding", kind) != "1":
             # switching all off again would also switch off those that were on before
             for link in self._netlink.links():
-                if self._read_sysctl(f"conf/{link.name}/forwarding", kind) == "1":
-                    self._journal.note(Change(kind=kind, name=f"conf/{link.name}/forwarding", value="1"))
-            self._write_sysctl("conf/all/forwarding", "1", kind)
+                if self._changes.read_sysctl(f"conf/{link.name}/forwarding", kind) == "1":
+                    self._changes.note(Change(kind=kind, name=f"conf/{link.name}/forwarding", value="1"))
+            self._changes.write_sysctl("conf/all/forwarding", "1", kind)
 
     def add_access(self, name: str, *, fixed_link_layer: bool) -> Link:
         """Become the router of an access link: the address, and if it may be the MAC, of RFC 6543; the rule."""
         link = self._netlink.link(name)
         if self._access.get(name, link.index) != link.index:
-            self._journal.forget(name)
-        if self._read_sysctl(f"conf/{name}/accept_ra") == "2":  # believed even by a router, other than 1
-            self._write_sysctl(f"conf/{name}/accept_ra", "0")
+            self._changes.forget(name)
+        if self._changes.read_sysctl(f"conf/{name}/accept_ra") == "2":  # believed even by a router, other than 1
+            self._changes.write_sysctl(f"conf/{name}/accept_ra", "0")
         self._pass_over_without_carrier(name)
         if fixed_link_layer and link.link_layer and link.link_layer != ROUTER_LINK_LAYER:
             self._fix_link_layer(link)
         self._take_router_address(link.index)
         if not link.up:
-            self._journal.note(Change(kind="switched_on", name=name, value=""))
+            self._changes.note(Change(kind="switched_on", name=name, value=""))
             self._netlink.set_up(link.index)
         with suppress_errno(errno.EEXIST):
             self._netlink.add_rule(self._rule(name))
@@ -310,9 +239,9 @@ class Network:
 
     def _pass_over_without_carrier(self, name: str) -> None:
         setting = f"conf/{name}/ignore_routes_with_linkdown"
-        if self._read_sysctl(setting) == "0":
+        if self._changes.read_sysctl(setting) == "0":
             with suppress(NoRights):  # then what comes while a link is lost, and nobody knows yet, is lost too
-                self._write_sysctl(setting, "1")
+                self._changes.write_sysctl(setting, "1")
 
     def remove_access(self, name: str) -> None:
         """Stop being the router of an access link."""
@@ -499,12 +428,12 @@ class Network:
     def _set_default_router(self, link_layer: bytes, router: DefaultRouter | None) -> None:
         before = self._default_routers.pop(link_layer, None)
         if router is not None and router not in self._default_routers.values() and router != before:
-            self._journal.note(router.change)
+            self._changes.note(router.change)
             self._add_default_router(router)
         if router is not None:
             self._default_routers[link_layer] = router
         if before is not None and before != router and before not in self._default_routers.values():
-            self._journal.take(before.change.kind, before.change.name)
+            self._changes.take(before.change.kind, before.change.name)
             self._quietly(self._netlink.delete_address, self._address_of(before))
 
     def _add_default_router(self, router: DefaultRouter) -> None:
@@ -604,7 +533,7 @@ class Network:
         for rule in self._guard.rules(name):
             with suppress_errno(errno.EEXIST):
                 self._netlink.add_rule(rule)
-        self._write_sysctl(f"conf/{name}/rp_filter", "1", "sysctl_ipv4")
+        self._changes.write_sysctl(f"conf/{name}/rp_filter", "1", "sysctl_ipv4")
 
     def _shut_doors(self, prefix: Prefix, path: actions.Path | None) -> frozenset[Route]:
         """Before a prefix takes another path: what that one does not let in. Returns what stays open."""
@@ -679,44 +608,12 @@ class Network:
         self._netlink.add_address(self._router_address(index))
 
     def _fix_link_layer(self, link: Link) -> None:
-        self._journal.note(Change(kind="link_layer", name=link.name, value=link.link_layer.hex()))
+        self._changes.note(Change(kind="link_layer", name=link.name, value=link.link_layer.hex()))
         try:
             self._netlink.set_link_layer(link.index, ROUTER_LINK_LAYER)
         except NetlinkError:
             # some drivers change it only while down, some never: advertisements carry whichever it is
             return
-
-    def _restore(self, change: Change) -> None:
-        with suppress(OSError, ValueError, TypeError, NetlinkError):  # the interface may be gone, the journal not ours
-            if change.kind in SYSCTLS:
-                (SYSCTLS[change.kind] / change.name).write_text(change.value)
-            elif change.kind == "link_layer":
-                self._netlink.set_link_layer(self._netlink.link(change.name).index, bytes.fromhex(change.value))
-            elif change.kind == "router":
-                _, name, address = change.name.split("/")
-                own = Address(index=self._netlink.link(name).index, address=IPv4Address(address), prefixlen=32)
-                self._netlink.delete_address(own)
-            elif change.kind == "switched_on":
-                self._netlink.set_down(self._netlink.link(change.name).index)
-
-    def _read_sysctl(self, name: str, kind: str = "sysctl") -> str:
-        try:
-            return (SYSCTLS[kind] / name).read_text().strip()
-        except OSError:
-            return ""
-
-    def _write_sysctl(self, name: str, value: str, kind: str = "sysctl", *, restore: bool = True) -> None:
-        before = self._read_sysctl(name, kind)
-        if before == value:
-            return
-        if restore:
-            self._journal.note(Change(kind=kind, name=name, value=before))
-        try:
-            (SYSCTLS[kind] / name).write_text(value)
-        except OSError as error:
-            key = f"net.{SYSCTLS[kind].name}.{name.replace('/', '.')}"
-            why = os.strerror(error.errno or 0).lower()
-            raise NoRights(f"{key} = {value}: {why}: set it before: sysctl -w {key}={value}") from None
 
     def _quietly(self, change: Callable[[T], None], what: T) -> None:
         """Do it; that the thing is gone already is what we wanted, or netlink will tell."""

@@ -18,11 +18,12 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError as NoWay
 
 from engine import Binding, Encapsulation, HeldStats, HoldBuffer, Side, Tables, Tunnel, TunnelState, open_tun
+from router.changes import SYSCTL, SYSCTL_IPV4
 from router.demo.lab import Lab, available, connect
 from router.errors import NoRights, RouterError
 from router.links.netlink import ROUTE_PROTOCOL, Netlink, NetlinkError
 from router.links.rtnetlink import Rule
-from router.network import RULE_PRIORITY, SYSCTL, SYSCTL_IPV4, Change, Journal, Network
+from router.network import RULE_PRIORITY, Network
 from router.source_guard import FIRST_TABLE, SourceGuard
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
 from signaling.actions import (
@@ -936,23 +937,3 @@ def test_nothing_is_changed_when_the_journal_cannot_be_written(bench: Bench) -> 
     with pytest.raises(NoRights, match=r"undo\.json: Is a directory"):
         bench.network.forward("wan")
     assert bench.is_again(before)
-
-
-def test_the_oldest_value_of_a_thing_is_the_one_to_restore(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "undo.json")
-    journal.note(Change(kind="sysctl", name="conf/all/forwarding", value="0"))
-    journal.note(Change(kind="sysctl", name="conf/all/forwarding", value="1"))
-    assert [change.value for change in Journal(tmp_path / "undo.json").read()] == ["0"]
-
-
-def test_the_journal_forgets_an_interface_and_not_one_with_a_longer_name(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "undo.json")
-    kept = Change(kind="sysctl", name="conf/eth10/accept_ra", value="1")
-    for change in (
-        Change(kind="link_layer", name="eth1", value="02"),
-        Change(kind="sysctl", name="conf/eth1/accept_ra", value="1"),
-        kept,
-    ):
-        journal.note(change)
-    journal.forget("eth1")
-    assert journal.read() == journal.changes == [kept]
