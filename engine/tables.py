@@ -271,6 +271,14 @@ class Tables:
         if pace is not None and self._queues is not None:
             self._queues.release(network, kind, pace)
 
+    def bind_all(self, prefixes: Iterable[Prefix], tunnel: Tunnel, *, side: Side) -> None:
+        """The same for many prefixes that are not in the tables; after a MemoryError the first of them are."""
+        expect("cannot bind", side, Side)
+        bind, number = self.storage.bind, NUMBERS[side]
+        for prefix in prefixes:
+            network, kind = _octets(prefix)
+            bind(network, kind, number, tunnel)
+
     def hold(self, prefix: Prefix, *, buffer: HoldBuffer | None = None) -> None:
         """The node of this prefix, anchored here, is between routers.
 

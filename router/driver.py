@@ -280,6 +280,10 @@ class Driver:
             self._bound = True
         self._tell(PATHS[type(action.path)], partial(_about_path, action))
 
+    def _bind_all(self, action: actions.BindAll) -> None:
+        self.network.bind_all(action.nodes, action.path)
+        self._bound = True
+
     def _unbind(self, action: actions.Unbind) -> None:
         self.network.unbind(action.prefix)
 
@@ -431,6 +435,7 @@ NAMES: dict[type[Message], str] = {
 }
 PERFORM: dict[type, Callable[[Driver, Any], None]] = {
     actions.Bind: Driver._bind,
+    actions.BindAll: Driver._bind_all,
     actions.Unbind: Driver._unbind,
     actions.SetPolicy: Driver._set_policy,
     actions.SetWay: Driver._set_way,

@@ -82,13 +82,14 @@ class LmaPart:
         return self._driver
 
     async def restore(self) -> None:
-        """Rebuild the binding cache and the tables from what was acknowledged."""
+        """Rebuild the binding cache and the tables from what was acknowledged. Raises StoreError."""
         assert self._store is not None
         assert self._driver is not None
         gc.disable()  # all that is made here stays: looking at it again and again takes half of the time
         try:
             self._driver.feed(BindingsRestored(bindings=self._store.load()))
         finally:
+            gc.freeze()  # see keep_survivors: the first look of all would be at just these
             gc.enable()
 
     def serve(self) -> None:

@@ -5,7 +5,7 @@ has no owner mark (sysctls, a link-layer address) is in `changes.py`.
 """
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
@@ -279,6 +279,16 @@ class Network:
         self._open_doors(prefix, opened)
         if prefix.version == 4:
             self._follow_ipv4(prefix, path)
+
+    def bind_all(self, nodes: Mapping[Prefix, str], path: actions.TowardVisited) -> None:
+        """These prefixes, which had no path, take this one. Raises RouterError, EngineError.
+
+        Of an anchor whose pools lead to the TUN as a whole: nothing of it concerns the kernel.
+        """
+        ends = self._ends(path.tunnels)
+        self._ways.bind_all(nodes, ends, side=Side.ANCHOR, policy=path.policy)
+        self.paths |= dict.fromkeys(nodes, path)
+        self.nodes |= nodes
 
     def unbind(self, prefix: Prefix) -> None:
         """Nothing here concerns the prefix any more; one that nobody knows is no error."""

@@ -10,7 +10,7 @@ comes from it is put in order by one group of its tunnels. Numbers need GRE (RFC
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -136,6 +136,15 @@ class Ways:
         if before is not None:
             self._leave(prefix, before)
         self._arrange(shared)
+
+    def bind_all(self, nodes: Mapping[Prefix, str], ends: Ends, *, side: Side, policy: str) -> None:
+        """The same for many prefixes, none of which was bound. nodes: whose each is."""
+        if policy or len(ends) > 1 or self._is_numbered(ends[0].tunnel):
+            for prefix, node in nodes.items():
+                self.bind(prefix, ends, side=side, policy=policy, node=node)
+        else:
+            self._tables.bind_all(nodes, ends[0].tunnel, side=side)
+            self._tell_states(ends)
 
     def forget(self, prefix: Prefix) -> None:
         """The prefix is bound to nothing here any more; one that never was is no error."""

@@ -113,6 +113,14 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BindAll:
+    """Bind for many prefixes that had no path and take the same one, as after a restart. nodes: whose each is."""
+
+    path: TowardVisited
+    nodes: dict[Prefix, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unbind:
     """This router has nothing to do with the prefix any more."""
 
@@ -274,6 +282,7 @@ class Note:
 
 Action = (
     Bind
+    | BindAll
     | Unbind
     | SetPolicy
     | SetWay

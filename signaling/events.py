@@ -3,6 +3,7 @@
 Times are not in the events: `handle(event, now)` is told the time, in monotonic seconds.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
@@ -94,9 +95,9 @@ class SessionsRestored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BindingsRestored:
-    """After a start of an LMA: the mobility sessions it had acknowledged."""
+    """After a start of an LMA: the mobility sessions it had acknowledged. They are gone through once."""
 
-    bindings: tuple[SavedBinding, ...]
+    bindings: Iterable[SavedBinding]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@
     state     key, value                          which boot of the machine wrote last, and whether it ended well
 
 Why SQLite: it takes some 400,000 of these rows a second in batches of 20, and hands out 100,000 in 50 ms. A journal of
-our own took two million, but packing a session costs 3 us and unpacking one 6, whatever the file; it would have to be
+our own took two million, but packing a session costs 3 us and unpacking one 4, whatever the file; it would have to be
 compacted and repaired by us, for a few per cent of a restart.
 
 A change is durable at once: it is appended to a file beside the database (`write_ahead.py`), and whoever waits for it
@@ -15,13 +15,12 @@ tells the peers by its restart counter (RFC 5847).
 """
 
 import asyncio
-import gc
 import logging
 import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -79,18 +78,16 @@ class BindingStore:
         with self._work:
             return len(self._waiting) + self._writing
 
-    def load(self) -> tuple[SavedBinding, ...]:
-        """All sessions, by number. Raises StoreError if the file makes no sense."""
-        collecting = gc.isenabled()
-        gc.disable()  # all that is made here stays: looking at it again and again takes half of the time
+    def load(self) -> Iterator[SavedBinding]:
+        """All sessions, by number, one by one: whoever takes them need not have all of them at a time.
+
+        Raises StoreError, on the way, if the file makes no sense.
+        """
         try:
-            rows = self._db.execute("SELECT number, value FROM binding ORDER BY number").fetchall()
-            return tuple([unpack(number, value) for number, value in rows])
+            for number, value in self._db.execute("SELECT number, value FROM binding ORDER BY number"):
+                yield unpack(number, value)
         except (sqlite3.Error, ValueError) as error:
             raise StoreError(f"bindings {self._path}: {error}: {_cure(error)}") from None
-        finally:
-            if collecting:
-                gc.enable()
 
     def save(self, binding: SavedBinding) -> asyncio.Future[None]:
         """Write a session. The future is done when it is durable; at once while the disk is known to fail."""
@@ -411,24 +408,29 @@ def unpack(number: int, value: bytes) -> SavedBinding:
     try:
         layout = _layout(value[: HEAD.size])
         found = layout.values.unpack(value[HEAD.size :])
-        node, gateway, service, link_layer, link_local, flows = found[:TEXTS]
         return quick_binding(
             number,
-            node.decode(),
-            intern(gateway.decode()),  # told again and again
-            link_layer,
+            found[0].decode(),
+            _name(found[1]),
+            found[3],
             layout.technology,
-            intern(service.decode()),
-            link_local,
-            tuple([_prefix(*found[at : at + 3]) for at in layout.homes]),
-            next((_prefix(*found[at : at + 3]) for at in layout.home), None),
-            tuple([_prefix(*found[at : at + 3]) for at in layout.delegated]),
+            _name(found[2]),
+            found[4],
+            tuple([IPv6Network((found[at + 1] << 64 | found[at + 2], found[at])) for at in layout.homes]),
+            _prefix(*found[layout.home.start : layout.home.stop]) if layout.home else None,
+            tuple([_prefix(*found[at : at + 3]) for at in layout.delegated]) if layout.delegated else (),
             found[layout.keys] or None,
             tuple([_unpack_care_of(*found[at : at + CARE_OF_VALUES]) for at in layout.care_ofs]),
-            flows,
+            found[5],
         )
     except (struct.error, ValueError) as error:
         raise ValueError(f"session {number} cannot be read: {error}") from None
+
+
+@lru_cache(maxsize=4096)
+def _name(octets: bytes) -> str:
+    """Of a gateway or a service: told again and again."""
+    return intern(octets.decode())
 
 
 def _prefix(length: int, high: int, low: int) -> Prefix:
@@ -438,9 +440,11 @@ def _prefix(length: int, high: int, low: int) -> Prefix:
 
 
 @lru_cache(maxsize=4096)
-def _address(high: int, low: int) -> Address:
-    """A care-of address: many sessions have that of their gateway."""
-    return IPv4Address(low & 0xFFFFFFFF) if not high and low >> 32 == MAPPED else IPv6Address(high << 64 | low)
+def _address(high: int, low: int) -> Address | None:
+    """A care-of address: many sessions have that of their gateway. None: our end, where that is this router's."""
+    if not high and low >> 32 == MAPPED:
+        return IPv4Address(low & 0xFFFFFFFF)
+    return IPv6Address(high << 64 | low) if high or low else None
 
 
 def _unpack_care_of(
@@ -452,17 +456,19 @@ def _unpack_care_of(
     data_port: int,
     has_key: int,
     key: int,
-    *halves: int,
+    high: int,
+    low: int,
+    local_high: int,
+    local_low: int,
 ) -> SavedCareOf:
-    there, here = _address(*halves[:2]), _address(*halves[2:])
     return quick_care_of(
         binding_id,
-        there,
+        _address(high, low) or NOWHERE,
         port,
         data_port,
         label,
         technology,
         timestamp,
         key if has_key else None,
-        here if here != NOWHERE else None,
+        _address(local_high, local_low),
     )

@@ -184,10 +184,8 @@ class AnchoredSessions:
     def restore(self, bindings: Iterable[SavedBinding], now: float) -> list[Action]:
         """Take up what a run before this one had acknowledged; every MAG gets a full period to refresh it."""
         restored = [self._restore(saved, now) for saved in bindings]
-        actions: list[Action] = []
-        for session in restored:  # bound only now: what interfaces share needs all of them
-            actions += self.data_path.bind(session)
-        return actions
+        actions = self.data_path.bind_all(restored)  # only now: what interfaces share needs all of them
+        return [*actions, Note("sessions-restored", {"sessions": len(restored)})] if restored else actions
 
     def _restore(self, saved: SavedBinding, now: float) -> MobilitySession:
         session = MobilitySession.restored(saved)

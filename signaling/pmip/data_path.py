@@ -8,10 +8,11 @@ Where several MAGs stand behind one prefix their BIDs may be equal, so the ways 
 What a MAG says about flows comes first, then the policy of the node's profile.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
-from signaling.actions import Action, Bind, Held, Path, SetPolicy, TowardVisited, Unbind
+from signaling.actions import Action, Bind, BindAll, Held, Path, SetPolicy, TowardVisited, Unbind
 from signaling.flow_bindings import rules_of
 from signaling.flow_rules import FlowRule
 from signaling.pmip.mobility_session import UNNUMBERED, CareOf, MobilitySession
@@ -41,19 +42,50 @@ class DataPath:
         self.policies = dict(policies)
         self._cache = cache
         self._told: set[str] = set()  # policies of the configuration that the data path knows
-        self._plain: dict[tuple[Address, Address | None, str], TowardVisited] = {}
+        self._plain: dict[tuple[bytes, Address | None, str], TowardVisited] = {}
 
     def bind(self, session: MobilitySession) -> list[Action]:
         """All that belongs to the session takes the way it goes now."""
         actions: list[Action] = []
+        paths = self._paths(session, actions)
+        return actions + [Bind(prefix=prefix, path=path, node=session.node) for prefix, path in paths]
+
+    def bind_all(self, sessions: Iterable[MobilitySession]) -> list[Action]:
+        """The same for many sessions, none of which was bound: those that take the same way go together."""
+        actions: list[Action] = []
+        together: dict[int, BindAll] = {}  # by identity of their path: many share one
+        for session in sessions:
+            usual = self._usual_path(session)
+            paths = self._paths(session, actions) if usual is None else zip(session.bound, repeat(usual))
+            for prefix, path in paths:
+                group = together.get(id(path))
+                if group is not None:
+                    group.nodes[prefix] = session.node
+                elif isinstance(path, TowardVisited):
+                    together[id(path)] = BindAll(path=path, nodes={prefix: session.node})
+                else:
+                    actions.append(Bind(prefix=prefix, path=path, node=session.node))
+        return [*actions, *together.values()]  # policies first
+
+    def _usual_path(self, session: MobilitySession) -> TowardVisited | None:
+        """The path of a session that has one, shares nothing and has no rules; None: think it over."""
+        if len(session.care_ofs) != 1 or session.leaving or session.flows or session.policy:
+            return None
+        if self._cache.only_one_of(session.node) is not session or self.profiles.of(session.node).policy:
+            return None  # only sessions of one node share prefixes
+        return self._plain_path(session, "")
+
+    def _paths(self, session: MobilitySession, actions: list[Action]) -> list[tuple[Prefix, Path]]:
+        """Each prefix of the session and its path. What has to be done before they are bound is added to actions."""
+        paths = []
         before: tuple[MobilitySession, ...] = ()
         path: Path = HELD
         for prefix in session.bound:
             sharers = self._cache.sharing(session, prefix)
             if sharers != before:  # those with a prefix in common have all in common, as a rule
                 path, before = self._path(session, sharers, actions), sharers
-            actions.append(Bind(prefix=prefix, path=path, node=session.node))
-        return actions
+            paths.append((prefix, path))
+        return paths
 
     def unbind(self, session: MobilitySession, prefixes: tuple[Prefix, ...]) -> list[Action]:
         """These do not belong to it any more; what another session shares goes the way that one goes."""
@@ -102,7 +134,7 @@ class DataPath:
         care_of = session.care_ofs[0]
         if session.gre_keys or care_of.binding_id != UNNUMBERED or care_of.data_port:
             return TowardVisited(tunnels=(care_of.tunnel(session.uplink_key),), policy=policy)
-        key = care_of.address, care_of.local, policy
+        key = care_of.address.packed, care_of.local, policy  # to hash the address itself takes three times as long
         path = self._plain.get(key)
         if path is None:
             if len(self._plain) >= MOST_PLAIN_PATHS:

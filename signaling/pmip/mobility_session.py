@@ -213,7 +213,7 @@ class MobilitySession:
         session.service = saved.service
         if saved.link_local:
             session.link_local = IPv6Address(saved.link_local)
-        session.prefixes = tuple([it for it in saved.prefixes if isinstance(it, IPv6Network)])
+        session.prefixes = saved.prefixes
         if saved.ipv4_home is not None:
             session.ipv4_home = IPv4Address(int(saved.ipv4_home.network_address))
         session.delegated = saved.delegated

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, make_dataclass
+from ipaddress import IPv6Network
 from typing import TypeVar
 
 from signaling.settings import Address, Prefix
@@ -35,7 +36,7 @@ class SavedBinding:
     technology: int  # ATT
     service: str  # Service Selection, "" for the default one
     link_local: bytes  # of the MAG, on the access link; b"": none
-    prefixes: tuple[Prefix, ...]  # home network prefixes
+    prefixes: tuple[IPv6Network, ...]  # home network prefixes
     ipv4_home: Prefix | None  # IPv4 home address, with the length of its subnet
     delegated: tuple[Prefix, ...]  # delegated mobile network prefixes (RFC 7148)
     gre_keys: tuple[int, int] | None  # downlink, uplink (RFC 5845)

@@ -39,6 +39,11 @@ class SessionCache:
         """All sessions of a node, oldest first."""
         return _all(self._by_node.get(node))
 
+    def only_one_of(self, node: str) -> MobilitySession | None:
+        """The one session of a node; None: it has none, or several."""
+        place = self._by_node.get(node)
+        return place if isinstance(place, MobilitySession) else None
+
     def holding(self, key: int) -> tuple[MobilitySession, ...]:
         """The sessions that have the home network prefix with this key."""
         return _all(self._by_prefix.get(key))
@@ -92,10 +97,8 @@ def _all(place: Place | None) -> tuple[MobilitySession, ...]:
 
 
 def _enter(index: dict, key: object, session: MobilitySession) -> None:  # type: ignore[type-arg]
-    before = index.get(key)
-    if before is None:
-        index[key] = session
-    else:  # oldest first, whatever became of it meanwhile: the data path numbers ways in this order
+    before = index.setdefault(key, session)
+    if before is not session:  # oldest first, whatever became of it meanwhile: the data path numbers ways in this order
         index[key] = tuple(sorted((*_all(before), session), key=lambda it: it.number))
 
 

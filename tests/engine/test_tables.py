@@ -54,6 +54,12 @@ def test_ipv4_prefixes_are_bound_beside_ipv6_ones(tables: Tables) -> None:
     assert [stats.prefixes for stats in tables.tunnels()] == [2]
 
 
+def test_many_prefixes_are_bound_as_one_by_one(tables: Tables) -> None:
+    tables.bind_all([ANCHORED, PRIVATE], TUNNEL, side=Side.ANCHOR)
+    assert tables.bindings() == [wanted(PRIVATE, TUNNEL), wanted(ANCHORED, TUNNEL)]
+    assert [stats.prefixes for stats in tables.tunnels()] == [2]
+
+
 def test_an_ipv4_prefix_is_not_found_for_ipv6_packets_nor_the_other_way(tables: Tables) -> None:
     tables.bind(IPv4Network("0.0.0.0/0"), TUNNEL, side=Side.ANCHOR)
     mapped = packed(IPv4Address("10.1.2.3"))

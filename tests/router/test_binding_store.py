@@ -55,6 +55,14 @@ SESSION = SavedBinding(
     flows=b"\x01\x02",
 )
 
+VERSION_1 = bytes.fromhex(  # SESSION, as the first version of values has it
+    "0104030101020f04080610000000026d6e31406578616d706c652e6e65746d616731696e7465726e6574020000000011fe80000000000000"
+    "0000000000000001010200000001ffffffff8000000000000000000000ffff0a0500094020010db81000000100000000000000003820010d"
+    "b8d000000000000000000000000107040000800000000000153c9c40000000000020010db800000000000000000000000200000000000000"
+    "0000000000000000000207040000800000000000153c9c40010000000000000000000000000000ffffc000020700000000000000000000ff"
+    "ffc0000201"
+)
+
 Work = Callable[[BindingStore], Awaitable[None]]
 
 
@@ -71,7 +79,7 @@ def run(file: Path, work: Work) -> None:
 
 def loaded(file: Path) -> tuple[SavedBinding, ...]:
     store = BindingStore(file)
-    found = store.load()
+    found = tuple(store.load())
     asyncio.run(store.close(1.0))
     return found
 
@@ -125,6 +133,14 @@ def test_a_session_comes_back_as_it_was(session: SavedBinding) -> None:
     assert again == session
     assert type(again) is SavedBinding
     assert all(type(path) is SavedCareOf for path in again.care_ofs)
+
+
+def test_a_file_of_the_first_version_is_still_read(file: Path) -> None:
+    run(file, nothing)
+    with sqlite3.connect(file) as db:
+        db.execute("INSERT INTO binding VALUES (1, ?)", (VERSION_1,))
+    db.close()
+    assert loaded(file) == (SESSION,)
 
 
 def test_what_came_back_cannot_be_changed() -> None:
@@ -378,7 +394,24 @@ def test_a_session_that_makes_no_sense_is_refused_with_the_cure(file: Path) -> N
     db.close()
     store = BindingStore(file)
     with pytest.raises(StoreError, match=r"session 1 cannot be read: .*: the file is damaged: move it away"):
-        store.load()
+        tuple(store.load())
+    asyncio.run(store.close(1.0))
+
+
+def test_those_before_one_that_makes_no_sense_are_told_first(file: Path) -> None:
+    async def work(store: BindingStore) -> None:
+        for session in sessions(3):
+            await store.save(session)
+
+    run(file, work)
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE binding SET value = x'00' WHERE number = 1")
+    db.close()
+    store = BindingStore(file)
+    found = store.load()
+    assert next(found).number == 0
+    with pytest.raises(StoreError, match=r"session 1 cannot be read: .*: the file is damaged: move it away"):
+        next(found)
     asyncio.run(store.close(1.0))
 
 

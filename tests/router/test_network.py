@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -605,6 +606,40 @@ BOTH = TowardVisited(tunnels=(FIRST, SECOND), policy="video")
 TO_PORT = TrafficSelector(format=TrafficSelectorFormat.IPV6_BINARY, destination_port=Range(5004), protocol=Range(17))
 VIDEO = SetPolicy(name="video", rules=(FlowRule(selector=TO_PORT, labels=(11,)),))
 TWICE = SetPolicy(name="video", rules=(FlowRule(selector=TO_PORT, spread=Spread.BICAST),))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        TowardVisited.at(PEER),
+        TowardVisited(tunnels=(FIRST, SECOND)),
+        TowardVisited(tunnels=(FIRST, SECOND), policy="video"),
+    ],
+    ids=["a tunnel", "two", "two by a policy"],
+)
+def test_many_prefixes_take_a_path_as_one_by_one(bench: Bench, path: TowardVisited) -> None:
+    def seen() -> list[object]:
+        return [
+            (it.prefix, it.tunnel, it.side, it.bundle and it.bundle.paths, it.policy and it.policy.rules)
+            for it in bench.tables.bindings()
+        ]
+
+    nodes = {prefix: f"mn{number}" for number, prefix in enumerate(islice(POOL.subnets(new_prefix=64), 20))}
+    one_by_one = bench.another(aggregated=True)
+    one_by_one.set_policy(VIDEO)
+    for prefix, node in nodes.items():
+        one_by_one.bind(prefix, path, node)
+    before = seen()
+    together = bench.another(aggregated=True)
+    together.set_policy(VIDEO)
+    together.bind_all(nodes, path)
+    assert seen() == before
+    assert len(before) == len(nodes)
+    assert (together.paths, together.nodes) == (one_by_one.paths, one_by_one.nodes)
+    for prefix in nodes:
+        together.unbind(prefix)
+    assert bench.tables.bindings() == []
+    assert together.paths == together.nodes == {}
 
 
 def test_prefixes_with_the_same_ways_share_a_bundle(begun: Bench) -> None:

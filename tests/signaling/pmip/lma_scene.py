@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
-from signaling.actions import Action, Bind, Path, Send, TowardVisited
+from signaling.actions import Action, Bind, BindAll, Path, Send, TowardVisited
 from signaling.events import ClockStepped, DatagramReceived
 from signaling.iana import BindingUpdateFlag, MultipathBindingFlag
 from signaling.pmip.mobility_session import MobilitySession
@@ -232,7 +232,8 @@ def sent(turn: list[Action], kind: type[Kind]) -> list[Kind]:
 
 def paths(turn: list[Action]) -> dict[Any, Path]:
     """Where prefixes go since this turn."""
-    return {bind.prefix: bind.path for bind in done(turn, Bind)}
+    together = {prefix: every.path for every in done(turn, BindAll) for prefix in every.nodes}
+    return together | {bind.prefix: bind.path for bind in done(turn, Bind)}
 
 
 def remotes(path: Path) -> list[Address]:
