@@ -8,9 +8,8 @@ from router.config import Config
 from router.driver import Driver
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine
-from router.proxy_rehearsal import ProxyRehearsal
 from router.readiness import Ready
-from router.rehearsal import Act
+from router.rehearsal import Act, Rehearsal
 from router.role_settings import lma_settings
 from router.store.bindings import BindingStore
 from router.store.restarts import restart_counter
@@ -78,7 +77,7 @@ class LmaPart:
             bindings=self._store,
             on_held=self._on_held,
         )
-        self._updates = Ready(ProxyRehearsal, Act.UPDATE, plays=PLAYS)
+        self._updates = Ready(_rehearsal, Act.UPDATE, plays=PLAYS)
         return self._driver
 
     async def restore(self) -> None:
@@ -94,6 +93,7 @@ class LmaPart:
 
     def serve(self) -> None:
         """All there is comes in by the signalling sockets."""
+        self._updates.prepare_later()
         gc.callbacks.append(keep_survivors)
         gc.set_threshold(*COLLECTIONS)
 
@@ -150,3 +150,9 @@ class LmaPart:
     def _health(self, reachable: bool) -> None:
         if self._driver is not None:
             self._driver.journalist.tell("store", {"reachable": reachable})
+
+
+def _rehearsal(act: Act) -> Rehearsal:
+    from router.proxy_rehearsal import ProxyRehearsal  # and with it a gateway: who starts anew shall not wait for that
+
+    return ProxyRehearsal(act)

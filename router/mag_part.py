@@ -76,6 +76,8 @@ class MagPart:
 
     def serve(self) -> None:
         """Open the access links and the uplinks; the sites are here from now on."""
+        self._arrivals.prepare_later()
+        self._answers.prepare_later()
         self.access.open(self._machine.network)
         config = self._config
         if config.uplinks:

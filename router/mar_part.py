@@ -159,7 +159,8 @@ class MarPart:
     def adopt(self) -> Driver:
         """In place of open: pools and forwarding are as another process has set them."""
         driver = self._begin()
-        self._arrivals.play()  # that one still serves
+        self._arrivals.prepare()  # that one still serves
+        self._arrivals.play()
         return driver
 
     def take_up(self, data: Any, sockets: Mapping[str, socket.socket]) -> None:
@@ -208,6 +209,8 @@ class MarPart:
         self._watch()
 
     def _watch(self) -> None:
+        self._arrivals.prepare_later()
+        self._updates.prepare_later()
         self.sessions.watch(self.role.here)
         self._expirer = asyncio.get_running_loop().create_task(self._expire())
 

@@ -3,7 +3,8 @@
     a carrier appears             a node is about to show itself     ARRIVAL, at a gateway ANSWER: before it is asked to
     packets of a node are held    another router is about to ask     UPDATE, a few times
 
-What is needed to play an act again is played later, act by act, when nobody waits.
+What is needed to play an act again is played later, act by act, when nobody waits. So are the first rounds of all,
+after the router has begun to serve.
 """
 
 import asyncio
@@ -25,13 +26,39 @@ class Ready:
     """One act that is played when told so. make: a rehearsal for that act. plays: how often it can be at once."""
 
     def __init__(self, make: Callable[[Act], Rehearsal], act: Act, *, plays: int = 1) -> None:
-        self._waiting = deque(make(act) for _ in range(plays))
-        for _ in range(ROUNDS):
-            self._waiting[0].play()
-            self._waiting[0].wind()
+        self._make, self._act = make, act
+        self._missing = plays
+        self._rounds = 0
+        self._waiting: deque[Rehearsal] = deque()
         self._loop = asyncio.get_running_loop()
         self._plays = RateLimit(rate=PLAYS_A_SECOND, burst=plays)
         self._vigil: asyncio.TimerHandle | None = None
+
+    def prepare(self) -> None:
+        """Make what is needed, now: some ten milliseconds. Without it nothing is played."""
+        while self._prepare_one():
+            pass
+
+    def prepare_later(self) -> None:
+        """The same, step by step while the router serves."""
+        self._loop.call_later(WIND_AFTER, self._prepare_on)
+
+    def _prepare_on(self) -> None:
+        if self._prepare_one():
+            self._loop.call_later(WIND_STEP, self._prepare_on)
+
+    def _prepare_one(self) -> bool:
+        """One step; False: there is nothing more to do."""
+        if self._missing:
+            self._missing -= 1
+            self._waiting.append(self._make(self._act))
+        elif self._rounds < ROUNDS and self._waiting:  # else it is being played for what it is for
+            self._rounds += 1
+            self._waiting[0].play()
+            self._waiting[0].wind()
+        else:
+            return False
+        return True
 
     def play(self) -> bool:
         """Now. False: it has been played often enough lately."""

@@ -27,9 +27,11 @@ class Play:
 
 
 class Bench:
-    def __init__(self, plays: int) -> None:
+    def __init__(self, plays: int, *, prepared: bool = True) -> None:
         self.made: list[Play] = []
         self.ready = Ready(self._make, Act.UPDATE, plays=plays)  # type: ignore[arg-type]
+        if prepared:
+            self.ready.prepare()
 
     def _make(self, act: Act) -> Play:
         self.made.append(Play(act))
@@ -45,6 +47,21 @@ async def test_it_is_played_at_once_and_not_again_and_again() -> None:
     bench = Bench(plays=2)
     assert [bench.ready.play() for _ in range(4)] == [True, True, False, False]
     assert [each.acts for each in bench.made] == [1, 1]
+
+
+@sync
+async def test_before_it_is_prepared_nothing_is_played() -> None:
+    bench = Bench(plays=2, prepared=False)
+    assert not bench.ready.play()
+    assert bench.made == []
+
+
+@sync
+async def test_it_can_be_prepared_while_the_router_serves() -> None:
+    bench = Bench(plays=2, prepared=False)
+    bench.ready.prepare_later()
+    await until(lambda: bench.ready._rounds == readiness.ROUNDS)
+    assert [bench.ready.play() for _ in range(3)] == [True, True, False]
 
 
 @sync
