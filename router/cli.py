@@ -1,4 +1,4 @@
-"""The command line: `python -m router --mar ...` (--lma, --mag) runs a router; the verbs ask a running one.
+"""The command line: `python -m router --mar ...` (--lma, --mag, --cmd) runs a router; the verbs ask a running one.
 
 Only what a command needs is imported, so that asking is quick.
 """
@@ -35,13 +35,15 @@ ROLES = {
     RoleName.MAR: "Mobility capable Access Router: anchor of the prefixes it lends, DMA",
     RoleName.LMA: "Local Mobility Anchor of Proxy Mobile IPv6",
     RoleName.MAG: "Mobile Access Gateway of Proxy Mobile IPv6",
+    RoleName.CMD: "Central Mobility Database, for MARs without a store in common (RFC 8885)",
 }
 MOST_HISTORY = 1000  # lines that a router remembers
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a file that takes our output may say
 EPILOG = """\
 verbs ({program} VERB --help tells more):
   show WHAT        what a running router knows: bindings, sessions, flows, policy, tunnels, peers, counters, config;
-                   a MAR or MAG also nodes; a MAR prefixes; an LMA or MAG paths; a MAG leases
+                   a MAR or MAG also nodes; a MAR prefixes; an LMA or MAG paths; a MAG leases;
+                   of these a CMD knows nodes, sessions, peers, counters, config
   monitor          a line for each thing it does, as it happens
   capture          what goes through its tunnels, into a pcapng file for wireshark
   attach, detach   tell it that a node came or left

@@ -11,7 +11,7 @@ from router.flow_policies import Labels
 from router.places import RoleName
 from router.toml_text import Problems
 from signaling.flow_rules import Spread
-from signaling.settings import Address, Authentication, PathCare
+from signaling.settings import Address, Authentication, CmdMode, PathCare
 
 VALID_LIFETIME = 7200  # s
 PREFERRED_LIFETIME = 1800  # s, RFC 8273 5
@@ -279,6 +279,37 @@ def _check_mar(found: Found, problems: Problems) -> None:
         if "link_layer" not in item:
             expected = "missing: expected in every [[node]] of a MAR, which knows nodes by it"
             problems.add(("node", at, "link_layer"), expected)
+    if found.get("cmd.peer"):
+        _check_follower(found, problems)
+
+
+def _check_follower(found: Found, problems: Problems) -> None:
+    """A MAR has a store in common with the others, or a CMD."""
+    cmd, names = found["cmd.peer"], _peer_names(found)
+    if cmd not in names:
+        here = ", ".join(names) or "there is none"
+        problems.add(("cmd", "peer"), f"{cmd} is no [[peer]]: expected one of: {here}")
+    nodes = [item["node"] for item in found.get("nodes", ())]
+    for at, node in enumerate(nodes):
+        if node and node in nodes[:at]:
+            expected = f"{node} has another one above: expected one, as a CMD knows one interface of a node"
+            problems.add(("node", at, "link_layer"), expected)
+    if "store" in found:
+        problems.add(("store", "url"), "there is [cmd] peer too: expected one of them, as either knows the nodes")
+    if found.get("cmd.mode") is CmdMode.LOCATOR and len(names) == 1:
+        expected = '"locator" has MARs answer each other: expected the other MARs among the [[peer]]s too'
+        problems.add(("cmd", "mode"), expected)
+
+
+def _check_cmd(found: Found, problems: Problems) -> None:
+    if found.get("address") and not isinstance(found["address"], IPv6Address):
+        problems.add(("underlay", "address"), "expected an IPv6 address: the options of RFC 8885 have no other")
+    for at, item in enumerate(found.get("peers", ())):
+        if not isinstance(item.get("address"), IPv6Address | None) or ("address" not in item and "spi" in item):
+            expected = "expected an IPv6 address: the MARs of a CMD are known by theirs"
+            problems.add(("peer", at, "address"), expected)
+    if found.get("cmd.peer"):
+        problems.add(("cmd", "peer"), "expected none: this is the CMD itself")
 
 
 def _check_lma(found: Found, problems: Problems) -> None:
@@ -318,4 +349,4 @@ def _check_ways(uplinks: Sequence[Found], versions: set[int], problems: Problems
             problems.add(("uplink", at, "address"), expected)
 
 
-NEEDS = {RoleName.MAR: _check_mar, RoleName.LMA: _check_lma, RoleName.MAG: _check_mag}
+NEEDS = {RoleName.MAR: _check_mar, RoleName.LMA: _check_lma, RoleName.MAG: _check_mag, RoleName.CMD: _check_cmd}

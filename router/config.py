@@ -25,6 +25,7 @@ from signaling.settings import (
     DEFAULT_SPI,
     Address,
     Authentication,
+    CmdMode,
     NodeProfile,
     PathCare,
     Peer,
@@ -76,6 +77,16 @@ class Gateway:
     force_udp: bool = False
     refresh_before: float = 40.0
     bulk_refresh: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cmd:
+    """[cmd]: of a MAR that follows a Central Mobility Database, and of that (RFC 8885)."""
+
+    peer: str = ""  # of a MAR: which peer it is; "": there is a store instead
+    mode: CmdMode = CmdMode.PROXY
+    aggregation: float = 0.5  # s
+    most_anchors: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +142,7 @@ class Config:
     policies: Mapping[str, tuple[FlowRule, ...]] = field(default_factory=dict)
     paths: PathCare = field(default_factory=PathCare)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    cmd: Cmd = field(default_factory=Cmd)
     doubts: tuple[str, ...] = field(default=(), compare=False, repr=False)  # lines: what is probably not meant
     source: Source = field(default_factory=Source, compare=False, repr=False)
 
@@ -240,6 +252,12 @@ SCHEMA: dict[str, dict[str, tuple[str, Reader]]] = {
         "authentication": ("authentication", one_of(Authentication, "required", "none")),
         "timestamp_window": ("timestamp_window", number(0.01, 60.0, "s")),
     },
+    "cmd": {
+        "peer": ("cmd.peer", values.name),
+        "mode": ("cmd.mode", one_of(CmdMode, "proxy", "relay", "locator")),
+        "aggregation": ("cmd.aggregation", number(0.01, 10.0, "s")),
+        "most_anchors": ("cmd.most_anchors", number(1, 16)),
+    },
     "store": {"url": ("store", values.store_url)},
     "control": {"socket": ("socket", values.socket_path)},
 }
@@ -308,6 +326,7 @@ PARTS: dict[str, type] = {
     "gateway": Gateway,
     "paths": PathCare,
     "heartbeat": Heartbeat,
+    "cmd": Cmd,
 }
 
 

@@ -49,6 +49,7 @@ PARTS = {
     RoleName.MAR: ("router.mar_part", "MarPart"),
     RoleName.LMA: ("router.lma_part", "LmaPart"),
     RoleName.MAG: ("router.mag_part", "MagPart"),
+    RoleName.CMD: ("router.cmd_part", "CmdPart"),
 }
 
 

@@ -211,7 +211,8 @@ class MarPart:
     def _watch(self) -> None:
         self._arrivals.prepare_later()
         self._updates.prepare_later()
-        self.sessions.watch(self.role.here)
+        # of a MAR with a CMD nobody else writes what is in its store
+        self.sessions.watch(() if self.role.central else self.role.here)
         self._expirer = asyncio.get_running_loop().create_task(self._expire())
 
     def kernel_changed(self, event: KernelEvent) -> None:
@@ -228,8 +229,10 @@ class MarPart:
         return (await self._store.get(node)).sessions
 
     def vitals(self) -> dict[str, object]:
-        """Of the store."""
-        return {
+        """Of the store, and of the CMD."""
+        central = self.role.central
+        about = {} if central is None else {"cmd": self._config.cmd.peer, "cmd_reachable": central.reachable}
+        return about | {
             "store": without_password(self._config.store_url),
             "store_reachable": self.sessions.reachable,
             "store_restored": self.sessions.restored,
@@ -251,11 +254,14 @@ class MarPart:
         """Pools, links, store."""
         config = self._config
         links = ", ".join(config.interfaces)
+        store = without_password(config.store_url)
         return [
             f"prefixes  {', '.join(map(str, config.prefixes))}: a /64 for each node that comes",
             f"access    {links or 'none yet: give it the link of your nodes with --access IF'}",
             f"peers     {', '.join(peer.name for peer in config.peers) or 'none yet: --peer NAME=ADDRESS,KEY'}",
-            f"store     {without_password(config.store_url)}: the same for all routers of a domain",
+            f"cmd       {config.cmd.peer}: knows the nodes of the domain; own sessions in {store}"
+            if config.cmd.peer
+            else f"store     {store}: the same for all routers of a domain",
         ]
 
     async def farewell(self) -> None:
@@ -288,7 +294,7 @@ class MarPart:
             self._arrivals.play()
             self.sessions.peek(NOBODY)  # the store is asked then, too
         if isinstance(event, LinkAttached) and event.node not in self.role.here:
-            event = replace(event, sessions=self.sessions.peek(event.node))
+            event = replace(event, sessions=() if self.role.central else self.sessions.peek(event.node))
         self._driver.feed(event)
 
     async def _expire(self) -> None:

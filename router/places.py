@@ -17,6 +17,7 @@ class RoleName(Enum):
     MAR = "mar"
     LMA = "lma"
     MAG = "mag"
+    CMD = "cmd"
 
 
 def default_state_dir() -> Path:

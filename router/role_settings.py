@@ -3,7 +3,7 @@
 from typing import Any
 
 from router.config import Config
-from signaling.settings import Address, LmaSettings, MagSettings, Settings
+from signaling.settings import Address, CmdSettings, LmaSettings, MagSettings, Settings
 
 
 def mar_settings(config: Config, address: Address, tunnel_mtu: int, restart_counter: int = 0) -> Settings:
@@ -13,6 +13,19 @@ def mar_settings(config: Config, address: Address, tunnel_mtu: int, restart_coun
         **_of_heartbeats(config, restart_counter),
         idle_after=config.idle_after,
         peer_lost=config.peer_lost,
+        cmd=config.cmd.peer,
+        cmd_mode=config.cmd.mode,
+    )
+
+
+def cmd_settings(config: Config, address: Address, tunnel_mtu: int) -> CmdSettings:
+    """Of a Central Mobility Database."""
+    own = config.cmd
+    return CmdSettings(
+        **_of_every_role(config, address, tunnel_mtu),
+        cmd_mode=own.mode,
+        aggregation=own.aggregation,
+        most_anchors=own.most_anchors,
     )
 
 

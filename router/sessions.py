@@ -61,6 +61,7 @@ class Sessions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers = self._takes = True  # the store, when it was read and written last
         self._anchor: IPv6Address | None = None
+        self._whole = False  # a change does not tell enough
         self.restored = True  # False: what the store knows of this router's prefixes could not be read yet
         self.reads = self.writes = 0  # operations of the store that the role has asked for
         self._spawn(self._write_all())
@@ -143,8 +144,12 @@ class Sessions:
         self.reads += record is not None
         return None if record is None else record.sessions
 
-    def watch(self, wanted: Nodes) -> None:
-        """Look a node up again whenever its record changes, as long as it is wanted."""
+    def watch(self, wanted: Nodes, *, whole: bool = False) -> None:
+        """Look a node up again whenever its record changes, as long as it is wanted.
+
+        whole: on_found is told of all its sessions, also where the store tells which ones have changed.
+        """
+        self._whole = whole
         self._spawn(self._watch(wanted))
 
     def drop(self) -> None:
@@ -286,7 +291,7 @@ class Sessions:
             for node in list(wanted):
                 await self._find(node)
         elif change.node in wanted:
-            if change.sessions is None:
+            if change.sessions is None or self._whole:
                 await self._find(change.node)
             else:
                 self._on_found(change.node, change.sessions)

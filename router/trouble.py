@@ -6,8 +6,11 @@ from typing import Any
 TROUBLE = frozenset(
     (
         "anchor-is-no-peer",
+        "anchor-refuses",
         "anchor-without-multipath",
         "answer-does-not-match",
+        "cmd-away",
+        "cmd-is-none",
         "gateway-restarted",
         "gateway-unreachable",
         "message-refused",
@@ -22,6 +25,7 @@ TROUBLE = frozenset(
         "registration-expired",
         "registration-refused",
         "revocation-refused",
+        "serving-router-is-no-peer",
         "store-away",
         "update-refused",
     )

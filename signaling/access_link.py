@@ -292,6 +292,18 @@ class AccessLink(Generic[Who]):
                 for message in self._questions(item, link)
             )
 
+    def last_question(self, who: Who) -> list[Action]:
+        """Ask a node that is about to be taken for gone, as others say: if it is here, its answer attaches it anew."""
+        item = self.attached.get(who)
+        link = self.links.get(item.interface) if item else None
+        if item is None or link is None:
+            return []
+        self._counters["link.probes"] += 1
+        return [
+            self._send(message, link, item.link_local or ALL_NODES, item.link_layer, item.node)
+            for message in self._questions(item, link)
+        ]
+
     def _questions(self, item: Attachment, link: Link) -> list[Message]:
         """What a node has to answer; one whose address is not known yet is asked as all nodes are, in a frame to it."""
         if item.link_local is None:

@@ -20,6 +20,11 @@ def known(registry: type[_Registry], number: int) -> _Registry | int:
         return number
 
 
+def name_of(number: int) -> str:
+    """What the registry calls a number, or the number itself if it has no name for it."""
+    return number.name if isinstance(number, IntEnum) else str(number)
+
+
 # --- ports and protocol numbers -----------------------------------------------------------------------------
 
 PROXY_MOBILE_IPV6_SIGNALING_PORT: Final = 5436  # UDP, RFC 5844 4.1.3.2

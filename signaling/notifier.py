@@ -9,7 +9,7 @@ from ipaddress import IPv6Network
 
 from signaling.actions import Action, Note
 from signaling.door import Door
-from signaling.iana import UpdateNotificationFlag, UpdateNotificationReason, UpdateNotificationStatus
+from signaling.iana import UpdateNotificationFlag, UpdateNotificationReason, UpdateNotificationStatus, name_of
 from signaling.reminders import Errand, Pace, Reminders
 from signaling.settings import Address, Clock, Counters, Settings
 from signaling.update_request import identifier_of
@@ -113,7 +113,7 @@ class Notifier:
             self._counters["notification.confirmed"] += 1
             return self._done(errand, ack, now)
         self._counters["notification.refused"] += 1
-        refused = Note("notification-refused", {"peer": source, "status": _name(ack.status)})
+        refused = Note("notification-refused", {"peer": source, "status": name_of(ack.status)})
         return [refused, *self._done(errand, ack, now)]
 
     def wake(self, now: float) -> list[Action]:
@@ -151,6 +151,3 @@ def _marked(notification: UpdateNotification) -> UpdateNotification:
     """As a copy (RFC 7077 5.2: same number and content, D flag)."""
     return replace(notification, flags=ACKNOWLEDGE | RETRANSMIT)
 
-
-def _name(status: UpdateNotificationStatus | int) -> str:
-    return status.name if isinstance(status, UpdateNotificationStatus) else str(status)

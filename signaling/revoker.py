@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Network
 from signaling.actions import Action, Note
 from signaling.dma.binding_cache import Entry
 from signaling.door import Door
-from signaling.iana import RevocationFlag, RevocationStatus, RevocationTrigger
+from signaling.iana import RevocationFlag, RevocationStatus, RevocationTrigger, name_of
 from signaling.reminders import Errand, Pace, Reminders
 from signaling.settings import Address, Clock, Counters
 from signaling.update_request import identifier_of
@@ -187,7 +187,7 @@ class Revoker:
             self._counters["revocation.confirmed"] += 1
         else:
             self._counters["revocation.refused"] += 1
-            actions.append(Note("revocation-refused", {"peer": source, "status": _name(ack.status)}))
+            actions.append(Note("revocation-refused", {"peer": source, "status": name_of(ack.status)}))
         return actions + self._done(errand, ack, now)
 
     def wake(self, now: float) -> list[Action]:
@@ -216,6 +216,3 @@ class Revoker:
             return []
         return on_done(Outcome(indication=errand.message, destination=errand.destination, ack=ack), now)
 
-
-def _name(status: RevocationStatus | int) -> str:
-    return status.name if isinstance(status, RevocationStatus) else str(status)

@@ -58,6 +58,14 @@ class Sharing(Enum):
     SHARED_ADDRESS = "shared-address"  # one address on all: flow rules choose the gateway
 
 
+class CmdMode(Enum):
+    """What a Central Mobility Database does with a registration (RFC 8885 3.2 to 3.4)."""
+
+    RELAY = "relay"  # tells the anchors, and answers when they have
+    LOCATOR = "locator"  # tells the anchors, and they answer
+    PROXY = "proxy"  # answers at once, and tells the anchors
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """Another router of the domain, and the key shared with it."""
@@ -120,6 +128,16 @@ class Settings:
     restart_counter: int = 0  # RFC 5847 3.4
     peer_lost: PeerLost = PeerLost.HOLD
     idle_after: float = 60.0  # s without a packet of a visiting prefix, after which it is released; 0: never
+    cmd: str = ""  # name of the peer that is the Central Mobility Database; "": routers share a store
+    cmd_mode: CmdMode = CmdMode.PROXY  # the same at the CMD and at all routers of its domain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CmdSettings(Settings):
+    """A Central Mobility Database (RFC 8885)."""
+
+    aggregation: float = 0.5  # s that an answer waits for anchors, in relay and locator mode; the RFC names no value
+    most_anchors: int = 8  # prefixes of one node at routers it has left (RFC 8885 6); the oldest end first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,13 +28,18 @@ from signaling.wire.options.time import Timestamp
 
 ALL_ZERO = IPv6Network("::/0")
 HNP_LENGTH = 18  # octets, RFC 5213 8.3
-# RFC 5213 8.1, RFC 6089 4.2
-MAY_REPEAT = {OptionType.HOME_NETWORK_PREFIX, OptionType.FLOW_IDENTIFICATION, OptionType.VENDOR_SPECIFIC}
+MAY_REPEAT = {
+    OptionType.HOME_NETWORK_PREFIX,  # RFC 5213 8.1
+    OptionType.FLOW_IDENTIFICATION,  # RFC 6089 4.2
+    OptionType.ANCHORED_PREFIX,  # RFC 8885 4.2
+    OptionType.VENDOR_SPECIFIC,
+}
 ANY_INTERFACE = {
     HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES,
     HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES,
 }
 KNOWN = frozenset(OptionType)
+SUBJECT = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}
 MAX_ECHOED = 16  # prefixes of one update that an acknowledgement repeats: it must fit in 2048 octets, padding and all
 
 
@@ -127,6 +132,11 @@ def care_of_address(update: BindingUpdate, source: Address) -> Address:
 def prefixes_of(message: Message) -> tuple[IPv6Network, ...]:
     """The home network prefixes that a message names; those that ask for one left out."""
     return tuple(option.prefix for option in message.options_of(HomeNetworkPrefix) if not option.all_zero)
+
+
+def subject_of(message: Message) -> tuple[Option, ...]:
+    """The node and the prefixes that a message is about, as the options that an answer repeats."""
+    return tuple(option for option in message.options if option.number in SUBJECT)
 
 
 def _ill_formed(update: BindingUpdate) -> bool:

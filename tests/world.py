@@ -574,9 +574,12 @@ class World:
             self.later(self.now + 0.001, lambda: self.show(host.name, answer) if host.at == was_at else None)
 
     def _write(self, router: Router, action: actions.SaveSession | actions.ForgetSession) -> None:
-        node = self.store.write(action)
+        node = self._store_of(router).write(action)
         if node is not None:
             self._changed(node)
+
+    def _store_of(self, router: Router) -> Store:
+        return self.store
 
     def _changed(self, node: str) -> None:
         # drivers watch the store, and look up again who is attached to them

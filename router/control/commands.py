@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from router._version import __version__
 from router.config import KEYS
-from router.control import mar_views, pmip_views
+from router.control import cmd_views, mar_views, pmip_views
 from router.control.render import plain
 from router.places import RoleName
 from router.store.url import without_password
@@ -66,17 +66,18 @@ def counters(router: "Router") -> list[Row]:
 
 def config(router: "Router") -> list[Row]:
     """The configuration in force, under the names of the file; then what was found out. Keys are never shown."""
-    values, of_a_mar = router.config, router.config.role is RoleName.MAR
+    values = router.config
+    has_sessions = values.role in (RoleName.MAR, RoleName.CMD)
     refused = [item.name for item in fields(values.offloads) if not getattr(values.offloads, item.name)]
     here = {
         "underlay.address": f"{router.underlay.address} ({router.underlay.why})",
         "engine.refuse_offloads": refused,
-        "store.url": without_password(values.store_url) if of_a_mar else None,
+        "store.url": without_password(values.store_url) if has_sessions and not values.cmd.peer else None,
         "control.socket": str(values.socket_path),
     }
     found: dict[str, Any] = {"version": __version__, "role": values.role.value}
     for field, key in KEYS.items():
-        if not (of_a_mar and field.startswith(OF_PMIP_ONLY)):
+        if not (has_sessions and field.startswith(OF_PMIP_ONLY)):
             found[key] = here[key] if key in here else plain(values.value(field))
     found |= {
         "labels": [f"{name} {number}" for name, number in values.labels.items()],
@@ -114,5 +115,12 @@ VIEWS: dict[RoleName, dict[str, View]] = {
         "config": config,
     },
     RoleName.LMA: PMIP,
+    RoleName.CMD: {
+        "nodes": cmd_views.nodes,
+        "sessions": cmd_views.sessions,
+        "peers": cmd_views.peers,
+        "counters": counters,
+        "config": config,
+    },
     RoleName.MAG: {"nodes": pmip_views.nodes, "leases": pmip_views.leases, **PMIP},
 }

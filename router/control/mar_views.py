@@ -11,6 +11,7 @@ from signaling.actions import Closed, LocalLink, Path, SplitLink, TowardAnchor, 
 from signaling.dma.binding_cache import Entry
 from signaling.dma.session import State
 from signaling.dma.update_list import Progress, Registration
+from signaling.dmm.dlif import Dlif
 from signaling.door import addresses_of
 from signaling.flow_rules import FlowRule
 from signaling.settings import Address
@@ -50,13 +51,21 @@ def prefixes(router: "Router") -> list[Row]:
 def bindings(router: "Router") -> list[Row]:
     """Every prefix this router forwards, and the path it takes."""
     progress = {item.prefix: item.progress.value for item in router.role.registrar.all()}
+    central = router.role.central
+    if central is not None:  # a prefix that is lent here is registered too, at the CMD
+        progress |= {prefix: item.progress.value for item in central.enrolled() for prefix in item.own}
     return [
         {"prefix": str(prefix), "node": router.network.nodes[prefix]}
         | _path(path)
         | {"registration": progress.get(prefix)}
+        | ({"dlif": _dlif(central.dlifs.get(prefix))} if central is not None else {})
         | waiting(router, prefix)
         for prefix, path in sorted(router.network.paths.items())
     ]
+
+
+def _dlif(dlif: Dlif | None) -> str | None:
+    return f"{dlif.link_local} {dlif.link_layer.hex(':')}" if dlif else None
 
 
 def _path(path: Path) -> Row:

@@ -37,7 +37,9 @@ class Move:
 
 def move(router: "Router", wanted: Move, sessions: Sequence[Session]) -> str:
     """Carry out the order; returns the router it is for. sessions: of the node, in the store. Raises RouterError."""
-    to = wanted.to or router.config.name
+    cmd, to = router.config.cmd.peer, wanted.to or router.config.name
+    if cmd:
+        raise RouterError(f"{wanted}: {cmd}, the CMD, says where it is: expected a MAR without one")
     session = _session(wanted, sessions)
     if wanted.policy:
         _check_policy(router, wanted, session.prefix)

@@ -30,7 +30,7 @@ MOVING = (RoleName.MAR,)
 REVOKING = (RoleName.LMA,)
 DRAINING = (RoleName.MAR,)
 MOST_SECONDS = 1e7  # s a router may take to drain: some months
-CALLED = {RoleName.MAR: "a MAR", RoleName.LMA: "an LMA", RoleName.MAG: "a MAG"}
+CALLED = {RoleName.MAR: "a MAR", RoleName.LMA: "an LMA", RoleName.MAG: "a MAG", RoleName.CMD: "a CMD"}
 
 
 # --- policies ---

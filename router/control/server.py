@@ -169,7 +169,8 @@ class ControlServer:
     def _access(self, what: str) -> AccessLinks:
         """The access links. Raises RouterError where there can be none."""
         if self._router.access is None:
-            raise RouterError(f"{what}: an LMA has no access links: ask the gateway where the node is")
+            called = orders.CALLED[self._router.config.role]
+            raise RouterError(f"{what}: {called} has no access links: ask the router where the node is")
         return self._router.access
 
     async def _set_policy(self, request: web.Request) -> web.Response:

@@ -1,10 +1,10 @@
 """Answering updates: the home network prefixes this router has lent, and where each is delivered.
 
-The anchor side of Dynamic Mobility Anchoring (H-MAR) in the words of Proxy Mobile IPv6 (RFC 5213 5.3): `CHECKS` are its
-checks in its order. One prefix is one mobility session, so that prefixes move independently of each other.
+The anchor side of Dynamic Mobility Anchoring (H-MAR) in the words of Proxy Mobile IPv6 (RFC 5213 5.3). Its checks are
+in `update_checks.py`. One prefix is one mobility session, so that prefixes move independently of each other.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from math import inf
@@ -12,27 +12,25 @@ from math import inf
 from signaling.actions import Action, Bind, Closed, ForgetSession, Held, Note, Path, SaveSession, SetPolicy, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.binding_cache import BindingCache, Entry
-from signaling.dma.session import Happening, Session, State
+from signaling.dma.session import AWAY, Happening, Session, State
 from signaling.dma.sharers import Sharers
 from signaling.dma.sharing import path_of, refusals, rules_for
+from signaling.dma.update_checks import UpdateChecks
+from signaling.dma.visited_routers import VisitedRouters
 from signaling.door import Door
 from signaling.iana import HandoffIndicator, RevocationTrigger, Status
 from signaling.node_interface import NodeInterface, Place
 from signaling.prefix_pool import PrefixPool
-from signaling.revoker import Outcome, Recipient, Revoker
-from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, PeerLost, Settings
-from signaling.update_request import UpdateRequest, acknowledgement, prefixes_of
+from signaling.revoker import Recipient, Revoker
+from signaling.settings import Address, Clock, Counters, PeerLost, Settings
+from signaling.update_request import UpdateRequest, acknowledgement
 from signaling.wire.binding_update import BindingUpdate
-from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
 from signaling.wire.options.option import Option
-from signaling.wire.revocation import BindingRevocationIndication
 
-AWAY = {State.REMOTE, State.LOST}
 KNOWS_CARE_OF = {*AWAY, State.GUARD, State.RELEASED}  # of the last registration
 SAVED_PERIODS = 10  # of a registration that the store may miss
 UNDELIVERED = (State.GUARD, State.HOLD, State.LOST)  # whoever has the node may have the prefix
 HERE = (State.LOCAL, State.SPLIT)  # the node is on our own link
-REACH_FOR_A_SEQUENCE = 32768  # numbers this far back, and the last one, are stale (RFC 6275 9.5.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,7 @@ class Anchor:
         self.pool = PrefixPool(settings.pools)
         self.deadlines: Deadlines[IPv6Network] = Deadlines()
         self._sharers = Sharers()
+        self._checks = UpdateChecks(settings, door, clock, self.cache, self._sharers)
         self.heirs: list[Entry] = []  # inherited since somebody looked: is the one that has them still there?
         self._ruled: set[IPv6Network] = set()  # prefixes whose flow rules the data path knows
         self._settings = settings
@@ -58,19 +57,15 @@ class Anchor:
         self._clock = clock
         self._counters = counters
         self._when_lost: Path = Closed() if settings.peer_lost is PeerLost.DROP else Held()
-        self._revoker = Revoker(door, clock, counters)
-        self.confirm_revocation = self._revoker.confirm
-        self.revocation_not_understood = self._revoker.not_understood
-
-    @property
-    def revoker(self) -> Revoker:
-        """What it has to tell former routers of nodes."""
-        return self._revoker
+        self.revoker = Revoker(door, clock, counters)  # what it has to tell former routers of nodes
+        self.confirm_revocation = self.revoker.confirm
+        self.revocation_not_understood = self.revoker.not_understood
+        self.visited_routers = VisitedRouters(self, self.revoker, counters, follows_cmd=bool(settings.cmd))
 
     @property
     def next_wake(self) -> float | None:
         """The earliest deadline, monotonic s."""
-        times = (self.deadlines.next, self._sharers.deadlines.next, self._revoker.deadlines.next)
+        times = (self.deadlines.next, self._sharers.deadlines.next, self.revoker.deadlines.next)
         return min((at for at in times if at is not None), default=None)
 
     # --- the node's own comings and goings ---
@@ -102,10 +97,11 @@ class Anchor:
         entries = [entry for entry in self._local(node, here.link_layer) if entry.gateway != here.gateway]
         for entry in entries:
             entry.gateway = here.gateway
-        return [action for entry in entries for action in self._bind(entry)]
+        return [action for entry in entries for action in self.bind(entry)]
 
     def _deliver(self, entry: Entry, here: Place, now: float) -> list[Action]:
-        was_at = entry.care_of if entry.state in AWAY else None
+        # to its former router; a CMD tells it that itself (RFC 8885 3.2)
+        was_at = entry.care_of if entry.state in AWAY and not self._settings.cmd else None
         before = entry.link_layer, entry.technology
         entry.step(Happening.ATTACHED)
         if entry.sharers:
@@ -115,7 +111,7 @@ class Anchor:
         entry.timestamp = max(self._clock.timestamp(now), entry.timestamp + 1)
         entry.valid_lifetime = max(entry.valid_lifetime, self._settings.valid_lifetime)  # it is advertised now
         self._expire_at(entry, inf)
-        actions = [*self._bind(entry), self._save(entry)]
+        actions = [*self.bind(entry), self._save(entry)]
         return actions if was_at is None else [*actions, *self._revoke(entry, was_at, before, now)]
 
     def _revoke(self, entry: Entry, was_at: Address, before: tuple[bytes, int], now: float) -> list[Action]:
@@ -125,9 +121,13 @@ class Anchor:
         """
         link_layer, technology = before
         if link_layer != entry.link_layer and any(link_layer) and any(entry.link_layer):
-            administrative, to = RevocationTrigger.ADMINISTRATIVE_REASON, Recipient(address=was_at)
-            return self._revoker.revoke_session(entry.node, (entry.prefix,), administrative, to, now)
-        return self._revoker.revoke(entry, was_at, different_access=technology != entry.technology, now=now)
+            return self._take_from(entry, was_at, now)
+        return self.revoker.revoke(entry, was_at, different_access=technology != entry.technology, now=now)
+
+    def _take_from(self, entry: Entry, router: Address, now: float) -> list[Action]:
+        """That router has the prefix, or flows of it, no more; where its node is does not matter."""
+        administrative, to = RevocationTrigger.ADMINISTRATIVE_REASON, Recipient(address=router)
+        return self.revoker.revoke_session(entry.node, (entry.prefix,), administrative, to, now)
 
     def solicited(self, node: str, link_layer: bytes, now: float) -> list[Action]:
         """An interface of the node asked for a router on our link: it is here, whatever updates from before say."""
@@ -144,10 +144,10 @@ class Anchor:
                 continue
             entry.interface, entry.gateway = "", None
             if entry.state is State.REMOTE:
-                actions += self._inherit(entry)
+                actions += self.inherit(entry)
             else:
                 self._expire_at(entry, now + self._settings.guard)
-                actions += [*self._bind(entry), self._save(entry)]
+                actions += [*self.bind(entry), self._save(entry)]
         return actions
 
     def local(self, node: str, link_layer: bytes | None = None) -> list[IPv6Network]:
@@ -184,64 +184,7 @@ class Anchor:
             entry.step(Happening.RESTORED)
             self.cache.add(entry)
             self._expire_at(entry, entry.expires)
-            actions += self._bind(entry)
-        return actions
-
-    # --- routers that are lost, or have lost what they knew ---
-
-    def peer_lost(self, care_of: Address) -> list[Action]:
-        """The router with this care-of address does not answer any more: its nodes may turn up elsewhere.
-
-        What it shares goes where the prefix is; what it had others inherit, if they share it.
-        """
-        actions: list[Action] = []
-        for entry in self.cache:
-            if care_of in entry.sharers:
-                actions += self._end_sharing(entry, care_of)
-            elif entry.care_of == care_of and entry.sharers and entry.step(Happening.INHERITED):
-                self._counters["anchor.peer-lost"] += 1
-                actions += self._inherit(entry)
-            elif entry.care_of == care_of and entry.step(Happening.PEER_LOST):
-                self._counters["anchor.peer-lost"] += 1
-                actions += self._bind(entry)
-        return actions
-
-    def peer_back(self, care_of: Address) -> list[Action]:
-        """It answers again, and knows what it knew."""
-        actions: list[Action] = []
-        for entry in self.cache:
-            if entry.care_of == care_of and entry.step(Happening.PEER_BACK):
-                self._counters["anchor.peer-back"] += 1
-                actions += self._bind(entry)
-        return actions
-
-    def recheck(self, care_of: Address, now: float) -> list[Action]:
-        """That router was restarted: does it still know what it has registered? It may have done so again already."""
-        trigger, to = RevocationTrigger.POSSIBLE_OUT_OF_SYNC_BCE_STATE, Recipient(address=care_of)
-        actions: list[Action] = []
-        for entry in self.cache:
-            if care_of in entry.sharers or (entry.care_of == care_of and entry.state in AWAY):
-                actions += self._revoker.revoke_session(
-                    entry.node, (entry.prefix,), trigger, to, now, on_done=self._rechecked
-                )
-        return actions
-
-    def _rechecked(self, outcome: Outcome, now: float) -> list[Action]:
-        """If it does not know it any more, packets wait until the node shows up, there or elsewhere."""
-        actions: list[Action] = []
-        for prefix in prefixes_of(outcome.indication):
-            entry = self.cache.get(prefix)
-            if entry is None:
-                continue
-            if outcome.gone and outcome.destination in entry.sharers:
-                actions += self._end_sharing(entry, outcome.destination)
-            elif entry.care_of != outcome.destination or entry.state not in AWAY:
-                continue
-            elif outcome.gone:
-                actions += self.disown(entry, now)
-            elif outcome.still_attached and entry.step(Happening.PEER_BACK):
-                actions += self._bind(entry)
-        return actions
+            actions += self.bind(entry)
         return actions
 
     def take_up(self, entries: Iterable[Entry]) -> list[Action]:
@@ -252,23 +195,17 @@ class Anchor:
             self.cache.add(entry)
             self._expire_at(entry, entry.expires)
             self._sharers.take_up(entry)
-            actions += [action for action in self._bind(entry) if isinstance(action, SetPolicy)]
+            actions += [action for action in self.bind(entry) if isinstance(action, SetPolicy)]
         return actions
-
-    def take_up_revocation(self, indication: BindingRevocationIndication) -> None:
-        """Another process of this router has sent it, and nobody has answered yet."""
-        if indication.trigger == RevocationTrigger.POSSIBLE_OUT_OF_SYNC_BCE_STATE:
-            self._revoker.expect(indication.sequence_number, self._rechecked)
 
     # --- updates of other routers ---
 
     def answer(self, update: BindingUpdate, source: Address, port: int, now: float) -> Answer:
         """Check an authenticated Proxy Binding Update and do what it asks (RFC 5213 5.3)."""
         request = UpdateRequest.of(update, source, port)
-        for check in CHECKS:
-            status = check(self, request, now)
-            if status is not None:
-                return self._refuse(request, status, now)
+        status = self._checks.objection(request, now)
+        if status is not None:
+            return self._refuse(request, status, now)
         entry = self._entry(request)
         if isinstance(entry, Status):
             # a de-registration that matches nothing is silently ignored (RFC 5213 5.4.1)
@@ -293,7 +230,7 @@ class Anchor:
         self._counters["anchor.flows-shared" if shared.changed else "anchor.refreshed"] += 1
         refused = refusals(shared.answers)
         self._counters["anchor.flows-refused"] += len(refused)
-        actions = self._bind(entry) if shared.changed else []
+        actions = self.bind(entry) if shared.changed else []
         actions += [self._save(entry)] if entry.state is not before else []
         accepted = Status.BINDING_UPDATE_ACCEPTED
         ack = self._acknowledge(request, accepted, lifetime, now, (entry.prefix,), answers=shared.answers)
@@ -301,59 +238,71 @@ class Anchor:
 
     def _unshare(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
         self._remember_order(entry, request)
-        actions = self._end_sharing(entry, request.care_of)
+        actions = self.end_sharing(entry, request.care_of)
         ack = self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))
         return Answer([*actions, ack])
 
-    def _end_sharing(self, entry: Entry, care_of: Address) -> list[Action]:
+    def end_sharing(self, entry: Entry, care_of: Address) -> list[Action]:
         """This router takes no flows any more: they go where the prefix is."""
         self._sharers.drop(entry, care_of)
         actions: list[Action] = []
         if not entry.sharers and entry.state is State.SPLIT and entry.step(Happening.FLOWS_ENDED):
             actions.append(self._save(entry))
         self._counters["anchor.flows-ended"] += 1
-        return [*self._bind(entry), *actions]
+        return [*self.bind(entry), *actions]
 
-    def _inherit(self, entry: Entry) -> list[Action]:
+    def inherit(self, entry: Entry) -> list[Action]:
         """Whoever had the prefix is gone: one of those that took flows has it now."""
         heir = self._sharers.inherit(entry)
         self.heirs.append(entry)
         self._expire_at(entry, heir.expires)
-        return [*self._bind(entry), self._save(entry)]
+        return [*self.bind(entry), self._save(entry)]
 
     def recall(self, entry: Entry, here: Place | None, now: float) -> list[Action]:
         """The prefix, and all flows of it, come to our own link, if its node is there; the others are told."""
         actions: list[Action] = []
         for care_of in list(entry.sharers):
-            actions += self._end_sharing(entry, care_of)
-            administrative, to = RevocationTrigger.ADMINISTRATIVE_REASON, Recipient(address=care_of)
-            actions += self._revoker.revoke_session(entry.node, (entry.prefix,), administrative, to, now)
+            actions += self.end_sharing(entry, care_of)
+            actions += self._take_from(entry, care_of, now)
         if here is not None and entry.state not in HERE:
             actions += self._deliver(entry, here, now)
         return actions
 
-    def _register(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
-        before, was_at = entry.state, entry.care_of
-        refreshed = before is State.REMOTE and was_at == request.care_of
-        if not entry.step(Happening.REGISTERED):  # released: its node has another by now, and was told so
-            return self._refuse(request, Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX, now)
-        self._sharers.drop(entry, request.care_of)
-        had_it = entry.link_layer, entry.technology
-        entry.care_of, entry.interface, entry.gateway = request.care_of, "", None
+    def examine(self, request: UpdateRequest, now: float) -> Entry | Status:
+        """The entry that an update of a CMD may change, or why there is none (RFC 5213 5.3.1, 5.4.1).
+
+        Whichever interface has it: a CMD knows nodes, and may have missed that another one came.
+        """
+        return self._checks.objection(request, now) or self._entry(request, any_interface=True)
+
+    def move(
+        self, entry: Entry, request: UpdateRequest, care_of: Address, lifetime: float, now: float
+    ) -> list[Action] | None:
+        """A prefix is delivered at that router from now on, for so long (s). None: it cannot be, it was released."""
+        refreshed = entry.state is State.REMOTE and entry.care_of == care_of
+        if not entry.step(Happening.REGISTERED):
+            return None
+        self._sharers.drop(entry, care_of)
+        entry.care_of, entry.interface, entry.gateway = care_of, "", None
         entry.link_layer, entry.technology = request.link_layer or b"", request.technology
         self._remember_order(entry, request)
-        lifetime = min(request.update.lifetime, self._settings.binding_lifetime)
         self._expire_at(entry, now + lifetime)
-        actions: list[Action] = []
+        self._counters["anchor.refreshed" if refreshed else "anchor.registered"] += 1
         if refreshed:
-            actions += [self._save(entry)] if entry.expires + lifetime > entry.saved_until else []
-        else:
-            # bind before acknowledging: the first packet may overtake the acknowledgement
-            actions += [*self._bind(entry), self._save(entry)]
+            return [self._save(entry)] if entry.expires + lifetime > entry.saved_until else []
+        # bind before acknowledging: the first packet may overtake the acknowledgement
+        return [*self.bind(entry), self._save(entry)]
+
+    def _register(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
+        before, was_at = entry.state, entry.care_of
+        had_it = entry.link_layer, entry.technology
+        lifetime = min(request.update.lifetime, self._settings.binding_lifetime)
+        actions = self.move(entry, request, request.care_of, lifetime, now)
+        if actions is None:  # its node has another by now, and was told so
+            return self._refuse(request, Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX, now)
         actions.append(self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, lifetime, now, (entry.prefix,)))
         if before in AWAY and was_at != request.care_of:
             actions += self._revoke(entry, was_at, had_it, now)
-        self._counters["anchor.refreshed" if refreshed else "anchor.registered"] += 1
         # an update for the same interface is proof that it is no longer on our link
         same = request.handoff == HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE
         left = before in HERE and same and request.link_layer in (None, had_it[0])
@@ -362,23 +311,27 @@ class Anchor:
     def _deregister(self, entry: Entry, request: UpdateRequest, now: float) -> Answer:
         if entry.care_of != request.care_of or entry.state not in KNOWS_CARE_OF:
             return self._ignore("deregistration-by-another")  # RFC 5213 5.3.5: it has moved on already
+        actions = self.take_back(entry, request, now)
+        return Answer([*actions, self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))])
+
+    def take_back(self, entry: Entry, request: UpdateRequest, now: float) -> list[Action]:
+        """The registration of a prefix ends; if it has ended already, our answer to that was lost."""
         self._remember_order(entry, request)
-        acknowledge = self._acknowledge(request, Status.BINDING_UPDATE_ACCEPTED, 0, now, (entry.prefix,))
-        if entry.state not in AWAY:  # our answer to it was lost
-            return Answer([acknowledge])
+        if entry.state not in AWAY:
+            return []
         # of a node that is still there: nobody uses the prefix, so it shall not follow any more
         if request.handoff == HandoffIndicator.HANDOFF_STATE_NOT_CHANGED and not entry.sharers:
-            return Answer([*self._release(entry, now), acknowledge])
+            return self._release(entry, now)
         self._counters["anchor.deregistered"] += 1
-        return Answer([*self.disown(entry, now), acknowledge])
+        return self.disown(entry, now)
 
     def disown(self, entry: Entry, now: float) -> list[Action]:
         """The router that has the prefix has it no more."""
         if entry.sharers and entry.step(Happening.INHERITED):
-            return self._inherit(entry)
+            return self.inherit(entry)
         entry.step(Happening.DEREGISTERED)
         self._expire_at(entry, now + self._settings.guard)
-        return [*self._bind(entry), self._save(entry)]
+        return [*self.bind(entry), self._save(entry)]
 
     def _release(self, entry: Entry, now: float) -> list[Action]:
         """Where its node goes, the prefix follows no more."""
@@ -386,7 +339,7 @@ class Anchor:
         self._expire_at(entry, now + entry.valid_lifetime)
         self._counters["anchor.released"] += 1
         fields: dict[str, object] = {"node": entry.node, "prefix": entry.prefix}
-        return [*self._bind(entry), self._save(entry), Note("prefix-released", fields)]
+        return [*self.bind(entry), self._save(entry), Note("prefix-released", fields)]
 
     def _refuse(self, request: UpdateRequest, status: Status, now: float) -> Answer:
         self._counters[f"anchor.refused.{status.name.lower().replace('_', '-')}"] += 1
@@ -408,7 +361,7 @@ class Anchor:
         prefixes: tuple[IPv6Network, ...],
         answers: tuple[Option, ...] = (),
     ) -> Action:
-        entry = self._named(request)
+        entry = self._checks.named(request)
         ack = acknowledgement(
             request,
             status=status,
@@ -420,64 +373,9 @@ class Anchor:
         )
         return self._door.send(ack, request.source, care_of=request.care_of, port=request.port)
 
-    # --- the checks, in the order of RFC 5213 5.3.1; 1 and 2 are the Door's ---
-
-    def _check_identifier(self, request: UpdateRequest, now: float) -> Status | None:
-        return None if request.node else Status.MISSING_MN_IDENTIFIER_OPTION
-
-    def _check_router(self, request: UpdateRequest, now: float) -> Status | None:
-        known = self._door.peer(request.source) is not None and self._door.peer(request.care_of) is not None
-        return None if known else Status.MAG_NOT_AUTHORIZED_FOR_PROXY_REG
-
-    def _check_node(self, request: UpdateRequest, now: float) -> Status | None:
-        return None if self.cache.of(request.node) else Status.NOT_LMA_FOR_THIS_MOBILE_NODE
-
-    def _check_form(self, request: UpdateRequest, now: float) -> Status | None:
-        """An option twice, or a timestamp that is none: RFC 5213 forbids both and names no status."""
-        return Status.REASON_UNSPECIFIED if request.ill_formed else None
-
-    def _check_order(self, request: UpdateRequest, now: float) -> Status | None:
-        entry = self._named(request)
-        if request.timestamp is None:
-            return self._check_sequence(entry, request)
-        # who takes flows of a prefix, and who has it, do not compete: each has an order of its own
-        beside = entry is not None and self._sharers.concerns(entry, request)
-        last = (entry.share_order.get(request.care_of) if beside else entry.timestamp) if entry is not None else None
-        if last is not None and request.timestamp < last:
-            return Status.TIMESTAMP_LOWER_THAN_PREV_ACCEPTED
-        window = int(self._settings.timestamp_window * TIMESTAMP_UNITS)
-        replayed = last is not None and request.timestamp == last
-        if replayed or abs(request.timestamp - self._clock.timestamp(now)) > window:
-            return Status.TIMESTAMP_MISMATCH
-        return None
-
-    def _check_sequence(self, entry: Entry | None, request: UpdateRequest) -> Status | None:
-        if entry is None or entry.sequence_number is None:
-            return None
-        stale = (entry.sequence_number - request.update.sequence_number) % 65536 <= REACH_FOR_A_SEQUENCE
-        return Status.SEQUENCE_NUMBER_OUT_OF_WINDOW if stale else None
-
-    def _check_prefix(self, request: UpdateRequest, now: float) -> Status | None:
-        if request.impossible_prefix:
-            return Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX
-        return None if request.requested else Status.MISSING_HOME_NETWORK_PREFIX_OPTION
-
-    def _check_handoff(self, request: UpdateRequest, now: float) -> Status | None:
-        present = request.has(HandoffIndicatorOption)
-        return None if present else Status.MISSING_HANDOFF_INDICATOR_OPTION
-
-    def _check_technology(self, request: UpdateRequest, now: float) -> Status | None:
-        present = request.has(AccessTechnologyTypeOption)
-        return None if present else Status.MISSING_ACCESS_TECH_TYPE_OPTION
-
     # --- the binding cache ---
 
-    def _named(self, request: UpdateRequest) -> Entry | None:
-        """The entry whose prefix and node an update names, whether or not it may change it: they have one order."""
-        found = (self.cache.get(prefix) for prefix in request.prefixes)
-        return next((entry for entry in found if entry is not None and entry.node == request.node), None)
-
-    def _entry(self, request: UpdateRequest) -> Entry | Status:
+    def _entry(self, request: UpdateRequest, *, any_interface: bool = False) -> Entry | Status:
         """The entry an update is about, or why there is none (RFC 5213 5.4.1.1, its items 1 to 6)."""
         found = [entry for prefix in request.prefixes if (entry := self.cache.get(prefix))]
         if not found or any(entry.node != request.node for entry in found):
@@ -486,7 +384,8 @@ class Anchor:
         if len(request.prefixes) > 1:
             return Status.BCE_PBU_PREFIX_SET_DO_NOT_MATCH
         entry = found[0]
-        return entry if request.is_about(entry) else Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX
+        about = any_interface or request.is_about(entry)
+        return entry if about else Status.NOT_AUTHORIZED_FOR_HOME_NETWORK_PREFIX
 
     def _lend(self, node: str, link_layer: bytes, actions: list[Action]) -> list[Entry]:
         prefix = self.pool.lend() if len(self.cache) < self._settings.max_bindings else None
@@ -527,7 +426,7 @@ class Anchor:
         else:
             entry.sequence_number = request.update.sequence_number
 
-    def _bind(self, entry: Entry) -> list[Action]:
+    def bind(self, entry: Entry) -> list[Action]:
         """The prefix goes where it is to go now, its flows by the rules of those who take some."""
         bind = Bind(prefix=entry.prefix, path=path_of(entry, when_lost=self._when_lost), node=entry.node)
         if entry.sharers:
@@ -553,14 +452,14 @@ class Anchor:
 
     def wake(self, now: float) -> list[Action]:
         """Let states whose time is over end."""
-        actions = self._revoker.wake(now)
+        actions = self.revoker.wake(now)
         for prefix, care_of in self._sharers.deadlines.due(now):
             entry = self.cache.get(prefix)
-            actions += self._end_sharing(entry, care_of) if entry is not None else []
+            actions += self.end_sharing(entry, care_of) if entry is not None else []
         for prefix in self.deadlines.due(now):
             entry = self.cache.get(prefix)
             if entry is not None and entry.sharers and entry.step(Happening.INHERITED):
-                actions += self._inherit(entry)
+                actions += self.inherit(entry)
             elif entry is not None and entry.step(Happening.EXPIRED):
                 actions += self._hold(entry, now) if entry.state is State.HOLD else self._free(entry)
         return actions
@@ -569,7 +468,7 @@ class Anchor:
         """Hosts may use the prefix as long as its last advertised valid lifetime runs; nobody else gets it before."""
         self._expire_at(entry, now + entry.valid_lifetime)
         fields: dict[str, object] = {"node": entry.node, "prefix": entry.prefix}
-        return [*self._bind(entry), self._save(entry), Note("session-over", fields)]
+        return [*self.bind(entry), self._save(entry), Note("session-over", fields)]
 
     def _free(self, entry: Entry) -> list[Action]:
         self.cache.remove(entry)
@@ -580,16 +479,3 @@ class Anchor:
             ForgetSession(node=entry.node, prefix=entry.prefix),
             Note("prefix-free", {"node": entry.node, "prefix": entry.prefix}),
         ]
-
-
-Check = Callable[[Anchor, UpdateRequest, float], Status | None]
-CHECKS: tuple[Check, ...] = (
-    Anchor._check_identifier,  # 4
-    Anchor._check_router,  # 5, 6
-    Anchor._check_node,  # 7, 8
-    Anchor._check_form,
-    Anchor._check_order,  # 9
-    Anchor._check_prefix,  # 10
-    Anchor._check_handoff,  # 11
-    Anchor._check_technology,  # 12
-)

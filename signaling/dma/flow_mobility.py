@@ -13,34 +13,37 @@ by their destination the prefix that they are of; a prefix without any comes as 
 from collections.abc import Callable, Iterable
 from ipaddress import IPv6Network
 from math import inf
+from typing import TYPE_CHECKING
 
 from signaling.actions import Action, Note, TunnelEnd
 from signaling.dma.anchor import Anchor
 from signaling.dma.binding_cache import Entry
-from signaling.dma.registrar import SHARING, Order, Registrar
+from signaling.dma.registrar import Order, Registrar
 from signaling.dma.session import Session, State
-from signaling.dma.sharing import DEFAULT, of_prefix
+from signaling.dma.sharing import DEFAULT, SHARING, of_prefix
 from signaling.door import Door
 from signaling.flow_bindings import options_of
 from signaling.flow_rules import FlowRule
 from signaling.iana import (
     HandoffIndicator,
-    OptionType,
     TrafficSelectorFormat,
     UpdateNotificationReason,
     UpdateNotificationStatus,
+    name_of,
 )
 from signaling.node_interface import Place
 from signaling.notifier import Notifier, Outcome
 from signaling.settings import Address, Settings
-from signaling.update_request import node_of, prefixes_of
+from signaling.update_request import node_of, prefixes_of, subject_of
 from signaling.wire.notification import UpdateNotification, UpdateNotificationAck
 from signaling.wire.options.flow import FlowIdentification
 from signaling.wire.options.option import Option
 from signaling.wire.options.prefix import HomeNetworkPrefix
 from signaling.wire.traffic_selector import TrafficSelector
 
-ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}
+if TYPE_CHECKING:
+    from signaling.dmm.serving import CentralRegistrar
+
 SWITCH = HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES
 
 
@@ -51,7 +54,7 @@ class FlowMobility:
         self,
         settings: Settings,
         anchor: Anchor,
-        registrar: Registrar,
+        registrar: "Registrar | CentralRegistrar",
         notifier: Notifier,
         door: Door,
         *,
@@ -143,7 +146,7 @@ class FlowMobility:
         """The peer has answered: it registers what it was asked to take, or will not."""
         if outcome.accepted:
             return []
-        why = "no answer" if outcome.ack is None else getattr(outcome.ack.status, "name", str(outcome.ack.status))
+        why = "no answer" if outcome.ack is None else name_of(outcome.ack.status)
         node, peer = node_of(outcome.notification), outcome.destination
         return [Note("move-refused", {"node": node, "peer": peer, "why": why})]
 
@@ -154,8 +157,7 @@ class FlowMobility:
         here = self._nearest(session.node, b"")
         if here is None:
             return []
-        flows = of_prefix(self.policies.get(policy, ()), session.prefix)
-        order = Order(policy=policy, flows=flows)
+        order = self._order(policy, session.prefix)
         return self._registrar.register(session, here, SHARING if policy else SWITCH, now, order=order)
 
     def share(self, session: Session, here: Place, policy: str, now: float) -> list[Action]:
@@ -163,8 +165,10 @@ class FlowMobility:
         held = self._registrar.get(session.prefix)
         if held is not None and held.shares and self._registrar.holds(session.prefix):
             return []
-        order = Order(policy=policy, flows=of_prefix(self.policies.get(policy, ()), session.prefix))
-        return self._registrar.register(session, here, SHARING, now, order=order)
+        return self._registrar.register(session, here, SHARING, now, order=self._order(policy, session.prefix))
+
+    def _order(self, policy: str, prefix: IPv6Network) -> Order:
+        return Order(policy=policy, flows=of_prefix(self.policies.get(policy, ()), prefix))
 
     def give_back(self, prefix: IPv6Network, now: float) -> list[Action]:
         """Prefix or flows go where they were."""
@@ -175,9 +179,8 @@ class FlowMobility:
     ) -> tuple[UpdateNotificationAck, list[Action]]:
         """An anchor says what it wants here of a node: the answer (RFC 7864 4.3), and what is done."""
         status, actions = self._follow(notification, anchor, now)
-        echoed = tuple(option for option in notification.options if option.number in ECHOED)
         number = notification.sequence_number
-        return UpdateNotificationAck(sequence_number=number, status=status, options=echoed), actions
+        return UpdateNotificationAck(sequence_number=number, status=status, options=subject_of(notification)), actions
 
     def _follow(
         self, notification: UpdateNotification, anchor: Address, now: float
@@ -192,6 +195,8 @@ class FlowMobility:
         here = self._nearest(node, b"")
         if here is None:
             return UpdateNotificationStatus.MOBILE_NODE_NOT_ATTACHED, []
+        if self._settings.cmd:  # which says what is here, and nobody else (RFC 8885 3)
+            return UpdateNotificationStatus.REASON_UNSPECIFIED, []
         wanted = prefixes_of(notification)
         if not all(self._may_be_of(anchor, node, prefix) for prefix in wanted):
             return UpdateNotificationStatus.REASON_UNSPECIFIED, []

@@ -11,11 +11,12 @@ What becomes of a session is the anchor's and the registrar's; here is which pee
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from signaling.actions import Action, Bind, Note, Unbind
 from signaling.dma.anchor import Anchor
 from signaling.dma.registrar import Registrar
-from signaling.dma.session import State
+from signaling.dma.session import AWAY
 from signaling.dma.update_list import Progress
 from signaling.door import Door, addresses_of
 from signaling.events import DatagramReceived
@@ -23,8 +24,10 @@ from signaling.pmip.heartbeats import Heartbeats, PeerEvent, PeerNews
 from signaling.settings import Address, Clock, Counters, Peer, Prefix, Settings
 from signaling.wire.heartbeat import Heartbeat
 
+if TYPE_CHECKING:
+    from signaling.dmm.serving import CentralRegistrar
+
 ASK_AFTER = 1.0  # s that a first session with a peer lasts: a handover is no time to ask how it is
-OF_ANCHOR = {State.REMOTE, State.LOST}
 OF_VISITED = {Progress.PENDING, Progress.VISITED, Progress.LOST}
 
 
@@ -39,7 +42,7 @@ class PeerWatch:
         counters: Counters,
         *,
         anchor: Anchor,
-        registrar: Registrar,
+        registrar: "Registrar | CentralRegistrar",
     ) -> None:
         self.heartbeats = Heartbeats(settings, door, clock, counters)
         self._settings = settings
@@ -67,7 +70,8 @@ class PeerWatch:
 
     def announce_restart(self, now: float) -> list[Action]:
         """We were away, and know nothing of the nodes that were here (RFC 5847 3.2)."""
-        known = (address for peer in self._settings.peers for address in addresses_of(peer))
+        routers = (peer for peer in self._settings.peers if peer.name != self._settings.cmd)
+        known = (address for peer in routers for address in addresses_of(peer))
         return self.heartbeats.announce_restart(known, now)
 
     def receive(self, beat: Heartbeat, event: DatagramReceived, peer: Peer | None, now: float) -> list[Action]:
@@ -86,16 +90,16 @@ class PeerWatch:
         return self._anchor.revocation_not_understood(source, now)
 
     def _heed(self, news: PeerNews, now: float) -> list[Action]:
-        peer = self._door.named(news.peer)
+        peer, routers = self._door.named(news.peer), self._anchor.visited_routers
         actions: list[Action] = [Note(f"peer-{news.kind.value}", {"peer": news.peer})]
         for address in addresses_of(peer) if peer is not None else ():
             match news.kind:
                 case PeerEvent.RESTARTED:
-                    actions += self._anchor.recheck(address, now) + self._registrar.anchor_back(address, now)
+                    actions += routers.recheck(address, now) + self._registrar.anchor_back(address, now)
                 case PeerEvent.UNREACHABLE:
-                    actions += self._anchor.peer_lost(address) + self._registrar.anchor_lost(address, now)
+                    actions += routers.lost(address) + self._registrar.anchor_lost(address, now)
                 case PeerEvent.BACK:
-                    actions += self._anchor.peer_back(address) + self._registrar.anchor_back(address, now)
+                    actions += routers.back(address) + self._registrar.anchor_back(address, now)
         return actions
 
     # --- with whom there are sessions ---
@@ -103,7 +107,7 @@ class PeerWatch:
     def _peers_of(self, prefix: Prefix) -> frozenset[Address]:
         entry = self._anchor.cache.get(prefix)  # type: ignore[arg-type]  # a MAR has IPv6 prefixes only
         if entry is not None:
-            return frozenset(entry.sharers).union((entry.care_of,) if entry.state in OF_ANCHOR else ())
+            return frozenset(entry.sharers).union((entry.care_of,) if entry.state in AWAY else ())
         item = self._registrar.get(prefix)  # type: ignore[arg-type]
         return frozenset((item.anchor,) if item is not None and item.progress in OF_VISITED else ())
 

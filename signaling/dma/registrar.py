@@ -8,26 +8,23 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from signaling.actions import Action, Bind, Held, Note, TowardAnchor, TowardVisited, TunnelEnd, Unbind
+from signaling.actions import Action, Bind, Held, Note, TowardAnchor, TowardVisited, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.idle import IdleWatch
 from signaling.dma.session import Session
-from signaling.dma.sharing import DEFAULT, of_prefix, refusals
+from signaling.dma.sharing import SHARING, of_prefix, refusals
 from signaling.dma.update_list import Progress, Registration, Step
+from signaling.dma.updates import Updates
 from signaling.door import Door
-from signaling.flow_bindings import options_of
 from signaling.flow_rules import FlowRule
-from signaling.iana import BindingUpdateFlag, HandoffIndicator, Status
+from signaling.iana import HandoffIndicator, Status, name_of
 from signaling.node_interface import NodeInterface, Place
 from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Settings
-from signaling.update_request import identifier_of, node_of, prefixes_of
+from signaling.update_request import node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
-from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
 from signaling.wire.options.flow import FlowIdentification
 from signaling.wire.options.identity import MobileNodeLinkLayerIdentifier
-from signaling.wire.options.option import Option
-from signaling.wire.options.prefix import HomeNetworkPrefix
 from signaling.wire.options.time import Timestamp
 
 INITIAL_BINDACK_TIMEOUT = 1.0  # s, RFC 6275 12
@@ -59,7 +56,6 @@ class Order:
 
 
 UNASKED = Order(ordered=False)
-SHARING = HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES
 
 
 class Registrar:
@@ -88,28 +84,20 @@ class Registrar:
         self._idle = idle
         self._list: dict[IPv6Network, Registration] = {}
         self._of_node: dict[str, dict[IPv6Network, Registration]] = {}
-        self._waiting: dict[int, Registration] = {}
-        self._sequence_number: int | None = None
-        self._lost_anchors: set[Address] = set()
-
-    @property
-    def lost_anchors(self) -> set[Address]:
-        """Those that do not answer any more."""
-        return self._lost_anchors
+        self._updates = Updates(settings, door, clock)
+        self.lost_anchors: set[Address] = set()  # those that do not answer any more
 
     @property
     def last_number(self) -> int | None:
         """Sequence number of the last update; None: there was none."""
-        return self._sequence_number
+        return self._updates.last_number
 
     def take_up(self, items: Iterable[Registration], last_number: int | None) -> None:
         """What another process of this router has asked for; set the deadlines beside it."""
-        self._sequence_number = last_number
-        for item in items:
-            self._list[item.prefix] = item
-            self._of_node.setdefault(item.node, {})[item.prefix] = item
-            if not item.answered:
-                self._waiting[item.sequence_number] = item
+        known = list(items)
+        for item in known:
+            self._enlist(item)
+        self._updates.take_up(known, last_number)
 
     def of(self, node: str) -> list[Registration]:
         """All registrations of a node."""
@@ -215,11 +203,11 @@ class Registrar:
         if item.progress is Progress.NONE:
             return self._end(item)
         item.step(Step.DUE)
-        self._forget_question(item)
+        self._updates.forget(item)
         self.deadlines.set(prefix, now + INITIAL_BINDACK_TIMEOUT)
-        path = Held()  # what still comes waits, and goes on when nobody has it here
+        # what still comes waits, and goes on when nobody has it here
         unknown = HandoffIndicator.HANDOFF_STATE_UNKNOWN
-        return [Bind(prefix=prefix, path=path, node=item.node), self._update(item, 0, unknown, now)]
+        return [Bind(prefix=prefix, path=Held(), node=item.node), self._updates.update(item, 0, unknown, now)]
 
     def _ask_from(self, item: Registration, here: Place, now: float) -> list[Action]:
         item.settle(here)
@@ -253,7 +241,7 @@ class Registrar:
                 self._drop(item)
                 continue
             left.append(Bind(prefix=item.prefix, path=Held(), node=node))
-            self._forget_question(item)
+            self._updates.forget(item)
             actions += self._take_back(item, now)
         return actions + left  # the anchors first
 
@@ -281,7 +269,7 @@ class Registrar:
         actions: list[Action] = []
         for item in list(self._list.values()):
             if item.progress in (Progress.VISITED, Progress.LEAVING, Progress.PENDING):
-                actions.append(self._update(item, 0, HandoffIndicator.HANDOFF_STATE_UNKNOWN, now))
+                actions.append(self._updates.update(item, 0, HandoffIndicator.HANDOFF_STATE_UNKNOWN, now))
             self._drop(item)
             actions.append(Unbind(prefix=item.prefix, node=item.node))
         return actions
@@ -290,14 +278,11 @@ class Registrar:
 
     def confirm(self, ack: BindingAck, source: Address, now: float) -> list[Action]:
         """An authenticated acknowledgement came in (RFC 5213 6.9.1.2)."""
-        item = self._waiting.get(ack.sequence_number)
-        # a refusal for a number out of window carries the anchor's last one, not ours
-        if item is None and ack.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW:
-            item = next((it for it in self._waiting.values() if it.prefix in prefixes_of(ack)), None)
+        item = self._updates.asked(ack)
         if item is None or item.anchor != source or node_of(ack) != item.node:
             self._counters["registrar.unmatched"] += 1
             return []
-        self._forget_question(item)
+        self._updates.forget(item)
         if ack.accepted:
             if not _answers(ack, item):
                 # not repeated until an administrator, or the node by coming again, starts it anew
@@ -314,8 +299,7 @@ class Registrar:
         if item.progress is Progress.NONE:
             return self._end(item)
         if item.progress is Progress.DEREGISTERING:
-            # it ends in a moment: a carrier that comes and goes shall not outrun MAX_UPDATE_RATE
-            return [Bind(prefix=item.prefix, path=TowardVisited.at(item.anchor), node=item.node)]
+            return self._give_back(item)
         self._counters["registrar.accepted"] += 1
         if fresh:
             self._idle.watch(item.prefix, now)
@@ -326,12 +310,12 @@ class Registrar:
         told: list[Action] = [Note("prefix-visits", fields)] if fresh else []
         for flow in refusals(ack.options_of(FlowIdentification)):
             self._counters["registrar.flow-refused"] += 1
-            status = getattr(flow.status, "name", str(flow.status))
+            status = name_of(flow.status)
             told.append(Note("flow-refused", fields | {"flow": flow.flow_id, "status": status}))
         return told
 
     def _refused(self, item: Registration, ack: BindingAck, now: float) -> list[Action]:
-        name = ack.status.name if isinstance(ack.status, Status) else str(ack.status)
+        name = name_of(ack.status)
         self._counters[f"registrar.refused.{name.lower().replace('_', '-')}"] += 1
         order_lost = ack.status in ORDER_LOST or self._clocks_agree(ack, now)
         if order_lost and item.progress in (Progress.PENDING, Progress.VISITED):
@@ -352,6 +336,8 @@ class Registrar:
             side = "ahead of" if ahead > 0 else "behind"
             fields["why"] = f"its clock is {abs(ahead):.1f} s {side} ours: run NTP on both"
         actions: list[Action] = [Note("registration-refused", fields)]
+        if item.progress is Progress.DEREGISTERING:
+            return actions + self._give_back(item)
         if item.progress is Progress.NONE:
             return actions + self._end(item)
         self.deadlines.set(item.prefix, now + MAX_BINDACK_TIMEOUT)
@@ -363,7 +349,7 @@ class Registrar:
         Else a visited router that has not noticed that the node left would take the prefix back from where it is.
         """
         if ack.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW:
-            self._sequence_number = ack.sequence_number
+            self._updates.last_number = ack.sequence_number
         item.proof_after, item.contested = now, True
         self._present(item, now)
         return []
@@ -379,18 +365,25 @@ class Registrar:
         """The anchor has taken the registration back (RFC 5846 9.1)."""
         item = self._list[prefix]
         item.step(Step.REVOKED)
-        return self._end(item)
+        return self._give_back(item) if item.progress is Progress.DEREGISTERING else self._end(item)
+
+    def _give_back(self, item: Registration) -> list[Action]:
+        """The anchor knows that the node is not here: what waits for it goes there.
+
+        It ends in a moment: a carrier that comes and goes shall not outrun MAX_UPDATE_RATE.
+        """
+        return [Bind(prefix=item.prefix, path=TowardVisited.at(item.anchor), node=item.node)]
 
     # --- anchors that are lost ---
 
     def anchor_lost(self, anchor: Address, now: float) -> list[Action]:
         """It does not answer any more: nothing reaches its prefixes, so their nodes are told to use others."""
-        self._lost_anchors.add(anchor)
+        self.lost_anchors.add(anchor)
         return [action for item in self._at(anchor) for action in self._lose(item, now)]
 
     def anchor_back(self, anchor: Address, now: float) -> list[Action]:
         """It answers again, or was restarted: it may have forgotten us, and others may have registered meanwhile."""
-        self._lost_anchors.discard(anchor)
+        self.lost_anchors.discard(anchor)
         actions: list[Action] = []
         for number, item in enumerate(self._at(anchor)):
             if item.progress is Progress.VISITED:
@@ -402,7 +395,7 @@ class Registrar:
 
     def anchor_forgotten(self, anchor: Address) -> None:
         """Nobody asks it any more whether it lives."""
-        self._lost_anchors.discard(anchor)
+        self.lost_anchors.discard(anchor)
 
     def _at(self, anchor: Address) -> list[Registration]:
         return [item for item in self._list.values() if item.anchor == anchor]
@@ -411,7 +404,7 @@ class Registrar:
         if not item.step(Step.ANCHOR_LOST):
             return []
         self._counters["registrar.lost"] += 1
-        self._forget_question(item)
+        self._updates.forget(item)
         self.deadlines.set(item.prefix, now + item.valid_lifetime)  # then its node has forgotten it too
         fields: dict[str, object] = {"node": item.node, "prefix": item.prefix, "anchor": item.anchor}
         return [Unbind(prefix=item.prefix, node=item.node), Note("anchor-lost", fields)]
@@ -471,7 +464,7 @@ class Registrar:
             return []
         item.step(Step.DUE)
         self.deadlines.set(item.prefix, now + self._settings.leave_guard)
-        return [self._update(item, 0, HandoffIndicator.HANDOFF_STATE_UNKNOWN, now)]
+        return [self._updates.update(item, 0, HandoffIndicator.HANDOFF_STATE_UNKNOWN, now)]
 
     def _release_again(self, item: Registration, now: float) -> list[Action]:
         """No answer: else the anchor would tunnel to us until its binding ends."""
@@ -489,7 +482,7 @@ class Registrar:
     # --- sending ---
 
     def _ask(self, item: Registration, now: float) -> list[Action]:
-        if item.anchor in self._lost_anchors:
+        if item.anchor in self.lost_anchors:
             return self._lose(item, now)
         # bind in the turn of the question: the first packet through the tunnel may overtake the acknowledgement,
         # but not the anchor, which has to look at the question first
@@ -513,41 +506,12 @@ class Registrar:
             return []
         item.retry_after = retry_after
         self.deadlines.set(item.prefix, now + retry_after)
-        return [self._update(item, self._settings.binding_lifetime, handoff, now)]
-
-    def _update(self, item: Registration, lifetime: int, handoff: int, now: float) -> Action:
-        """A PBU with a number and a timestamp of its own (RFC 5213 6.9.1.5, 6.9.4)."""
-        self._forget_question(item)
-        self._sequence_number = self._clock.next_number(self._sequence_number, now)
-        item.sequence_number, item.answered = self._sequence_number, False
-        self._waiting[item.sequence_number] = item
-        item.asked = handoff, self._settings.technology
-        options: list[Option] = [
-            identifier_of(item.node),
-            HomeNetworkPrefix(prefix=item.prefix),
-            HandoffIndicatorOption(indicator=handoff),
-            AccessTechnologyTypeOption(technology=self._settings.technology),
-        ]
-        if any(item.link_layer):  # an identifier of zeros is not valid: left out (RFC 5213 6.9.1.1)
-            options.append(MobileNodeLinkLayerIdentifier(identifier=item.link_layer))
-        options.append(Timestamp(value=self._clock.stamp(now)))
-        options += options_of(item.flows, (TunnelEnd(remote=item.anchor, binding_id=DEFAULT),)) if lifetime else ()
-        update = BindingUpdate(
-            sequence_number=item.sequence_number,
-            flags=BindingUpdateFlag.ACKNOWLEDGE | BindingUpdateFlag.PROXY_REGISTRATION,
-            lifetime=lifetime,
-            options=tuple(options),
-        )
-        return self._door.send(update, item.anchor, care_of=self._settings.address)
+        return [self._updates.update(item, self._settings.binding_lifetime, handoff, now)]
 
     def _say_released(self, item: Registration, now: float) -> Action:
         self.deadlines.set(item.prefix, now + item.retry_after)
         # not 4, which says that the node has left (RFC 5213 6.9.1.4): it is here, as it was
-        return self._update(item, 0, HandoffIndicator.HANDOFF_STATE_NOT_CHANGED, now)
-
-    def _forget_question(self, item: Registration) -> None:
-        self._waiting.pop(item.sequence_number, None) if not item.answered else None
-        item.answered = True
+        return self._updates.update(item, 0, HandoffIndicator.HANDOFF_STATE_NOT_CHANGED, now)
 
     def _end(self, item: Registration) -> list[Action]:
         self._drop(item)
@@ -567,12 +531,15 @@ class Registrar:
             valid_lifetime=session.valid_lifetime,
             gateway=here.gateway,
         )
-        self._list[item.prefix] = item
-        self._of_node.setdefault(item.node, {})[item.prefix] = item
+        self._enlist(item)
         return item
 
+    def _enlist(self, item: Registration) -> None:
+        self._list[item.prefix] = item
+        self._of_node.setdefault(item.node, {})[item.prefix] = item
+
     def _drop(self, item: Registration) -> None:
-        self._forget_question(item)
+        self._updates.forget(item)
         self._idle.forget(item.prefix)
         self.deadlines.cancel(item.prefix)
         del self._list[item.prefix]

@@ -101,6 +101,9 @@ NEXT: dict[tuple[State, Happening], State] = {
 }
 
 
+AWAY = {State.REMOTE, State.LOST}  # a visited router has the prefix
+
+
 def stored(state: State) -> State:
     """As others may know it: that a router does not answer us is no news about the node."""
     return State.REMOTE if state is State.LOST else state

@@ -9,13 +9,11 @@ from ipaddress import IPv6Network
 from signaling.deadlines import Deadlines
 from signaling.dma.binding_cache import Entry, Sharer
 from signaling.dma.session import State
-from signaling.dma.sharing import DEFAULT, LAST_NUMBER, process_flows
-from signaling.iana import HandoffIndicator
+from signaling.dma.sharing import DEFAULT, LAST_NUMBER, SHARING, process_flows
 from signaling.settings import Address
 from signaling.update_request import UpdateRequest
 from signaling.wire.options.flow import FlowIdentification
 
-SHARING = HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES
 SHARED = (State.LOCAL, State.SPLIT, State.REMOTE)  # somebody has the prefix: others can share it
 
 

@@ -19,7 +19,7 @@ from signaling.dma.binding_cache import Entry, Sharer
 from signaling.dma.session import State
 from signaling.flow_bindings import FlowBinding, FlowsAnswer, process, rules_of
 from signaling.flow_rules import FlowRule, Spread
-from signaling.iana import FlowIdentificationStatus, TrafficSelectorFormat
+from signaling.iana import FlowIdentificationStatus, HandoffIndicator, TrafficSelectorFormat
 from signaling.settings import Address
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.options.flow import FlowIdentification
@@ -27,6 +27,7 @@ from signaling.wire.traffic_selector import Range, TrafficSelector
 
 DEFAULT = 1  # BID of the router that has what no flow rule names; in an update: of the router that sends it
 LAST_NUMBER = 16  # BID; so many ways can a path have
+SHARING = HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES
 ANY_PORT = (0, 0xFFFF)
 WHOLE_OCTET = 0xFC  # of a traffic class the upper 6 bits count (RFC 6088 3.2)
 

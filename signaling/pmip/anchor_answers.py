@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import inf
 
 from signaling.actions import Action, Note
-from signaling.iana import Status
+from signaling.iana import Status, name_of
 from signaling.pmip.accepted_terms import take
 from signaling.pmip.binding_update_list import (
     EVERYTHING,
@@ -121,7 +121,7 @@ class AnchorAnswers:
         return self._sender.ask(item, now, handoff=NOT_CHANGED) if item.stage is Stage.REGISTERED else []
 
     def _refused(self, item: Registration, ack: BindingAck, question: Question, now: float) -> list[Action]:
-        name = ack.status.name if isinstance(ack.status, Status) else str(ack.status)
+        name = name_of(ack.status)
         self._keeper.counters[f"gateway.refused.{name.lower().replace('_', '-')}"] += 1
         reaction = reaction_to(ack)
         if reaction is Reaction.WAIT_FOR_CLOCK and self._clocks_agree(ack, now):

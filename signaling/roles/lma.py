@@ -18,7 +18,6 @@ from signaling.events import BindingsRestored, ClockStepped, DatagramReceived, E
 from signaling.flow_rules import FlowRule
 from signaling.iana import (
     BindingErrorStatus,
-    OptionType,
     RevocationFlag,
     RevocationStatus,
     Status,
@@ -35,7 +34,7 @@ from signaling.pmip.registration_request import RegistrationRequest
 from signaling.reception import Reception
 from signaling.revoker import Revoker
 from signaling.settings import Address, Clock, Counters, LmaSettings, NodeProfile, Peer, WayState
-from signaling.update_request import care_of_address
+from signaling.update_request import care_of_address, subject_of
 from signaling.wire.binding_error import BindingError
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.heartbeat import Heartbeat
@@ -43,7 +42,6 @@ from signaling.wire.message import Message
 from signaling.wire.notification import UpdateNotificationAck
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 
-ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}  # in a refusal of a revocation
 PROXY = RevocationFlag.PROXY_BINDING
 
 
@@ -267,12 +265,11 @@ class Lma:
         # answered first: the way back may be one of those that end
         status, actions = self.anchor.revocations.revoked_by(indication, peer, now)
         self.counters[f"revocation.{status.name.lower().replace('_', '-')}"] += 1
-        echoed = tuple(option for option in indication.options if option.number in ECHOED)
         ack = BindingRevocationAck(
             status=status,
             sequence_number=indication.sequence_number,
             flags=indication.flags & (PROXY | RevocationFlag.GLOBAL),
-            options=() if status is RevocationStatus.SUCCESS else echoed,
+            options=() if status is RevocationStatus.SUCCESS else subject_of(indication),
         )
         return [*actions, self.door.reply(ack, event)]
 

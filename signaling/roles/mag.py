@@ -35,11 +35,11 @@ from signaling.flow_rules import FlowRule
 from signaling.iana import (
     AccessTechnologyType,
     BindingErrorStatus,
-    OptionType,
     RevocationStatus,
     UpdateNotificationFlag,
     UpdateNotificationReason,
     UpdateNotificationStatus,
+    name_of,
 )
 from signaling.node_interface import Here, NodeInterface
 from signaling.pmip.binding_update_list import Service, Session
@@ -51,7 +51,7 @@ from signaling.pmip.session_keeper import SessionKeeper
 from signaling.pmip.watched_paths import WatchedPaths
 from signaling.reception import Reception
 from signaling.settings import Clock, Counters, MagSettings, NodeProfile, Peer, Site, Uplink
-from signaling.update_request import node_of, prefixes_of
+from signaling.update_request import node_of, prefixes_of, subject_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_error import BindingError
 from signaling.wire.heartbeat import Heartbeat
@@ -63,9 +63,6 @@ from signaling.wire.options.vendor import VendorSpecific
 from signaling.wire.revocation import BindingRevocationAck, BindingRevocationIndication
 
 SUBNET_LENGTH = 64  # of what is advertised on a link (RFC 4862 5.5.3)
-ECHOED = {OptionType.MOBILE_NODE_IDENTIFIER, OptionType.HOME_NETWORK_PREFIX}
-
-
 @dataclass(slots=True, kw_only=True)
 class Contest:
     """The anchor says that a node is elsewhere, while it is attached here: the node itself is being asked."""
@@ -408,7 +405,7 @@ class Mag:
 
     def _ack(self, ack: BindingAck, event: DatagramReceived, peer: Peer, now: float) -> list[Action]:
         fields: dict[str, object] = {
-            "node": node_of(ack), "prefix": prefixes_of(ack), "peer": event.source, "status": _name(ack.status)
+            "node": node_of(ack), "prefix": prefixes_of(ack), "peer": event.source, "status": name_of(ack.status)
         }
         return [Note("pba-received", fields), *self.gateway.confirm(ack, now)]
 
@@ -490,7 +487,7 @@ class Mag:
     def _give_up(
         self, indication: BindingRevocationIndication, event: DatagramReceived, taken: Taken, now: float
     ) -> list[Action]:
-        fields: dict[str, object] = {"trigger": _name(indication.trigger), "sessions": len(taken.sessions)}
+        fields: dict[str, object] = {"trigger": name_of(indication.trigger), "sessions": len(taken.sessions)}
         actions: list[Action] = [Note("revoked", fields)]
         for session in () if taken.paths else taken.sessions:
             if taken.ipv4_only:
@@ -510,14 +507,13 @@ class Mag:
         status: RevocationStatus,
         failed: tuple[Option, ...] = (),
     ) -> Action:
-        echoed = tuple(option for option in indication.options if option.number in ECHOED)
         refused = status not in (RevocationStatus.SUCCESS, RevocationStatus.PARTIAL_SUCCESS)
         self.counters[f"revocation.{status.name.lower().replace('_', '-')}"] += 1
         ack = BindingRevocationAck(
             status=status,
             sequence_number=indication.sequence_number,
             flags=indication.flags,
-            options=echoed if refused else failed,
+            options=subject_of(indication) if refused else failed,
         )
         return self.door.reply(ack, event)
 
@@ -529,12 +525,11 @@ class Mag:
         if not self.reception.is_fresh(notification, peer, now):
             return []
         status, actions = self._follow(notification, now)
-        fields: dict[str, object] = {"reason": _name(notification.reason), "status": _name(status)}
+        fields: dict[str, object] = {"reason": name_of(notification.reason), "status": name_of(status)}
         actions.insert(0, Note("notified", fields))
         if UpdateNotificationFlag.ACKNOWLEDGE in notification.flags:
-            named = tuple(option for option in notification.options if option.number in ECHOED)
             ack = UpdateNotificationAck(
-                sequence_number=notification.sequence_number, status=status, options=named
+                sequence_number=notification.sequence_number, status=status, options=subject_of(notification)
             )
             actions.append(self.door.reply(ack, event))
         return actions
@@ -591,9 +586,6 @@ def _with_withdrawn(offers: list[Offer], before: Iterable[Offer]) -> list[Offer]
     kept = {offer.prefix for offer in offers}
     return offers + [Offer(offer.prefix, 0, 0) for offer in before if offer.prefix not in kept]
 
-
-def _name(number: Any) -> str:
-    return getattr(number, "name", None) or str(number)
 
 
 HANDLERS: dict[type, Callable[[Mag, Any, float], list[Action]]] = {

@@ -13,14 +13,16 @@ from signaling.access_link import Attachment, Link, Offer
 from signaling.actions import Action
 from signaling.deadlines import Deadlines, Key
 from signaling.dma.binding_cache import Entry
+from signaling.dma.contests import Contest
 from signaling.dma.update_list import Progress, Registration
+from signaling.dmm.enrolment import CentralState
 from signaling.errors import MalformedMessage, Reason
 from signaling.flow_rules import FlowRule
 from signaling.iana import RouterPreference
 from signaling.node_interface import NodeInterface
 from signaling.pmip.heartbeats import HeartbeatState
 from signaling.reminders import Errand, Reminders
-from signaling.roles.mar import Contest, Mar
+from signaling.roles.mar import Mar
 from signaling.settings import Address
 from signaling.wire import mobility_header
 from signaling.wire.message import Message
@@ -108,6 +110,7 @@ class MarState:
     last_number: int | None
     last_stamp: int
     registrar_due: Mapping[IPv6Network, float]
+    central: CentralState | None
     lost_anchors: tuple[Address, ...]
     silent_since: Mapping[IPv6Network, float]
     revocations: Asked
@@ -130,12 +133,14 @@ class MarState:
 def state_of(mar: Mar, now: float) -> MarState:
     """What it knows now."""
     draining = mar.draining
+    central = mar.central
     return MarState(
         entries=tuple(mar.anchor.cache),
         registrations=tuple(mar.registrar.all()),
         last_number=mar.registrar.last_number,
         last_stamp=mar.clock.last_stamp,
-        registrar_due=mar.registrar.deadlines.all(),
+        registrar_due=_of_prefixes(mar.registrar.deadlines.all()),
+        central=central.known() if central is not None else None,
         lost_anchors=tuple(mar.registrar.lost_anchors),
         silent_since=mar.idle.since(now),
         revocations=_asked(mar.anchor.revoker.reminders),
@@ -163,15 +168,17 @@ def take_up(mar: Mar, state: MarState, now: float) -> list[Action]:
     """
     policies = mar.anchor.take_up(state.entries)
     mar.registrar.take_up(state.registrations, state.last_number)
+    if mar.central is not None and state.central is not None:
+        mar.central.go_on(state.central)
     mar.registrar.lost_anchors.update(state.lost_anchors)
     visiting = (item.prefix for item in state.registrations if item.progress is Progress.VISITED)
     unwatched = {prefix: now for prefix in visiting if prefix not in state.silent_since}
     mar.idle.take_up({**state.silent_since, **unwatched})
     mar.clock.last_stamp = state.last_stamp
-    _set(mar.registrar.deadlines, state.registrar_due)
-    _take_up_asked(
-        mar.anchor.revoker.reminders, state.revocations, BindingRevocationIndication, mar.anchor.take_up_revocation
-    )
+    for prefix, at in state.registrar_due.items():
+        mar.registrar.deadlines.set(prefix, at)
+    reminders, expect = mar.anchor.revoker.reminders, mar.anchor.visited_routers.take_up
+    _take_up_asked(reminders, state.revocations, BindingRevocationIndication, expect)
     mar.anchor.revoker.mute.update(state.mute)
     mar.peers.heartbeats.take_up(state.heartbeats)
     mar.peers.take_up(now)
@@ -199,6 +206,10 @@ def take_up(mar: Mar, state: MarState, now: float) -> list[Action]:
 KINDS: tuple[type[Message], ...] = (BindingRevocationIndication, BindingRevocationAck, *mobility_header.KINDS.values())
 
 
+def _of_prefixes(due: Mapping[IPv6Network, float] | Mapping[str | IPv6Network, float]) -> dict[IPv6Network, float]:
+    return {key: at for key, at in due.items() if isinstance(key, IPv6Network)}
+
+
 def _set(timer: Deadlines[Key], due: Mapping[Key, float]) -> None:
     for key, at in due.items():
         timer.set(key, at)
@@ -209,28 +220,29 @@ def _set(timer: Deadlines[Key], due: Mapping[Key, float]) -> None:
 
 def _node_state(mar: Mar) -> NodeState:
     return NodeState(
-        offers=dict(mar._offered),
-        find_again=mar._find_again.all(),
+        offers=dict(mar.offers.told),
+        find_again=mar.claims.find_again.all(),
         succession=mar._succession.all(),
-        arriving=tuple(mar._arriving),
+        arriving=tuple(mar.claims.arriving),
         contests={
             who: [_indicated(contest.indication, contest.source) for contest in contests]
-            for who, contests in mar._contests.items()
+            for who, contests in mar.contests.open.items()
         },
         disputed=dict(mar._disputed),
-        lost_since=mar._claims.lost_since,
+        lost_since=mar.claims.lost_since,
     )
 
 
 def _take_up_nodes(mar: Mar, state: NodeState) -> None:
-    mar._offered.update(state.offers)
-    _set(mar._find_again, state.find_again)
+    mar.offers.told.update(state.offers)
+    _set(mar.claims.find_again, state.find_again)
     _set(mar._succession, state.succession)
-    mar._arriving.update(state.arriving)
+    mar.claims.arriving.update(state.arriving)
     for who, indications in state.contests.items():
-        mar._contests[who] = [Contest(_said(each, BindingRevocationIndication), each.router) for each in indications]
+        said = ((_said(each, BindingRevocationIndication), each.router) for each in indications)
+        mar.contests.open[who] = [Contest(*each) for each in said]
     mar._disputed.update(state.disputed)
-    mar._claims.lost_since.update(state.lost_since)
+    mar.claims.lost_since.update(state.lost_since)
 
 
 def _flow_state(mar: Mar) -> FlowState:

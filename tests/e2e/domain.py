@@ -33,6 +33,8 @@ Row = dict[str, Any]
 class RouterProcess:
     """One `python -m router --mar` and what it says."""
 
+    role = "mar"
+
     def __init__(self, host: Host, number: int, directory: Path, tables: Mapping[str, Any]) -> None:
         self.name = f"mar{number}"
         self.host = host
@@ -54,7 +56,7 @@ class RouterProcess:
     def begin(self) -> None:
         """Start it and do not wait."""
         with self.log_file.open("wb") as log:
-            arguments = ("--mar", "--config", str(self.config), "-v")
+            arguments = (f"--{self.role}", "--config", str(self.config), "-v")
             self.process = self.host.spawn_module("router", *arguments, stdout=log, stderr=log)
 
     def wait_until_up(self) -> None:

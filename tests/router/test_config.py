@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import Encapsulation, HoldBuffer, Offloads
-from router.config import LISTS, SCHEMA, Anchoring, Config, Gateway, Heartbeat, load
+from router.config import LISTS, SCHEMA, Anchoring, Cmd, Config, Gateway, Heartbeat, load
 from router.errors import ConfigError, ExitCode
 from router.toml_text import key_lines
-from signaling.settings import Authentication, NodeProfile, PathCare, Peer, PeerLost, Transport
+from signaling.settings import Authentication, CmdMode, NodeProfile, PathCare, Peer, PeerLost, Transport
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEY = "hex:000102030405060708090a0b0c0d0e0f"
@@ -123,6 +123,12 @@ spi = 1000
 [[node]]
 id = "mn1@example.net"
 link_layer = "02:00:00:00:00:11"
+
+[cmd]
+peer = "mar3"
+mode = "relay"
+aggregation = 0.2
+most_anchors = 4
 """
 
 Write = Callable[[str], Path]
@@ -205,6 +211,7 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
         ),
         paths=PathCare(interval=0.1, idle_interval=2, suspect_after=3, down_after=4, up_after=5),
         heartbeat=Heartbeat(interval=30, missing=2),
+        cmd=Cmd(peer="mar3", mode=CmdMode.RELAY, aggregation=0.2, most_anchors=4),
         profiles=(NodeProfile(node="mn1@example.net", link_layers=(bytes.fromhex("020000000011"),)),),
         binding_lifetime=60,
         authentication=Authentication.REQUIRED,
@@ -362,6 +369,10 @@ BAD = [
     ("paths", "up_after = 1.5", "a whole number from 1 to 100"),
     ("heartbeat", "interval = 29", "a number from 30 to 3600 s"),
     ("heartbeat", "missing = 0", "a whole number from 1 to 100"),
+    ("cmd", 'peer = "a b"', "a name"),
+    ("cmd", 'mode = "both"', '"proxy", "relay" or "locator"'),
+    ("cmd", "aggregation = 0", "a number from 0.01 to 10 s"),
+    ("cmd", "most_anchors = 17", "a whole number from 1 to 16"),
     ("binding", "lifetime = 7", "a whole number from 8 to 262140 s"),
     ("security", 'authentication = "maybe"', '"required" or "none"'),
     ("security", "timestamp_window = 0", "a number from 0.01 to 60 s"),
@@ -472,7 +483,7 @@ def test_a_key_and_a_key_file_are_one_too_many(problems: Callable[[str], list[st
         (EVERYTHING.replace('"mar3"', '"mar2"'), '93: peer.name: "mar2" is taken'),
         (EVERYTHING.replace("db8::3", "db8::2"), "94: peer.address: 2001:db8::2 belongs to mar2 above"),
         (EVERYTHING.replace("db8::3", "db8::1"), "94: peer.address: 2001:db8::1 is [underlay] address of this router"),
-        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "103: node.link_layer: has an identif"),
+        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "109: node.link_layer: has an identif"),
         ('[[peer]]\nname = "a"\nkey = "' + KEY + '"', "1: peer.address: missing: expected in every [[peer]]"),
         ('[[node]]\nlink_layer = "02:00:00:00:00:11"', "1: node.id: missing: expected in every [[node]]"),
     ],

@@ -197,6 +197,8 @@ def test_keys_of_other_roles_are_no_error(read: Callable[..., Config], role: Rol
     if role is RoleName.MAR:  # its peers do not roam, and it knows nodes by their link-layer address
         text = text.replace('key = "' + KEY + '"\nspi = 700', 'address = "2001:db8::b"\nkey = "' + KEY + '"')
         text = text.replace('id = "*"\nipv4 = false', 'id = "mn2@a.b"\nlink_layer = "02:00:00:00:00:13"')
+    if role is RoleName.CMD:  # nor do the routers that follow it
+        text = text.replace('key = "' + KEY + '"\nspi = 700', 'address = "2001:db8::b"\nkey = "' + KEY + '"')
     assert read(text, role).role is role
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from router.config import Config
+from router.config import Cmd, Config
 from router.control import mar_views, moves, orders
 from router.control.commands import VIEWS
 from router.control.moves import Move, move
@@ -84,6 +84,15 @@ def test_a_prefix_or_its_flows_go_where_the_order_says(
 ) -> None:
     assert domain.move(at, to=to, policy=policy) == "mar2"
     assert domain.state is state
+
+
+@pytest.mark.parametrize("at", ["mar1", "mar2"])
+def test_nothing_is_moved_by_order_where_a_cmd_says_what_is_where(at: str, domain: Domain) -> None:
+    router = domain.router(at)
+    router.config = replace(router.config, cmd=Cmd(peer="mar3"))
+    with pytest.raises(RouterError, match=r"^move mn1 .*: mar3, the CMD, says where it is"):
+        move(router, Move(node="mn1", prefix=str(domain.prefix)), domain.world.store.of("mn1"))
+    assert domain.state is State.LOCAL
 
 
 @pytest.mark.parametrize("policy", ["", "calls"])

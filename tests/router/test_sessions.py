@@ -334,6 +334,16 @@ async def test_a_change_that_tells_what_was_written_is_not_looked_up() -> None:
 
 
 @sync
+async def test_a_change_is_looked_up_for_who_wants_whole_records() -> None:
+    async with opened() as bench:
+        bench.sessions.watch({SESSION.node}, whole=True)
+        await until(lambda: bench.found)
+        await bench.store.changes.put(Change(node=SESSION.node, cursor="1", sessions=(SECOND,)))
+        await until(lambda: len(bench.found) == 2)
+        assert bench.found[-1] == (SESSION.node, ())
+
+
+@sync
 async def test_a_change_of_a_wanted_node_is_looked_up_and_no_other() -> None:
     async with opened() as bench:
         await watching(bench, {SESSION.node})

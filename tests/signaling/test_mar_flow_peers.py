@@ -20,7 +20,7 @@ def scene() -> Scene:
 
 def lose(scene: Scene) -> None:
     """mar2 does not answer mar1 any more."""
-    scene.world.perform("mar1", scene.anchor.anchor.peer_lost(scene.world.address["mar2"]))
+    scene.world.perform("mar1", scene.anchor.anchor.visited_routers.lost(scene.world.address["mar2"]))
 
 
 def share_what_mar2_has(scene: Scene) -> None:

@@ -501,6 +501,18 @@ def test_what_still_comes_for_a_node_that_left_waits_until_its_anchor_knows_and_
     assert scene.world.path("mar2", scene.prefix) is None
 
 
+def test_it_goes_back_too_when_the_anchor_knew_before() -> None:
+    scene = Scene()
+    scene.world.run_until(20.0)
+    scene.world.lose(1, BindingUpdate)
+    scene.world.move("mn1", "mar1")  # which takes the registration back
+    assert scene.world.path("mar2", scene.prefix) == Held()
+    scene.world.run(0.1)
+    assert scene.world.path("mar2", scene.prefix) == TowardVisited.at(scene.world["mar1"].address)
+    scene.world.run(2.0)
+    assert scene.world.path("mar2", scene.prefix) is None
+
+
 def test_it_goes_nowhere_while_the_anchor_does_not_answer() -> None:
     scene = Scene()
     scene.world.run_until(20.0)

@@ -1,0 +1,73 @@
+"""What a visited router says to anchors: updates, and which of them wait for an answer (RFC 5213 6.9.1)."""
+
+from collections.abc import Iterable
+
+from signaling.actions import Action, TunnelEnd
+from signaling.dma.sharing import DEFAULT
+from signaling.dma.update_list import Registration
+from signaling.door import Door
+from signaling.flow_bindings import options_of
+from signaling.iana import BindingUpdateFlag, Status
+from signaling.settings import Clock, Settings
+from signaling.update_request import identifier_of, prefixes_of
+from signaling.wire.binding_ack import BindingAck
+from signaling.wire.binding_update import BindingUpdate
+from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
+from signaling.wire.options.identity import MobileNodeLinkLayerIdentifier
+from signaling.wire.options.option import Option
+from signaling.wire.options.prefix import HomeNetworkPrefix
+from signaling.wire.options.time import Timestamp
+
+
+class Updates:
+    """Numbered one after the other. last_number: None: there was none."""
+
+    def __init__(self, settings: Settings, door: Door, clock: Clock) -> None:
+        self.last_number: int | None = None
+        self._settings = settings
+        self._door = door
+        self._clock = clock
+        self._waiting: dict[int, Registration] = {}
+
+    def take_up(self, items: Iterable[Registration], last_number: int | None) -> None:
+        """What another process of this router has asked for."""
+        self.last_number = last_number
+        self._waiting.update((item.sequence_number, item) for item in items if not item.answered)
+
+    def asked(self, ack: BindingAck) -> Registration | None:
+        """What an acknowledgement answers; None: nothing that was asked."""
+        item = self._waiting.get(ack.sequence_number)
+        # a refusal for a number out of window carries the anchor's last one, not ours
+        if item is None and ack.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW:
+            item = next((it for it in self._waiting.values() if it.prefix in prefixes_of(ack)), None)
+        return item
+
+    def update(self, item: Registration, lifetime: int, handoff: int, now: float) -> Action:
+        """A PBU with a number and a timestamp of its own (RFC 5213 6.9.1.5, 6.9.4)."""
+        self.forget(item)
+        self.last_number = self._clock.next_number(self.last_number, now)
+        item.sequence_number, item.answered = self.last_number, False
+        self._waiting[item.sequence_number] = item
+        item.asked = handoff, self._settings.technology
+        options: list[Option] = [
+            identifier_of(item.node),
+            HomeNetworkPrefix(prefix=item.prefix),
+            HandoffIndicatorOption(indicator=handoff),
+            AccessTechnologyTypeOption(technology=self._settings.technology),
+        ]
+        if any(item.link_layer):  # an identifier of zeros is not valid: left out (RFC 5213 6.9.1.1)
+            options.append(MobileNodeLinkLayerIdentifier(identifier=item.link_layer))
+        options.append(Timestamp(value=self._clock.stamp(now)))
+        options += options_of(item.flows, (TunnelEnd(remote=item.anchor, binding_id=DEFAULT),)) if lifetime else ()
+        update = BindingUpdate(
+            sequence_number=item.sequence_number,
+            flags=BindingUpdateFlag.ACKNOWLEDGE | BindingUpdateFlag.PROXY_REGISTRATION,
+            lifetime=lifetime,
+            options=tuple(options),
+        )
+        return self._door.send(update, item.anchor, care_of=self._settings.address)
+
+    def forget(self, item: Registration) -> None:
+        """Whatever is answered to it does not matter any more."""
+        self._waiting.pop(item.sequence_number, None) if not item.answered else None
+        item.answered = True
