@@ -107,6 +107,21 @@ def test_walk_back(benchmark: BenchmarkFixture, kind: str, octets: int) -> None:
     benchmark(made.rehearse_back, [outer] * BURST, rounds=ROUNDS[kind])
 
 
+@pytest.mark.parametrize("followed", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_walk_with_connections(benchmark: BenchmarkFixture, kind: str, followed: bool) -> None:
+    """TCP of a node that visits, a thousand connections that are open."""
+    tables = Tables(compiled=kind == "compiled")
+    tables.storage.bind((FIRST << 64).to_bytes(16, "big"), KIND, 2, TUNNEL)
+    tables.open_idle_after = 7440.0 * followed
+    tcp = packet((FIRST << 64 | 5).to_bytes(16, "big"), CORRESPONDENT, 64)
+    segments = [tcp[:6] + b"\x06" + tcp[7:52] + b"\x50\x10" + tcp[54:]] * BURST
+    towards = b"".join((int.from_bytes(CORRESPONDENT[:8], "big") + n).to_bytes(8, "big") for n in range(1000))
+    note(benchmark, kind, octets=64, bindings=1, connections=1000 * followed)
+    benchmark(Engine(tables).rehearse, segments, towards=towards, rounds=ROUNDS[kind])
+    assert (sum(each.number for each in tables.all_connections().values()) > 0) == followed
+
+
 @pytest.mark.parametrize("octets", [64, 1400])
 @pytest.mark.parametrize("kind", KINDS)
 def test_encapsulate(benchmark: BenchmarkFixture, kind: str, octets: int) -> None:

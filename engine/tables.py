@@ -12,6 +12,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from math import ceil
 from operator import itemgetter
 from types import NoneType
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar, overload
@@ -35,6 +36,7 @@ MOST_RULES = 4096  # of a policy, as in _fast/rules.pxd
 FLOW_PAUSE = 0.2  # s: see Tables
 MOST_PAUSE = 3600  # s
 MOST_EARLY = 65536  # packets of a reorder group, as in _fast/reorder.pxd
+MOST_SILENCE = 1e7  # s: see open_idle_after
 MOST_MTU = 65575  # octets: an IPv6 header, and what its 16 bits of length can say
 IPV6, IPV4 = 6 << 8, 4 << 8  # kind of a prefix: one of these | its length, as in _fast/prefixes.pxd
 
@@ -150,6 +152,14 @@ class HeldStats:
     expired: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenConnections:
+    """TCP connections of a prefix that are open, though they may be silent."""
+
+    number: int  # those followed one by one; others, for which there was no place, are not counted
+    silence: float | None  # s since the last packet of any of them, to 0.1; None: none is open
+
+
 class ReorderGroup(Unique):
     """Tunnels whose packets carry one sequence of numbers (RFC 2890 2.2). Made by Tables.reorder; ends with close()."""
 
@@ -234,6 +244,7 @@ class Tables:
         self._policies: WeakValueDictionary[int, Policy] = WeakValueDictionary()
         self._queues: FastQueues | None = None  # made with the first buffer or group
         self._paces: dict[tuple[bytes, int], int] = {}
+        self._open_idle_after = 0.0
         self.flow_pause = flow_pause
 
     @property
@@ -395,6 +406,52 @@ class Tables:
     def idle(self, seconds: float) -> list[Prefix]:
         """Prefixes without a packet for that long, counted from the first bind, in the order of their addresses."""
         return [_prefix(*row) for row in sorted(self.storage.idle(seconds))]
+
+    # --- TCP connections ---
+
+    @property
+    def open_idle_after(self) -> float:
+        """Seconds without a packet after which a TCP connection is taken for dead; 0 (at first): none is followed.
+
+        Followed are connections of prefixes bound with Side.ACCESS; model/connections.py says which of them are open.
+        """
+        return self._open_idle_after
+
+    @open_idle_after.setter
+    def open_idle_after(self, seconds: float) -> None:
+        if not 0 <= seconds <= MOST_SILENCE:
+            raise ValueError(f"{seconds} s are not 0 to {MOST_SILENCE:.0f}")
+        self.storage.follow_connections(ceil(seconds * 10))
+        self._open_idle_after = seconds
+
+    def connections(self, prefix: Prefix) -> OpenConnections:
+        """Those of a prefix that are open. Raises UnknownPrefix."""
+        try:
+            number, silence = self.storage.connections(*_octets(prefix))
+        except KeyError:
+            raise UnknownPrefix("no connections", where=str(prefix), why="not in the tables") from None
+        return OpenConnections(number=number, silence=silence)
+
+    def all_connections(self) -> dict[Prefix, OpenConnections]:
+        """Of each prefix that has open ones."""
+        return {
+            _prefix(network, kind): OpenConnections(number=number, silence=silence)
+            for network, kind, number, silence in self.storage.all_connections()
+        }
+
+    def believe_open(self, prefix: Prefix, silence: float) -> None:
+        """Another process has seen open connections of this prefix, the last packet so many seconds ago.
+
+        They are not followed one by one: until they would be taken for dead the prefix counts as having some. Raises
+        UnknownPrefix.
+        """
+        if not self.storage.crowd(*_octets(prefix), round(silence * 10)):
+            raise UnknownPrefix("no connections", where=str(prefix), why="not in the tables")
+
+    @property
+    def crowded(self) -> int:
+        """Packets of open connections that are not followed, as there was no place for them."""
+        return self.storage.crowded()
 
     # --- bundles and policies ---
 

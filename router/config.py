@@ -122,6 +122,7 @@ class Config:
     guard: float = 10.0
     hold: HoldBuffer = field(default_factory=HoldBuffer)
     idle_after: float = 60.0
+    open_idle_after: float = 7440.0  # RFC 5382 REQ-5
     peer_lost: PeerLost = PeerLost.HOLD
     binding_lifetime: int = coherence.BINDING_LIFETIME
     authentication: Authentication = Authentication.REQUIRED
@@ -210,6 +211,7 @@ SCHEMA: dict[str, dict[str, tuple[str, Reader]]] = {
         "hold_seconds": ("hold.seconds", number(0.01, 60.0, "s")),
         "hold_pace": ("hold.pace", number(0, 1 << 40, "octets a second")),
         "idle_after": ("idle_after", number(0.0, 86400.0, "s")),
+        "open_idle_after": ("open_idle_after", number(0.0, 604800.0, "s")),
         "peer_lost": ("peer_lost", one_of(PeerLost, "hold", "drop")),
         "ipv4_prefixes": ("anchoring.ipv4_prefixes", several(values.ipv4_pool)),
         "delegated_prefixes": ("anchoring.delegated_prefixes", several(values.delegated_prefix)),

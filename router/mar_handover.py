@@ -1,11 +1,13 @@
 """What one process of a MAR knows, for the next one: its role, the paths it has set, sessions not stored yet."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from signaling.actions import Bind
 from signaling.dma.session import Session
 from signaling.roles.mar_state import MarState
+from signaling.settings import Prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,4 +25,5 @@ class MarHandover:
 
     role: MarState
     paths: tuple[Bind, ...]
+    open_silence: Mapping[Prefix, float]
     unwritten: tuple[Unwritten, ...]

@@ -73,7 +73,12 @@ class MarPart:
         file = config.state_dir / RESTARTS
         counter = restart_counter(file, lost=True) if restarted else last_counter(file)
         settings = mar_settings(self._config, machine.underlay.address, machine.tunnel_mtu, counter)
-        self.role = Mar(settings, silence=lambda prefix: machine.network.silence(prefix))
+        machine.tables.open_idle_after = config.open_idle_after
+        self.role = Mar(
+            settings,
+            silence=lambda prefix: machine.network.silence(prefix),
+            honoured=lambda prefix, within: machine.network.honoured(prefix, within),
+        )
         return self._config
 
     def open(self) -> Driver:
@@ -149,6 +154,7 @@ class MarPart:
         known = MarHandover(
             role=state_of(self.role, time.monotonic()),
             paths=tuple(Bind(prefix=key, path=path, node=network.nodes[key]) for key, path in network.paths.items()),
+            open_silence={prefix: silence for prefix, (_, silence) in network.open_connections().items()},
             unwritten=tuple(
                 Unwritten(node=node, prefix=prefix, session=session)
                 for (node, prefix), session in self.sessions.waiting.items()
@@ -179,7 +185,7 @@ class MarPart:
         for action in expected:
             if isinstance(action, SetPolicy):
                 self._machine.network.set_policy(action)
-        self._machine.network.adopt(known.paths)
+        self._machine.network.adopt(known.paths, known.open_silence)
         self.access.adopt(self._machine.network, sockets, here, carriers=self.role.access.links)
         self.sessions.go_on(self._address)
         for item in known.unwritten:
@@ -229,10 +235,11 @@ class MarPart:
         return (await self._store.get(node)).sessions
 
     def vitals(self) -> dict[str, object]:
-        """Of the store, and of the CMD."""
+        """Of the store, of the CMD, and of connections that are followed."""
         central = self.role.central
         about = {} if central is None else {"cmd": self._config.cmd.peer, "cmd_reachable": central.reachable}
         return about | {
+            "engine.crowded": self._machine.tables.crowded,
             "store": without_password(self._config.store_url),
             "store_reachable": self.sessions.reachable,
             "store_restored": self.sessions.restored,

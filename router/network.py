@@ -50,6 +50,7 @@ LINK_LOCAL_LENGTH = 64
 OTHERWISE = 2 * DEFAULT_METRIC  # of routes for what another one has no link for
 TUN_QUEUE = 10_000  # packets that wait while one process takes over from another; the driver's 500 are soon full
 MOST_ENDS = 4096  # kept as objects of the engine
+TENTH = 0.1  # s: to so much the engine knows when a packet passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +131,16 @@ class Network:
                 found.append(f"address {address}")
         return found + self._changes.undo_left()
 
-    def adopt(self, paths: Iterable[actions.Bind]) -> None:
-        """These paths are set in the kernel; the engine here learns them anew."""
+    def adopt(self, paths: Iterable[actions.Bind], open_silence: Mapping[Prefix, float]) -> None:
+        """These paths are set in the kernel; the engine here learns them anew. open_silence: of that process."""
         for item in paths:
             binding = forwarding.wanted(item.prefix, item.path, aggregated=self._aggregated).binding
             if binding is not None:
                 self._bind(binding, item.node)
             self.paths[item.prefix], self.nodes[item.prefix] = item.path, item.node
+        for prefix, silence in open_silence.items():
+            with suppress(UnknownPrefix):
+                self._tables.believe_open(prefix, silence)
 
     @property
     def brings_home(self) -> bool:
@@ -361,6 +365,22 @@ class Network:
         with suppress(UnknownPrefix):
             return self._tables.activity(prefix)
         return None
+
+    def honoured(self, prefix: Prefix, within: float) -> float:
+        """Seconds until the TCP connections of a prefix that are open, if they stay silent, are taken for dead.
+
+        0: none is open, or none said anything within the last so many seconds.
+        """
+        with suppress(UnknownPrefix):
+            silence = self._tables.connections(prefix).silence
+            if silence is not None and silence <= within + TENTH:
+                return max(0.0, self._tables.open_idle_after - silence)
+        return 0.0
+
+    def open_connections(self) -> dict[Prefix, tuple[int, float]]:
+        """Of each prefix with open TCP connections: how many are followed, seconds since the last packet of any."""
+        found = self._tables.all_connections()
+        return {prefix: (each.number, each.silence) for prefix, each in found.items() if each.silence is not None}
 
     def least_mtu(self) -> int | None:
         """Octets of the largest inner packet that all tunnels take, as far as they have learned; None: none has."""

@@ -256,6 +256,8 @@ class World:
         self.wire: list[Transmission] = []
         self.dead: set[str] = set()  # routers
         self.used: dict[IPv6Network, float] = {}  # when a packet of a prefix passed last; of others none ever did
+        self.open_until: dict[IPv6Network, float] = {}  # when open connections of a prefix are honoured no more
+        self.opened: dict[IPv6Network, float] = {}  # when a packet of these passed last, at the router where it is
         self._fates: deque[Fate] = deque()
         self._todo: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
@@ -286,10 +288,15 @@ class World:
 
     def made(self, settings: Settings) -> Mar:
         """A router that knows nothing yet."""
-        return Mar(settings, silence=self._silence)
+        return Mar(settings, silence=self._silence, honoured=self._honoured)
 
     def _silence(self, prefix: IPv6Network) -> float | None:
         return self.now - self.used[prefix] if prefix in self.used else None
+
+    def _honoured(self, prefix: IPv6Network, within: float) -> float:
+        if self.now - self.opened.get(prefix, self.now) > within:
+            return 0.0
+        return max(0.0, self.open_until.get(prefix, 0.0) - self.now)
 
     def __getitem__(self, name: str) -> Router:
         return self.routers[name]

@@ -24,6 +24,7 @@ from engine._fast.kernel cimport be16toh, be32toh, be64toh, htobe16, htobe32, ht
 cdef enum:
     IP6_HEADER = 40          # octets
     IP4_HEADER = 20          # octets, without options
+    TCP_HEADER = 20          # octets, without options
     UDP_HEADER = 8           # octets
     GRE_HEADER = 4           # octets, without optional fields
     UDP_PORT = 5437          # of a tunnel over UDP (RFC 5844 4.1)

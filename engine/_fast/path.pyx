@@ -10,17 +10,17 @@ from libc.string cimport memcpy, memset
 
 from engine._fast cimport burst as bursts
 from engine._fast cimport (
-    bundles, chains, checksum, clamp, epochs, flows, hold, icmp, io, offload, outer, prefixes, reorder, spread, tap,
-    tunnels, waiting,
+    bundles, chains, checksum, clamp, connections, epochs, flows, hold, icmp, io, offload, outer, prefixes, reorder,
+    spread, tap, tunnels, waiting,
 )
 from engine._fast.burst cimport ARENA, GSO_NONE, LARGEST
 from engine._fast.chains cimport Heads
 from engine._fast.drops cimport ALIVE, KEPT, Drop
 from engine._fast.headers cimport (
-    CE, ECT_0, ECT_1, GRE_HEADER, IP4_HEADER, IP6_HEADER, LEAST_MTU6, NOT_ECT, PROTO_TCP, UDP_HEADER, Address, get_ecn,
-    gre_options, hop_limit, is_mapped, is_multicast, load16, load32, load_address, load_address4, may_fragment,
-    multicast_stays_on_link, payload_length, same_address, stays_on_link, stays_on_link4, store16, traffic_class,
-    version,
+    CE, ECT_0, ECT_1, GRE_HEADER, IP4_HEADER, IP6_HEADER, LEAST_MTU6, NOT_ECT, PROTO_TCP, TCP_HEADER, UDP_HEADER,
+    Address, get_ecn, gre_options, hop_limit, is_mapped, is_multicast, load16, load32, load_address, load_address4,
+    may_fragment, multicast_stays_on_link, payload_length, same_address, stays_on_link, stays_on_link4, store16,
+    traffic_class, version,
 )
 from engine._fast.io cimport GRE_KIND, IP_KIND, SEND_ONLY, TSO, TUN_KIND, USO, VNET, Way
 from engine._fast.kernel cimport (
@@ -210,13 +210,14 @@ cdef void lookup(Worker *worker) noexcept nogil:
     """
     cdef Burst *burst = worker.burst
     cdef State *tables = worker.tables
-    cdef uint32_t i
+    cdef uint32_t left, i
     memset(worker.found, 0, burst.count * sizeof(worker.found[0]))
     memset(worker.rule, 0, burst.count * sizeof(worker.rule[0]))
     memset(worker.copied, False, burst.count)
     memset(worker.turned, False, burst.count)
-    if prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop,
-                        ANCHOR | HELD | HOME, worker.found) > 0:
+    left = prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop,
+                            ANCHOR | HELD | HOME, worker.found)
+    if left > 0:
         if prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop, ACCESS,
                             worker.found) > 0:
             look_behind(worker)
@@ -227,6 +228,41 @@ cdef void lookup(Worker *worker) noexcept nogil:
             burst.drop[i] = Drop.NO_BINDING
             continue
         prefixes.touch(prefixes.at(&tables.prefixes, worker.found[i]), worker.fragments.clock)
+    if left > 0 and load32_relaxed(&tables.connections.limit) != 0:
+        follow(worker, connections.UP)
+
+
+cdef void follow(Worker *worker, uint8_t way) noexcept nogil:
+    """TCP connections of prefixes whose node is here: which begin, go on and end. way: connections.UP or DOWN."""
+    cdef Burst *burst = worker.burst
+    cdef connections.Connections *known = &worker.tables.connections
+    cdef Binding *binding[WIDTH]
+    cdef uint64_t key[WIDTH]
+    cdef uint16_t who[WIDTH]
+    cdef uint32_t count = 0
+    cdef uint32_t i, k
+    for i in range(burst.count):
+        if burst.protocol[i] != PROTO_TCP or burst.drop[i] != ALIVE:
+            continue
+        binding[count] = prefixes.at(&worker.tables.prefixes, worker.found[i])
+        if binding[count].side != ACCESS or not has_flags(burst, i):
+            continue
+        if way == connections.UP and worker.turned[i]:
+            continue                                      # it came out of the tunnel, and was seen then
+        key[count] = connections.key_of(burst.flow[i], binding[count].hash)
+        connections.ask(known, key[count])
+        who[count] = <uint16_t>i
+        count += 1
+    for k in range(count):
+        i = who[k]
+        if not connections.see(known, key[k], binding[k].hash, way, burst.packet[i][burst.transport[i] + 13],
+                               worker.fragments.clock):
+            store32_relaxed(&binding[k].crowded, worker.fragments.clock)
+
+
+cdef inline bint has_flags(const Burst *burst, uint32_t i) noexcept nogil:
+    """The TCP header is whole, and here: of fragments only the first has it."""
+    return burst.transport[i] != 0 and <uint32_t>burst.transport[i] + TCP_HEADER <= burst.length[i]
 
 
 cdef void look_behind(Worker *worker) noexcept nogil:
@@ -829,6 +865,8 @@ cdef void pop(Worker *worker) noexcept nogil:
         burst.drop[i] = merge_ecn(burst.packet[i], burst.traffic_class[i] & 3)
         if burst.drop[i] == ALIVE and worker.turned[i]:
             take_back(worker, i)
+    if load32_relaxed(&tables.connections.limit) != 0:
+        follow(worker, connections.DOWN)
 
 
 cdef inline void take_back(Worker *worker, uint32_t i) noexcept nogil:

@@ -3,8 +3,8 @@
     2001:db8:a1:100::/64 -> chain -> Binding (64 octets, one cache line)
     10.1.0.0/16 is ::ffff:10.1.0.0 with kind 4 << 8 | 16
 
-A linked binding never changes, but for `last` and `hold`: an edit puts a new entry in the place of the old one by one store,
-so that a reader sees (side, many, target, policy) of one edit, and never misses a prefix that stays.
+A linked binding never changes, but for `last`, `crowded` and `hold`: an edit puts a new entry in the place of the old
+one by one store, so that a reader sees (side, many, target, policy) of one edit, and never misses a prefix that stays.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
@@ -41,8 +41,9 @@ cdef struct Binding:         # 64 octets, aligned to 64
     uint32_t hold            # index in holds; 0: none (atomic)
     uint32_t last            # clock of the last packet either way; 0: none yet (atomic, written by workers)
     uint32_t born            # clock of the first bind of this prefix
+    uint32_t crowded         # clock of the last packet of connections that are open but not followed; 0: none (atomic)
     uint8_t listed           # writer only: it is in the table, not free or in limbo
-    uint8_t unused[7]
+    uint8_t unused[3]
 
 cdef struct Span:           # one length in use, and how to probe for it
     uint64_t high            # mask of the network part

@@ -200,6 +200,7 @@ cdef void take_over(const Binding *before, Binding *after) noexcept nogil:
     """What a prefix keeps when it is bound anew. A packet counted in this very moment may be forgotten."""
     after.last = load32_relaxed(&before.last)
     after.hold = load32_relaxed(&before.hold)
+    after.crowded = load32_relaxed(&before.crowded)
     after.born = before.born
 
 

@@ -3,11 +3,12 @@
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 
 from engine._fast.bundles cimport Bundles
+from engine._fast.connections cimport Connections
 from engine._fast.epochs cimport MOST_WORKERS, Epochs
 from engine._fast.headers cimport Address
 from engine._fast.kernel cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from engine._fast.pins cimport Pins
-from engine._fast.prefixes cimport Prefixes
+from engine._fast.prefixes cimport Binding, Prefixes
 from engine._fast.rules cimport Policies, RuleCount
 from engine._fast.slabs cimport Slab
 from engine._fast.tunnels cimport TunnelCount, Tunnels
@@ -22,6 +23,7 @@ cdef struct State:
     Bundles bundles
     Policies policies
     Pins pins                # of flows, by all workers
+    Connections connections  # of prefixes whose node is here, by all workers
     uint32_t generation      # rises with every change of a tunnel's state, a bundle or a policy (release)
     void *holds              # hold.Holds; NULL until there is one (made by queues)
     void *reorders           # reorder.Groups; NULL until there is one
@@ -72,6 +74,8 @@ cdef class Tables:
     cdef void let_go(self, uint8_t many, uint32_t target, uint32_t policy)
     cdef void let_go_of_bundle(self, uint32_t bundle)
     cdef void let_go_of_policy(self, uint32_t policy)
+    cdef object open_ones(self, const Binding *binding, uint32_t number, uint32_t age)
+    cdef dict counted_connections(self)
     cdef object target_of(self, uint8_t many, uint32_t target)
     cdef RuleCount rule_sum(self, uint32_t counter)
     cdef RuleCount rule_total(self, uint32_t counter)

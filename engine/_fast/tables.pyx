@@ -12,9 +12,10 @@ import os
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 
-from engine._fast cimport bundles, epochs, hold, pins, prefixes, reorder, rules, slabs, tunnels
+from engine._fast cimport bundles, connections, epochs, hold, pins, prefixes, reorder, rules, slabs, tunnels
 from engine._fast.bundles cimport MOST_BUNDLES, MOST_MEMBERS, Member, Members
 from engine._fast.burst cimport WIDTH
+from engine._fast.connections cimport OpenOnes
 from engine._fast.headers cimport is_mapped, load_address, store_address
 from engine._fast.kernel cimport (
     load8_relaxed, load32_relaxed, load64_relaxed, store8_relaxed, store32_relaxed, store32_release,
@@ -36,6 +37,7 @@ cdef class Tables:
         if (epochs.create(&self.state.epochs) < 0 or prefixes.create(&self.state.prefixes, seed.high) < 0
                 or tunnels.create(&self.state.tunnels, seed.low) < 0 or bundles.create(&self.state.bundles) < 0
                 or rules.create(&self.state.policies) < 0 or pins.create(&self.state.pins) < 0
+                or connections.create(&self.state.connections) < 0
                 or slabs.create(&self.bound, sizeof(uint32_t), MOST_BUNDLES, 0) < 0):
             raise MemoryError
 
@@ -47,6 +49,7 @@ cdef class Tables:
         bundles.destroy(&self.state.bundles)
         rules.destroy(&self.state.policies)
         pins.destroy(&self.state.pins)
+        connections.destroy(&self.state.connections)
         slabs.destroy(&self.bound)
         destroy_queues(&self.state)
         free(self.rule_before)
@@ -160,6 +163,76 @@ cdef class Tables:
                 rows.append(self.row_of(i)[:2])
             i += 1
         return rows
+
+    # --- connections ---
+
+    def follow_connections(self, uint32_t limit):
+        """Follow TCP connections of prefixes whose node is here. limit: 0.1 s of silence that end one; 0: do not."""
+        store32_relaxed(&self.state.connections.limit, limit)
+
+    def connections(self, bytes network, int kind):
+        """(how many of that prefix are open, s since the last packet of any; None: none is). KeyError: not known.
+
+        Those that are not followed are not counted, but their packets are.
+        """
+        cdef uint32_t index = prefixes.find(&self.state.prefixes, network_of(network, kind), <uint16_t>kind)
+        cdef Binding *binding = prefixes.at(&self.state.prefixes, index)
+        cdef OpenOnes found
+        if index == 0:
+            raise KeyError(network)
+        found = connections.count(&self.state.connections, binding.hash, clock_now())
+        return self.open_ones(binding, found.number, found.age)
+
+    def all_connections(self):
+        """(network, kind, how many, s) of each prefix that has open ones, as connections() says it. No order."""
+        cdef list rows = []
+        cdef dict counted = self.counted_connections()
+        cdef Binding *binding
+        cdef uint32_t i = 1
+        while i < self.state.prefixes.entries.used:
+            binding = prefixes.at(&self.state.prefixes, i)
+            if binding.listed and binding.side == ACCESS:
+                number, age = counted.get(<uint32_t>(binding.hash >> 32), (0, 0xFFFFFFFF))
+                number, seconds = self.open_ones(binding, number, age)
+                if seconds is not None:
+                    rows.append((*self.row_of(i)[:2], number, seconds))
+            i += 1
+        return rows
+
+    def crowd(self, bytes network, int kind, uint32_t age):
+        """The prefix has open connections that are not followed; the last packet of any passed so long ago, 0.1 s.
+
+        False: the prefix is not known.
+        """
+        cdef uint32_t index = prefixes.find(&self.state.prefixes, network_of(network, kind), <uint16_t>kind)
+        if index == 0:
+            return False
+        store32_relaxed(&prefixes.at(&self.state.prefixes, index).crowded, max(<uint32_t>1, clock_now() - age))
+        return True
+
+    def crowded(self):
+        """Packets of open connections that are not followed, as there is no place for them."""
+        return load64_relaxed(&self.state.connections.crowded)
+
+    cdef object open_ones(self, const Binding *binding, uint32_t number, uint32_t age):
+        cdef uint32_t crowded = load32_relaxed(&binding.crowded)
+        if crowded != 0 and since(crowded) < load32_relaxed(&self.state.connections.limit):
+            age = min(age, since(crowded))
+        return number, None if age == 0xFFFFFFFFU else age / 10
+
+    cdef dict counted_connections(self):
+        """Upper half of the hash of a prefix -> (open connections, age of their last packet, 0.1 s)."""
+        cdef dict counted = {}
+        cdef const connections.Connections *known = &self.state.connections
+        cdef connections.Connection *each
+        cdef uint32_t now = clock_now()
+        cdef uint32_t i
+        for i in range(<uint32_t>(connections.SETS * connections.WAYS)):
+            each = <connections.Connection *>slabs.at(&known.slab, i)
+            if connections.is_open(known, each, now):
+                number, age = counted.get(each.prefix, (0, 0xFFFFFFFF))
+                counted[each.prefix] = number + 1, min(age, connections.age_of(each, now))
+        return counted
 
     # --- tunnels ---
 

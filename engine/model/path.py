@@ -20,6 +20,7 @@ from typing import Any
 
 from engine.model import icmp, outer
 from engine.model.clamp import clamp
+from engine.model.connections import DOWN, UP
 from engine.model.dropped import Dropped
 from engine.model.flows import MASK, TCP, Fragments, Identity, addresses, identify
 from engine.model.outer import Arrival, internet_checksum
@@ -169,8 +170,8 @@ def recognise(tables: Tables, arrival: Arrival) -> Tunnel:
     return tunnel
 
 
-def pop(tables: Tables, tunnel: Tunnel, outer_class: int, packet: bytes) -> bytes:
-    """May this tunnel carry this packet? Then ECN moves from the outer to the inner header."""
+def pop(tables: Tables, tunnel: Tunnel, outer_class: int, packet: bytes) -> tuple[bytes, BindingRow]:
+    """May this tunnel carry this packet, by which binding? Then ECN moves from the outer to the inner header."""
     family = packet[0] >> 4
     source = packet[8:24] if family == 6 else MAPPED + packet[12:16]
     destination = packet[24:40] if family == 6 else MAPPED + packet[16:20]
@@ -180,7 +181,7 @@ def pop(tables: Tables, tunnel: Tunnel, outer_class: int, packet: bytes) -> byte
             if family == 4 and tunnel.encapsulation is Encapsulation.GRE and destination == tunnel.key[24:40]:
                 raise Dropped(Drop.LOOP)  # to the router that wrapped it, RFC 2784 3.1
             tables.touch(found[0], found[1])
-            return _with_ecn(packet, merge_ecn(_class(packet) & 3, outer_class & 3))
+            return _with_ecn(packet, merge_ecn(_class(packet) & 3, outer_class & 3)), found
     raise Dropped(Drop.NOT_BOUND)
 
 
@@ -387,7 +388,9 @@ class Path:
     def _decided(self, packet: bytes) -> tuple[Identity, Decision[Tunnel], Tunnel | int, int | None]:
         """What a packet is, where it goes, by which tunnel or bundle, and its number when that spreads or copies it."""
         identity = identify(packet, self._fragments)
-        network, kind, _, to, policy = lookup(self._tables, identity)
+        found = lookup(self._tables, identity)
+        self._follow(found, packet, identity, UP)
+        network, kind, _, to, policy = found
         assert to is not None  # of held prefixes only
         rules = [rule for rule, _, _ in self._tables.rules(policy)] if policy else None
         target = self._tables.members(to) if isinstance(to, int) else to
@@ -427,6 +430,13 @@ class Path:
             return packet
         mtu = self._tables.mtu_of(tunnel.key)
         return clamp(packet, identity.transport, min(mtu, self._clamp) if mtu else self._clamp)
+
+    def _follow(self, found: BindingRow, packet: bytes, identity: Identity, way: int) -> None:
+        """A segment whose TCP header is whole, and here: of fragments only the first has it."""
+        at = identity.transport
+        if identity.protocol == TCP and at and at + 20 <= len(packet):
+            flags, clock = packet[at + 13], self._fragments.clock
+            self._tables.saw_segment(found[0], found[1], identity.flow, way, flags, clock)
 
     def _count_rule(self, policy: int, rule: int | None, octets: int) -> None:
         if policy and rule is not None:
@@ -585,7 +595,8 @@ class Path:
             packet = parse(arrival.packet)
             total = len(packet)
             identity = identify(packet, self._fragments)
-            packet = pop(self._tables, tunnel, arrival.traffic_class, packet)
+            packet, found = pop(self._tables, tunnel, arrival.traffic_class, packet)
+            self._follow(found, packet, identity, DOWN)
             self._tables.count_in(tunnel.key, total)
             return self._clamped(tunnel, packet, identity)
         finally:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from engine.model.connections import Connections
+from engine.model.flows import MASK
 from engine.model.pins import Pins
 from engine.model.spread import Member, Members
 from engine.tunnels import Tunnel
@@ -41,6 +43,7 @@ class BindingEntry:
     policy: int
     born: float  # s, monotonic: first bind of the prefix
     last: float | None = None  # s, monotonic: its last packet
+    crowded: int | None = None  # clock of the last packet of connections that are open but not followed
 
 
 @dataclass(slots=True)
@@ -84,6 +87,7 @@ class Tables:
         self._bundles: dict[int, BundleEntry] = {}
         self._policies: dict[int, PolicyEntry] = {}
         self.pins: Pins[Tunnel] = Pins()  # of flows, by all workers
+        self._connections = Connections()
         self._generation = 0
         self._serial = 0
 
@@ -164,6 +168,53 @@ class Tables:
             for prefix, entry in self._bindings.items()
             if now - (entry.born if entry.last is None else entry.last) >= seconds
         ]
+
+    # --- connections ---
+
+    def follow_connections(self, limit: int) -> None:
+        """Follow TCP connections of prefixes whose node is here. limit: 0.1 s of silence that end one; 0: do not."""
+        self._connections.follow(limit)
+
+    def saw_segment(self, network: bytes, kind: int, flow: int, way: int, flags: int, clock: int) -> None:
+        """A TCP segment of a prefix passed. flow: its hash. way: as in engine.model.connections. clock: 0.1 s."""
+        entry = self._bindings[_prefix(network, kind)]
+        if not self._connections.limit or entry.side != ACCESS:
+            return
+        if not self._connections.see(_hash(network, kind), flow, way, flags, clock):
+            entry.crowded = clock
+
+    def connections(self, network: bytes, kind: int) -> tuple[int, float | None]:
+        """(how many of that prefix are open, s since the last packet of any; None: none is). KeyError: not known.
+
+        Those that are not followed are not counted, but their packets are.
+        """
+        entry, now = self._bindings[_prefix(network, kind)], _clock()
+        number, age = self._connections.count(_hash(network, kind), now)
+        ages = [] if age is None else [age]
+        if entry.crowded is not None and now - entry.crowded < self._connections.limit:
+            ages.append(max(0, now - entry.crowded))
+        return number, min(ages) / 10 if ages else None
+
+    def all_connections(self) -> list[tuple[bytes, int, int, float]]:
+        """(network, kind, how many, s) of each prefix that has open ones, as connections() says it. No order."""
+        visiting = [(_network(prefix), prefix[0]) for prefix, entry in self._bindings.items() if entry.side == ACCESS]
+        found = [(*each, *self.connections(*each)) for each in visiting]
+        return [(network, kind, number, age) for network, kind, number, age in found if age is not None]
+
+    def crowd(self, network: bytes, kind: int, age: int) -> bool:
+        """The prefix has open connections that are not followed; the last packet of any passed so long ago, 0.1 s.
+
+        False: the prefix is not known.
+        """
+        entry = self._bindings.get(_prefix(network, kind))
+        if entry is None:
+            return False
+        entry.crowded = _clock() - age
+        return True
+
+    def crowded(self) -> int:
+        """Packets of open connections that are not followed, as there is no place for them."""
+        return self._connections.crowded
 
     # --- tunnels ---
 
@@ -346,7 +397,7 @@ class Tables:
             self._kinds[prefix[0]] += 1
             self._bindings[prefix] = BindingEntry(side, to, policy, time.monotonic())
         else:
-            self._bindings[prefix] = BindingEntry(side, to, policy, before.born, before.last)
+            self._bindings[prefix] = BindingEntry(side, to, policy, before.born, before.last, before.crowded)
             self._let_go(before.to, before.policy)
 
     def _row(self, prefix: tuple[int, int]) -> BindingRow:
@@ -391,6 +442,15 @@ class Tables:
 
 
 AnyTables: TypeAlias = "Tables | FastTables"
+
+
+def _clock() -> int:
+    """Now, 0.1 s."""
+    return time.monotonic_ns() // 100_000_000
+
+
+def _hash(network: bytes, kind: int) -> int:
+    return hash((network, kind)) & MASK
 
 
 def _bits(kind: int) -> int:

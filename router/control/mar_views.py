@@ -88,9 +88,11 @@ def _path(path: Path) -> Row:
 def sessions(router: "Router") -> list[Row]:
     """Every prefix of a node that is anchored or delivered here: which interface has it, at which router, until when.
 
-    flows_at: routers that take flows of it, besides. A prefix anchored elsewhere says how far its registration is.
+    flows_at: routers that take flows of it, besides. A prefix anchored elsewhere says how far its registration is, how
+    many TCP connections of it are open, and for how long all of these are silent.
     """
     own = router.role.settings.address
+    opened = router.network.open_connections()
     anchored = [
         _session(
             router,
@@ -112,6 +114,7 @@ def sessions(router: "Router") -> list[Row]:
             state=item.progress.value,
             flows_at=[own] if item.shares else [],
             flows=len(item.flows),
+            opened=opened.get(item.prefix, (0, None)),
         )
         for item in router.role.registrar.all()
     ]
@@ -127,6 +130,7 @@ def _session(
     state: str,
     flows_at: list[Address],
     flows: int,
+    opened: tuple[int | None, float | None] = (None, None),
 ) -> Row:
     names = _names(router)
     return {
@@ -138,6 +142,8 @@ def _session(
         "state": state,
         "flows_at": [names.get(each, str(each)) for each in flows_at],
         "flows": flows,
+        "connections": opened[0],
+        "silence": opened[1],
         "expires": round(item.expires - time.monotonic(), 3) if 0 < item.expires < inf else None,
     }
 

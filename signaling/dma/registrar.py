@@ -140,7 +140,7 @@ class Registrar:
         there = item is not None and (item.interface, item.link_layer) == (here.interface, here.link_layer)
         if there and self.holds(session.prefix) and (order is UNASKED or order.is_carried_out(item, handoff)):
             return []
-        item = item or self._add(session, here)
+        item = item or self._add(session, here, now)
         if not item.step(Step.FOUND):
             return []
         item.anchor, item.handoff = session.anchor, handoff
@@ -520,7 +520,7 @@ class Registrar:
             Note("prefix-gone", {"node": item.node, "prefix": item.prefix, "anchor": item.anchor}),
         ]
 
-    def _add(self, session: Session, here: Place) -> Registration:
+    def _add(self, session: Session, here: Place, now: float) -> Registration:
         item = Registration(
             node=session.node,
             prefix=session.prefix,
@@ -532,6 +532,7 @@ class Registrar:
             gateway=here.gateway,
         )
         self._enlist(item)
+        self._idle.expect(item.prefix, now)
         return item
 
     def _enlist(self, item: Registration) -> None:

@@ -52,6 +52,7 @@ class Visitors:
         before = self.end(item) if item is not None and item.node != host.node else []
         if item is None or before:
             item = self._begin(host, prefix, anchor)
+            self._idle.expect(prefix, now)
         if previous.dlif is not None:
             self.dlifs[prefix] = previous.dlif
         item.expires = until

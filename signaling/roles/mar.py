@@ -15,7 +15,7 @@ from signaling.dma.anchor import Anchor
 from signaling.dma.claims import FIND_AGAIN, SIBLING_WAITS, Claims
 from signaling.dma.contests import Contests
 from signaling.dma.flow_mobility import FlowMobility
-from signaling.dma.idle import IdleWatch, Silence
+from signaling.dma.idle import Honoured, IdleWatch, Silence
 from signaling.dma.offers import Offers
 from signaling.dma.peer_watch import PeerWatch
 from signaling.dma.registrar import Registrar
@@ -67,8 +67,11 @@ OVER = {State.HOLD, State.RELEASED}  # sessions
 class Mar:
     """One router: `handle`, `wake`, `next_wake`, and `drain` before the end."""
 
-    def __init__(self, settings: Settings, *, silence: Silence | None = None) -> None:
-        """silence: for how long no packet of a visiting prefix has passed; None: nobody knows, so none is released."""
+    def __init__(self, settings: Settings, *, silence: Silence | None = None, honoured: Honoured | None = None) -> None:
+        """silence: for how long no packet of a visiting prefix has passed; None: nobody knows, so none is released.
+
+        honoured: for how long it is in use all the same, as connections are open; None: nobody knows of any.
+        """
         self.settings = settings
         self.counters = Counters()
         self.clock = Clock()
@@ -78,7 +81,7 @@ class Mar:
         self.profiles = Profiles(settings.profiles, known_only=False)
         common = settings, self.door, self.clock, self.counters
         self.anchor = Anchor(*common)
-        self.idle = IdleWatch(settings.idle_after, silence)
+        self.idle = IdleWatch(settings.idle_after, silence, honoured)
         heard = self.access.heard_since
         self.central = CentralRegistrar(*common, is_present=heard, idle=self.idle) if settings.cmd else None
         self.registrar = self.central or Registrar(*common, is_present=heard, idle=self.idle)

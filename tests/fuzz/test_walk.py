@@ -120,6 +120,7 @@ class World:
 
     def __init__(self, dice: random.Random, *, compiled: bool) -> None:
         self.tables = Tables(compiled=compiled)
+        self.tables.open_idle_after = 7440.0
         self.engine = Engine(self.tables, clamp_mss=dice.choice([0, 1280, 1400]))
         self.bundles = [self.tables.bundle(paths(dice)) for _ in range(3)]
         self.policies = [self.tables.policy(rules(dice)) for _ in range(3)]
@@ -165,7 +166,8 @@ class World:
     def counted(self) -> tuple[object, ...]:
         """All its counters; a policy is called by its place."""
         rows = [(row.policy.number, row.rule, row.packets, row.octets) for row in self.tables.flow_rules()]
-        return self.engine.counters(), self.tables.tunnels(), [row[1:] for row in rows]
+        opened = {prefix: each.number for prefix, each in self.tables.all_connections().items()}
+        return self.engine.counters(), self.tables.tunnels(), [row[1:] for row in rows], opened
 
 
 def paths(dice: random.Random) -> list[Path]:
@@ -327,6 +329,7 @@ class Mirror:
 
     def __init__(self, stack: ExitStack) -> None:
         self.tables = Tables()
+        self.tables.open_idle_after = 7440.0
         self.engine = Engine(self.tables)
         self.tunnels: list[Tunnel] = []
         self.ways_in: list[tuple[Tunnel, socket.socket]] = []

@@ -61,6 +61,7 @@ hold_octets = 4096
 hold_seconds = 0.5
 hold_pace = 0
 idle_after = 90
+open_idle_after = 900
 peer_lost = "drop"
 ipv4_prefixes = ["10.5.0.0/16"]
 delegated_prefixes = ["2001:db8:d000::/36"]
@@ -183,6 +184,7 @@ def test_every_key_reaches_the_configuration(write: Write) -> None:
         guard=2.5,
         hold=HoldBuffer(octets=4096, seconds=0.5, pace=0),
         idle_after=90,
+        open_idle_after=900,
         peer_lost=PeerLost.DROP,
         ipv4_address=IPv4Address("192.0.2.1"),
         anchoring=Anchoring(
@@ -336,6 +338,7 @@ BAD = [
     ("anchor", "hold_seconds = 0", "a number from 0.01 to 60 s"),
     ("anchor", "hold_pace = 0.5", "a whole number from 0 to 1099511627776 octets a second"),
     ("anchor", "idle_after = -1", "a number from 0 to 86400 s"),
+    ("anchor", "open_idle_after = 604801", "a number from 0 to 604800 s"),
     ("anchor", 'peer_lost = "wait"', '"hold" or "drop"'),
     ("anchor", 'ipv4_prefixes = ["10.0.0.0/31"]', "a prefix from /8 to /30"),
     ("anchor", 'ipv4_prefixes = ["10.0.0.1/16"]', "without host bits"),
@@ -480,10 +483,10 @@ def test_a_key_and_a_key_file_are_one_too_many(problems: Callable[[str], list[st
         ("[anchor]\nvalid_lifetime = 60\npreferred_lifetime = 61", "3: anchor.preferred_lifetime: preferred 61 s"),
         ("[anchor]\nvalid_lifetime = 60", "2: anchor.valid_lifetime: preferred 1800 s, valid 60 s"),
         ('[access]\ninterfaces = ["eth1", "eth1"]', "2: access.interfaces: eth1 is named twice"),
-        (EVERYTHING.replace('"mar3"', '"mar2"'), '93: peer.name: "mar2" is taken'),
-        (EVERYTHING.replace("db8::3", "db8::2"), "94: peer.address: 2001:db8::2 belongs to mar2 above"),
-        (EVERYTHING.replace("db8::3", "db8::1"), "94: peer.address: 2001:db8::1 is [underlay] address of this router"),
-        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "109: node.link_layer: has an identif"),
+        (EVERYTHING.replace('"mar3"', '"mar2"'), '94: peer.name: "mar2" is taken'),
+        (EVERYTHING.replace("db8::3", "db8::2"), "95: peer.address: 2001:db8::2 belongs to mar2 above"),
+        (EVERYTHING.replace("db8::3", "db8::1"), "95: peer.address: 2001:db8::1 is [underlay] address of this router"),
+        (EVERYTHING + '[[node]]\nid = "a@b"\nlink_layer = "02:00:00:00:00:11"', "110: node.link_layer: has an identif"),
         ('[[peer]]\nname = "a"\nkey = "' + KEY + '"', "1: peer.address: missing: expected in every [[peer]]"),
         ('[[node]]\nlink_layer = "02:00:00:00:00:11"', "1: node.id: missing: expected in every [[node]]"),
     ],

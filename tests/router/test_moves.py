@@ -53,6 +53,7 @@ class Domain:
                 nodes=dict.fromkeys(here.paths, "mn1"),
                 policies=here.policies,
                 held=lambda prefix: None,
+                open_connections=dict,
                 flow_counters=lambda: [row for rows in rules.values() for row in rows],
                 checked=lambda policy, rules: rules,
             ),

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError as NoWay
 
-from engine import Binding, Encapsulation, HeldStats, HoldBuffer, Side, Tables, Tunnel, TunnelState, open_tun
+from engine import Binding, Encapsulation, Engine, HeldStats, HoldBuffer, Side, Tables, Tunnel, TunnelState, open_tun
 from router.changes import SYSCTL, SYSCTL_IPV4
 from router.demo.lab import Lab, available, connect
 from router.errors import NoRights, RouterError
@@ -28,6 +29,7 @@ from router.network import RULE_PRIORITY, Network
 from router.source_guard import FIRST_TABLE, SourceGuard
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
 from signaling.actions import (
+    Bind,
     Closed,
     ExpectNode,
     GiveAddress,
@@ -45,6 +47,7 @@ from signaling.flow_rules import FlowRule, Spread
 from signaling.iana import TrafficSelectorFormat
 from signaling.settings import Wants, WayState
 from signaling.wire.traffic_selector import Range, TrafficSelector
+from tests.engine.nodes import segment
 from tests.eventually import eventually
 
 pytestmark = [
@@ -701,6 +704,39 @@ def test_traffic_of_a_tunnel_nobody_uses_is_not_known(begun: Bench) -> None:
     assert begun.network.traffic(FIRST) == -1
     begun.network.bind(PREFIX, TowardVisited.at(PEER), NODE)
     assert eventually(lambda: begun.network.traffic(FIRST) == 0)
+
+
+# Connections that are open and silent
+
+
+@pytest.fixture
+def visited(begun: Bench) -> Bench:
+    """A node visits, and has a connection."""
+    begun.tables.open_idle_after = 100.0
+    begun.network.bind(VISITING, TowardAnchor.through(PEER, "eth1"), NODE)
+    Engine(begun.tables).encapsulate([segment(VISITING[7], IPv6Address("2001:db8:cccc::80"))])
+    return begun
+
+
+def test_a_prefix_is_honoured_for_as_long_as_its_silent_connections_are(visited: Bench) -> None:
+    assert visited.network.honoured(VISITING, 0.5) == pytest.approx(100.0, abs=0.5)
+    assert visited.network.open_connections() == {VISITING: (1, pytest.approx(0.0, abs=0.5))}
+
+
+def test_a_prefix_without_connections_is_not_honoured(begun: Bench) -> None:
+    begun.network.bind(VISITING, TowardAnchor.through(PEER, "eth1"), NODE)
+    assert [begun.network.honoured(prefix, inf) for prefix in (VISITING, PREFIX)] == [0.0, 0.0]
+
+
+def test_the_next_process_honours_what_the_one_before_has_seen(visited: Bench) -> None:
+    before = visited.network
+    after = visited.another()
+    visited.tables.open_idle_after = 100.0
+    path = Bind(prefix=VISITING, path=before.paths[VISITING], node=NODE)
+    after.adopt([path], {VISITING: 40.0, PREFIX: 1.0})
+    assert after.honoured(VISITING, inf) == pytest.approx(60.0, abs=0.5)
+    assert after.honoured(VISITING, 30.0) == 0.0
+    assert after.open_connections() == {VISITING: (0, pytest.approx(40.0, abs=0.5))}
 
 
 # Access links

@@ -1,6 +1,8 @@
 """A prefix that nobody uses any more is released: its anchor is dragged along no longer than packets pass."""
 
+from collections.abc import Callable
 from ipaddress import IPv6Network
+from math import inf
 from typing import Any
 
 import pytest
@@ -98,6 +100,79 @@ def test_where_idleness_does_not_matter_or_cannot_be_known_nothing_is_watched(wa
     assert watch.next_wake is None
 
 
+def test_a_silent_prefix_with_an_open_connection_is_not_idle() -> None:
+    watch = IdleWatch(60.0, lambda prefix: None, lambda prefix, within: 7440.0)
+    watch.watch(PREFIX, 0.0)
+    assert (list(watch.due(60.0)), list(watch.due(120.0)), watch.next_wake) == ([], [], 180.0)
+
+
+def test_it_is_idle_in_the_moment_in_which_its_connections_are_taken_for_dead() -> None:
+    watch = IdleWatch(60.0, lambda prefix: None, lambda prefix, within: dead_at - now)
+    watch.watch(PREFIX, 0.0)
+    dead_at, now = 100.0, 60.0
+    assert (list(watch.due(now)), watch.next_wake) == ([], dead_at)
+    now = dead_at
+    assert list(watch.due(now)) == [PREFIX]
+
+
+def test_when_the_last_connection_ends_silence_counts_from_its_last_packet() -> None:
+    watch = IdleWatch(60.0, lambda prefix: now - closed_at if now >= closed_at else None, lambda *asked: honoured)
+    watch.watch(PREFIX, 0.0)
+    closed_at, honoured = 70.0, 7440.0
+    now = 60.0
+    assert list(watch.due(now)) == []
+    honoured, now = 0.0, 120.0
+    assert (list(watch.due(now)), watch.next_wake) == ([], closed_at + 60.0)
+    now = closed_at + 60.0
+    assert list(watch.due(now)) == [PREFIX]
+
+
+def asked_within(watch: Callable[[IdleWatch], None]) -> float:
+    """How far back a watch that was told so believes in connections at t = 200."""
+    asked: list[float] = []
+    made = IdleWatch(60.0, lambda prefix: None, lambda prefix, within: asked.append(within) or 0.0)  # type: ignore[func-returns-value]
+    watch(made)
+    assert list(made.due(200.0)) == [PREFIX]
+    return asked[0]
+
+
+def test_connections_are_believed_since_the_prefix_came() -> None:
+    def come(watch: IdleWatch) -> None:
+        watch.expect(PREFIX, 40.0)  # its anchor is asked
+        watch.watch(PREFIX, 50.0)  # and has answered
+
+    assert asked_within(come) == 160.0
+
+
+def test_one_that_left_and_came_again_may_have_been_elsewhere() -> None:
+    def twice(watch: IdleWatch) -> None:
+        for came in (50.0, 120.0):
+            watch.forget(PREFIX)
+            watch.expect(PREFIX, came)
+            watch.watch(PREFIX, came)
+
+    assert asked_within(twice) == 80.0
+
+
+def test_one_that_came_again_before_it_was_forgotten_was_nowhere_else() -> None:
+    def twice(watch: IdleWatch) -> None:
+        watch.expect(PREFIX, 50.0)
+        for accepted in (50.0, 120.0):
+            watch.watch(PREFIX, accepted)
+
+    assert asked_within(twice) == 150.0
+
+
+def test_what_another_process_has_seen_is_believed() -> None:
+    assert asked_within(lambda watch: watch.take_up({PREFIX: 100.0})) == inf
+
+
+def test_a_prefix_in_use_is_not_asked_for_its_connections() -> None:
+    watch = IdleWatch(60.0, lambda prefix: 10.0, lambda prefix, within: pytest.fail("the table was searched"))
+    watch.watch(PREFIX, 0.0)
+    assert list(watch.due(60.0)) == []
+
+
 # --- release ---------------------------------------------------------------------------------------------------
 
 
@@ -114,6 +189,50 @@ def test_a_used_prefix_stays() -> None:
     scene.use(until=100.0)
     scene.world.run_until(100.0)
     assert scene.world.path("mar2", scene.old) == TowardAnchor.through(scene.world.address["mar1"], INTERFACE)
+
+
+def test_a_silent_prefix_stays_as_long_as_a_connection_is_open() -> None:
+    scene = Scene()
+    scene.world.open_until[scene.old] = 1000.0
+    scene.world.run_until(999.0)
+    assert scene.world.path("mar2", scene.old) == TowardAnchor.through(scene.world.address["mar1"], INTERFACE)
+    assert scene.world.state(scene.old) is State.REMOTE
+    scene.world.run_until(1001.0)
+    assert (scene.progress(), scene.world.state(scene.old)) == ([], State.RELEASED)
+
+
+def test_a_prefix_whose_connection_ends_is_released_so_long_after_its_last_packet() -> None:
+    scene = Scene()
+    scene.world.open_until[scene.old] = 7440.0
+    scene.world.run_until(500.0)
+    scene.world.used[scene.old] = 500.0  # FIN and FIN
+    del scene.world.open_until[scene.old]
+    scene.world.run_until(499.0 + IDLE_AFTER)
+    assert scene.world.state(scene.old) is State.REMOTE
+    scene.world.run_until(501.0 + IDLE_AFTER)
+    assert scene.world.state(scene.old) is State.RELEASED
+
+
+def test_a_connection_that_may_have_ended_elsewhere_does_not_keep_a_prefix() -> None:
+    scene = Scene()
+    scene.world.opened[scene.old], scene.world.open_until[scene.old] = 12.0, 7440.0
+    scene.world.run_until(15.0)
+    scene.world.move("mn1", "mar3")
+    scene.world.run(5.0)
+    scene.world.move("mn1", "mar2")
+    scene.world.run(IDLE_AFTER + 2.0)
+    assert scene.world.state(scene.old) is State.RELEASED
+
+
+def test_a_link_that_fails_for_a_moment_does_not_cut_a_silent_connection() -> None:
+    scene = Scene()
+    scene.world.opened[scene.old], scene.world.open_until[scene.old] = 12.0, 7440.0
+    scene.world.run_until(50.0)
+    scene.world.detach("mn1")
+    scene.world.run(0.2)
+    scene.world.attach("mn1", "mar2")
+    scene.world.run(500.0)
+    assert scene.world.state(scene.old) is State.REMOTE
 
 
 def test_the_node_is_told_that_the_prefix_ends() -> None:
