@@ -419,6 +419,7 @@ PATHS: dict[type, str] = {
     actions.LocalLink: "native",
     actions.SplitLink: "split",
     actions.TowardVisited: "tunnel-to-visited",
+    actions.BackToAnchor: "back-to-anchor",
     actions.TowardAnchor: "tunnel-to-anchor",
     actions.Held: "held",
     actions.Closed: "closed",

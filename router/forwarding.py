@@ -5,6 +5,7 @@
     SplitLink       P -> access link; flow table: P -> tun;            P by destination -> tunnels to visited routers
                     for each flow a rule: look into that table
     TowardVisited   P -> tun                                           P by destination -> tunnels to the visited router
+    BackToAnchor    the same                                           P by destination -> tunnels to the anchor
     TowardAnchor    P -> access link, else tun;                        P by source -> tunnels to the anchor;
                     table: default from P -> tun                       by destination: waits, as the link is lost
        gateway      P -> gateway on it, else tun; table: the same      the same

@@ -6,6 +6,7 @@ The order matters: a prefix is bound before the message that announces it leaves
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import Self
 
 from signaling.dma.session import Session
 from signaling.flow_rules import FlowRule
@@ -67,9 +68,14 @@ class TowardVisited:
     policy: str = ""
 
     @classmethod
-    def at(cls, care_of: Address) -> "TowardVisited":
+    def at(cls, care_of: Address) -> Self:
         """The router with this care-of address, by the one way there is."""
         return cls(tunnels=(TunnelEnd(remote=care_of),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackToAnchor(TowardVisited):
+    """The node was here and has left, its prefix is anchored elsewhere: what still comes for it goes back there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +106,7 @@ class Closed:
     """The prefix is anchored here and delivered nowhere, nor will it be soon: what comes for it is lost and counted."""
 
 
-Path = LocalLink | SplitLink | TowardVisited | TowardAnchor | Held | Closed
+Path = LocalLink | SplitLink | TowardVisited | BackToAnchor | TowardAnchor | Held | Closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

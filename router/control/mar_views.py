@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from router.control.rows import Row, attachment, vitality, waiting
 from router.flow_policies import selector_text
-from signaling.actions import Closed, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import BackToAnchor, Closed, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.dma.binding_cache import Entry
 from signaling.dma.session import State
 from signaling.dma.update_list import Progress, Registration
@@ -75,6 +75,8 @@ def _path(path: Path) -> Row:
         case SplitLink(interface=interface, tunnels=tunnels):
             takers = ",".join(str(end.remote) for end in tunnels)
             return {"path": "native, flows to visited router", "peer": takers, "interface": interface}
+        case BackToAnchor(tunnels=(TunnelEnd(remote=anchor), *_)):
+            return {"path": "back to anchor", "peer": str(anchor), "interface": None}
         case TowardVisited(tunnels=(TunnelEnd(remote=care_of), *_)):
             return {"path": "to visited router", "peer": str(care_of), "interface": None}
         case TowardAnchor(tunnels=(TunnelEnd(remote=anchor), *_), interface=interface):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from router.control.render import plain
 from router.control.rows import Row, attachment, vitality, waiting
 from router.flow_policies import Labels, selector_text
-from signaling.actions import Held, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
+from signaling.actions import BackToAnchor, Held, LocalLink, Path, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.flow_rules import FlowRule
 from signaling.settings import Prefix
 
@@ -25,6 +25,7 @@ def in_order(prefix: Prefix) -> tuple[int, Prefix]:
 KINDS: dict[type[Path], str] = {
     LocalLink: "native",
     TowardVisited: "to gateway",
+    BackToAnchor: "back to anchor",
     TowardAnchor: "to anchor",
     Held: "held",
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from signaling.actions import Action, Bind, Held, Note, TowardAnchor, TowardVisited, Unbind
+from signaling.actions import Action, BackToAnchor, Bind, Held, Note, TowardAnchor, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.idle import IdleWatch
 from signaling.dma.session import Session
@@ -372,7 +372,7 @@ class Registrar:
 
         It ends in a moment: a carrier that comes and goes shall not outrun MAX_UPDATE_RATE.
         """
-        return [Bind(prefix=item.prefix, path=TowardVisited.at(item.anchor), node=item.node)]
+        return [Bind(prefix=item.prefix, path=BackToAnchor.at(item.anchor), node=item.node)]
 
     # --- anchors that are lost ---
 

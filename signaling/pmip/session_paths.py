@@ -6,7 +6,7 @@ Nothing here decides anything: after whatever happened to a session, what was bo
 from dataclasses import replace
 from ipaddress import IPv4Network
 
-from signaling.actions import Action, Bind, Held, Path, TowardAnchor, TowardVisited, Unbind
+from signaling.actions import Action, BackToAnchor, Bind, Held, Path, TowardAnchor, Unbind
 from signaling.pmip.binding_update_list import Session, Stage
 from signaling.pmip.update_sender import tunnel_of
 from signaling.settings import Prefix
@@ -51,7 +51,7 @@ def paths(session: Session) -> dict[Prefix, Path]:
         return found | dict.fromkeys(session.delegated, site)
     told = [item for item in session.of(Stage.LEAVING) if item.taken_back]
     if told and len(told) == len(session.registrations):
-        return dict.fromkeys(session.bound, TowardVisited(tunnels=tuple(map(tunnel_of, told))))
+        return dict.fromkeys(session.bound, BackToAnchor(tunnels=tuple(map(tunnel_of, told))))
     if _may_come_back(session):
         return dict.fromkeys(session.bound, Held())
     return {}

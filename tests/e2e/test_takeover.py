@@ -134,7 +134,7 @@ def test_nothing_is_lost_while_anchor_and_visited_router_are_replaced_three_time
         assert it["mar2"].nodes() == [NODES[0]]
         for name, router in it.routers.items():
             assert router.counter("engine.packets_from_tun") > counted[name]
-            assert len(router.lines("took-over")) == TIMES
+            eventually(lambda router=router: len(router.lines("took-over")) == TIMES, what="each process said so")
 
 
 @pytest.mark.parametrize(

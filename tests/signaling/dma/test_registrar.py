@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from signaling.actions import Bind, Held, Send, TowardAnchor, TowardVisited
+from signaling.actions import BackToAnchor, Bind, Held, Send, TowardAnchor
 from signaling.dma.session import State
 from signaling.dma.update_list import Progress, Registration
 from signaling.events import SessionsFound
@@ -496,7 +496,7 @@ def test_what_still_comes_for_a_node_that_left_waits_until_its_anchor_knows_and_
     scene.world.detach("mn1")
     assert scene.world.path("mar2", scene.prefix) == Held()
     scene.world.run_until(20.5)
-    assert scene.world.path("mar2", scene.prefix) == TowardVisited.at(scene.world["mar1"].address)
+    assert scene.world.path("mar2", scene.prefix) == BackToAnchor.at(scene.world["mar1"].address)
     scene.world.run_until(22.0)
     assert scene.world.path("mar2", scene.prefix) is None
 
@@ -508,7 +508,7 @@ def test_it_goes_back_too_when_the_anchor_knew_before() -> None:
     scene.world.move("mn1", "mar1")  # which takes the registration back
     assert scene.world.path("mar2", scene.prefix) == Held()
     scene.world.run(0.1)
-    assert scene.world.path("mar2", scene.prefix) == TowardVisited.at(scene.world["mar1"].address)
+    assert scene.world.path("mar2", scene.prefix) == BackToAnchor.at(scene.world["mar1"].address)
     scene.world.run(2.0)
     assert scene.world.path("mar2", scene.prefix) is None
 

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from signaling.actions import Bind, Held, Send, SendOnLink, TowardAnchor, TowardVisited, Unbind
+from signaling.actions import BackToAnchor, Bind, Held, Send, SendOnLink, TowardAnchor, Unbind
 from signaling.events import LinkLost
 from signaling.iana import HandoffIndicator
 from signaling.pmip.binding_update_list import Stage
@@ -163,7 +163,7 @@ def test_what_still_comes_is_held_until_the_answer_and_given_back_then() -> None
     world.detach("mn1")
     assert world.mag.paths == {prefix: Held()}
     world.run(0.5)
-    assert world.mag.paths == {prefix: TowardVisited(tunnels=tunnels)}
+    assert world.mag.paths == {prefix: BackToAnchor(tunnels=tunnels)}
     world.run(0.6)
     assert world.mag.paths == {}
 
