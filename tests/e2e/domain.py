@@ -55,7 +55,8 @@ class RouterProcess:
 
     def begin(self) -> None:
         """Start it and do not wait."""
-        with self.log_file.open("wb") as log:
+        self.log_file.write_bytes(b"")
+        with self.log_file.open("ab") as log:  # a process that takes over writes behind the one before
             arguments = (f"--{self.role}", "--config", str(self.config), "-v")
             self.process = self.host.spawn_module("router", *arguments, stdout=log, stderr=log)
 
