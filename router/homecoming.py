@@ -15,14 +15,13 @@ from dataclasses import dataclass
 
 from engine import Tables, UnknownPrefix
 from engine.tables import Prefix
+from router.lingering import Later
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import Route, Rule
 
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV}
 LOOK_EVERY = 0.005  # s
 LOOKS = 2  # after the kernel took over: the first may come before the loop has read what lies in the TUN
-
-Later = Callable[[float, Callable[[], None]], object]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -156,7 +156,7 @@ class Machine:
             guard=self._guard() if config.role is RoleName.MAG else None,
             # a gateway is no anchor: what reaches it for a node that left comes too late
             buffer=config.hold if config.hold.octets and config.role is not RoleName.MAG else None,
-            later=asyncio.get_running_loop().call_later if config.role is RoleName.MAR else None,
+            later=asyncio.get_running_loop().call_later,
         )
 
     def serve(self, on_down: Callable[[PortDown], None]) -> None:

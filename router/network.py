@@ -20,7 +20,8 @@ from router.changes import Change, Changes
 from router.errors import NoRights, RouterError
 from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedMatch, WantedRoute, edits
 from router.forwarding import Table as Where
-from router.homecoming import Homecomings, Later
+from router.homecoming import Homecomings
+from router.lingering import Later, Lingering
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import (
     ANY_IPV4,
@@ -72,7 +73,8 @@ class Network:
     address, ipv4_address: where tunnels begin that name no local address. aggregated: prefixes whose nodes are
     elsewhere are of pools that lead to the TUN as a whole (`claim_tun`). guard: which sources may come in where; None:
     any, anywhere. buffer: where packets wait for a node that is between routers; None: they are lost. later: calls
-    something after so many seconds; None: what waits for a node that comes back to this router is lost.
+    something after so many seconds; None: what waits for a node that comes back to this router, or was on its way to
+    another one, is lost.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Network:
         self._guard = guard or SourceGuard(table)
         self._buffer = buffer if tables.compiled else None  # the model keeps no packets
         self._homecomings = Homecomings(netlink, tables, later) if later and tables.compiled else None
+        self._lingering = Lingering(tables, later) if later else None
         self._changes = Changes(netlink, journal)
         self._tun = 0
         self._tun_name = ""
@@ -270,12 +273,14 @@ class Network:
         before = self._path_now(prefix)
         if self._aggregated and isinstance(path, actions.TowardVisited) and forwarding.only_engine(before):
             if path != before:
+                self._linger(before, path)
                 ends = self._ends(path.tunnels)
                 self._ways.bind(prefix, ends, side=Side.ANCHOR, policy=path.policy, node=node)
             self.paths[prefix] = path
             self.nodes[prefix] = node
             return
         opened = self._shut_doors(prefix, path)
+        self._linger(before, path)
         if not self._bring_home(prefix, before, path):
             self._apply(prefix, edits(prefix, before, path, aggregated=self._aggregated), node, on_way)
         self.paths[prefix] = path
@@ -303,6 +308,12 @@ class Network:
         self.nodes.pop(prefix, None)
         if prefix.version == 4:
             self._follow_ipv4(prefix, None)
+
+    def _linger(self, before: actions.Path | None, path: actions.Path) -> None:
+        if self._lingering is None or not isinstance(before, actions.TowardVisited):
+            return
+        if isinstance(path, actions.TowardVisited) and before.tunnels != path.tunnels:
+            self._lingering.keep(self._ends(before.tunnels))
 
     def _path_now(self, prefix: Prefix) -> actions.Path | None:
         """As kernel and engine have it; a homecoming ends here."""

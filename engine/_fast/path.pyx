@@ -839,7 +839,7 @@ cdef inline bint same_arrival(const Arrivals *a, uint32_t i, uint32_t k) noexcep
 cdef void pop(Worker *worker) noexcept nogil:
     """May this tunnel carry this packet? Then ECN moves from the outer to the inner header.
 
-    From a node behind it; to one of ours; or to one that has left its router, which gives it back.
+    From a node behind it; to one of ours; or from any router to one that is anchored here: it is given back.
     """
     cdef Burst *burst = worker.burst
     cdef State *tables = worker.tables
@@ -855,7 +855,7 @@ cdef void pop(Worker *worker) noexcept nogil:
     for i in range(burst.count):
         if burst.drop[i] != ALIVE:
             continue
-        if not bound_to(tables, worker.found[i], burst.tunnel[i]):
+        if not bound_to(tables, worker.found[i], burst.tunnel[i]) and not given_back(worker, i):
             burst.drop[i] = Drop.NOT_BOUND
             continue
         if burst.family[i] == 4 and comes_back(tunnels.at(&tables.tunnels, burst.tunnel[i]), burst.destination[i]):
@@ -867,6 +867,12 @@ cdef void pop(Worker *worker) noexcept nogil:
             take_back(worker, i)
     if load32_relaxed(&tables.connections.limit) != 0:
         follow(worker, connections.DOWN)
+
+
+cdef inline bint given_back(const Worker *worker, uint32_t i) noexcept nogil:
+    """To a prefix that is anchored here: whichever router had the node last may have it still. It goes on from here."""
+    return (worker.turned[i] and worker.found[i] != 0
+            and prefixes.at(&worker.tables.prefixes, worker.found[i]).side != ACCESS)
 
 
 cdef inline void take_back(Worker *worker, uint32_t i) noexcept nogil:

@@ -175,9 +175,11 @@ def pop(tables: Tables, tunnel: Tunnel, outer_class: int, packet: bytes) -> tupl
     family = packet[0] >> 4
     source = packet[8:24] if family == 6 else MAPPED + packet[12:16]
     destination = packet[24:40] if family == 6 else MAPPED + packet[16:20]
-    behind, before = ANCHOR | HELD, ACCESS | ANCHOR | HELD  # a router gives back what came too late
-    for found in (tables.match(source, behind, family), tables.match(destination, before, family)):
-        if found is not None and tables.leads_to(found, tunnel):
+    anchored = ANCHOR | HELD
+    behind, before = tables.match(source, anchored, family), tables.match(destination, ACCESS | anchored, family)
+    for found in (behind, before):
+        given_back = found is before and found is not None and found[2] != ACCESS  # by whichever router had the node
+        if found is not None and (given_back or tables.leads_to(found, tunnel)):
             if family == 4 and tunnel.encapsulation is Encapsulation.GRE and destination == tunnel.key[24:40]:
                 raise Dropped(Drop.LOOP)  # to the router that wrapped it, RFC 2784 3.1
             tables.touch(found[0], found[1])

@@ -1,0 +1,48 @@
+"""A tunnel outlives the last prefix that was bound to it for a moment: what its router gives back is let in.
+
+The router that a node left learns late that the node is elsewhere already: by then its prefix is bound to the tunnel to
+the next router, and packets for the node are still on their way back from the former one.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+
+import engine
+from engine import Bundle, Tables
+
+SECONDS = 1.0  # as long as packets wait for a node at the router that it left
+
+Later = Callable[[float, Callable[[], None]], object]
+
+
+class Lingering:
+    """Tunnels that are kept. later: calls a function after so many seconds."""
+
+    def __init__(self, tables: Tables, later: Later) -> None:
+        self._tables = tables
+        self._later = later
+        self._kept: dict[bytes, tuple[float, Bundle]] = {}  # by tunnel: until when, monotonic s, and what holds it
+        self._looking = False
+
+    def keep(self, ends: Iterable[engine.Path]) -> None:
+        """A prefix leaves these."""
+        until = time.monotonic() + SECONDS
+        for end in ends:
+            known = self._kept.pop(end.tunnel.key, None)  # the order is that of their ends
+            bundle = self._tables.bundle([end]) if known is None else known[1]
+            self._kept[end.tunnel.key] = until, bundle
+        self._look_later()
+
+    def _look_later(self) -> None:
+        if self._kept and not self._looking:
+            self._looking = True
+            self._later(SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        now = time.monotonic()
+        for key, (until, _) in list(self._kept.items()):
+            if until > now:
+                break
+            del self._kept[key]
+        self._look_later()
