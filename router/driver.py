@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -150,6 +151,7 @@ class Driver:
         self._on_held = on_held
         self._on_bound = on_bound
         self._bound = False  # in this turn
+        self._arriving = 0  # prefixes of this turn that have no way to their node yet
         self._newcomers: deque[actions.ExpectNode] = deque()  # the links still announce them
         if sessions is not None:  # a MAR's: other roles have nothing to find or save there
             self.sessions = sessions(self)
@@ -250,6 +252,7 @@ class Driver:
 
     def _perform(self, todo: list[Action]) -> None:
         self._durable = None
+        self._arriving = self._foresee(todo)
         for action in todo:
             try:
                 PERFORM[type(action)](self, action)
@@ -272,8 +275,26 @@ class Driver:
 
     # --- one method for each kind of action ---
 
+    def _foresee(self, todo: list[Action]) -> int:
+        """Whoever is asked for a prefix sends what has waited for it at once: nothing of that may come too early.
+
+        How many prefixes come, each with packets of its own, none of which may be read before all have their way.
+        """
+        coming = 0
+        for action in todo:
+            if isinstance(action, actions.Bind) and isinstance(action.path, actions.TowardAnchor):
+                coming += 1
+                with suppress(RouterError, EngineError):  # told when it is bound
+                    self.network.foresee(action.prefix, action.path, action.node)
+        return coming
+
+    def _on_way(self) -> None:
+        self._arriving -= 1
+        if self._arriving <= 0:
+            self._on_bound()
+
     def _bind(self, action: actions.Bind) -> None:
-        self.network.bind(action.prefix, action.path, action.node, self._on_bound)
+        self.network.bind(action.prefix, action.path, action.node, self._on_way)
         if isinstance(action.path, actions.Held):
             self._loop.call_soon(self._on_held)
         else:

@@ -289,6 +289,12 @@ class Network:
         if prefix.version == 4:
             self._follow_ipv4(prefix, path)
 
+    def foresee(self, prefix: Prefix, path: actions.TowardAnchor, node: str) -> None:
+        """Packets of a prefix may come by its tunnel before it is bound, which follows at once. Raises as bind()."""
+        binding = forwarding.wanted(prefix, path).binding
+        if binding is not None and self.paths.get(prefix) != path:
+            self._bind(binding, node)
+
     def bind_all(self, nodes: Mapping[Prefix, str], path: actions.TowardVisited) -> None:
         """These prefixes, which had no path, take this one. Raises RouterError, EngineError.
 
@@ -312,7 +318,8 @@ class Network:
     def _linger(self, before: actions.Path | None, path: actions.Path) -> None:
         if self._lingering is None or not isinstance(before, actions.TowardVisited):
             return
-        if isinstance(path, actions.TowardVisited) and before.tunnels != path.tunnels:
+        released = isinstance(path, actions.Closed)  # nobody may use it any more
+        if not released and before.tunnels != getattr(path, "tunnels", ()):
             self._lingering.keep(self._ends(before.tunnels))
 
     def _path_now(self, prefix: Prefix) -> actions.Path | None:

@@ -517,6 +517,32 @@ async def test_packets_go_when_their_prefix_was_bound_and_the_peer_told() -> Non
     assert bench.names()[3:] == ["unbind", "send"]
 
 
+COMING = [
+    replace(BIND, prefix=IPv6Network(f"2001:db8:a{n}:1::/64"), path=actions.TowardAnchor.through(PEER, "eth1"))
+    for n in (1, 2)
+]
+
+
+@sync
+async def test_tunnels_are_known_before_anybody_is_asked_to_use_them() -> None:
+    bench = Bench()
+    bench.feed(SEND, *COMING)
+    assert bench.names() == ["foresee", "foresee", "send", "bind", "bind", "go"]
+
+
+@sync
+async def test_no_packet_moves_before_all_prefixes_of_a_node_have_their_way() -> None:
+    bench = Bench()
+    bench.feed(*COMING)
+    first, second = (entry[-1] for entry in bench.done if entry[0] == "bind")
+    bench.done.clear()
+    bench.driver._arriving = 2
+    first()  # the network says that packets of the first one can reach the node
+    assert bench.names() == []
+    second()
+    assert bench.names() == ["go"]
+
+
 @sync
 async def test_the_links_hear_of_a_node_that_came_when_its_packets_have_passed() -> None:
     bench = Bench()
