@@ -154,14 +154,13 @@ class Machine:
             journal=config.state_dir / "undo.json",
             aggregated=config.role is RoleName.LMA,
             guard=self._guard() if config.role is RoleName.MAG else None,
-            # a gateway is no anchor: what reaches it for a node that left comes too late
-            buffer=config.hold if config.hold.octets and config.role is not RoleName.MAG else None,
+            buffer=config.hold if config.hold.octets else None,
             later=asyncio.get_running_loop().call_later,
         )
 
     def serve(self, on_down: Callable[[PortDown], None]) -> None:
-        """Packets move from now on."""
-        self.packets.serve(asyncio.get_running_loop(), on_down)
+        """Packets move from now on, each behind the message that tells of its tunnel."""
+        self.packets.serve(asyncio.get_running_loop(), on_down, hear_first=self.signaling.read)
 
     def add_local(self, address: IPv6Address | IPv4Address) -> None:
         """Tunnels and signalling may begin at this address too. Raises RouterError."""

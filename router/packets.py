@@ -82,8 +82,17 @@ class Packets:
             self._underlay[local] = gone
         self._close_local(local)
 
-    def serve(self, loop: asyncio.AbstractEventLoop, on_down: Callable[[PortDown], None]) -> None:
-        """Begin. on_down is called in the loop when a port is of no more use."""
+    def serve(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_down: Callable[[PortDown], None],
+        hear_first: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin. on_down is called in the loop when a port is of no more use.
+
+        hear_first: called before packets that wait are moved. A peer sends packets of a tunnel right behind the message
+        that tells of it: they must not be read first. Workers do not call it.
+        """
         if self._config.workers:
             self._on_down = partial(self._tell, loop, on_down)
             self._workers = self._new_workers()
@@ -93,7 +102,11 @@ class Packets:
         for port in (self._tuns[0], *(port for ports in self._underlay.values() for port in ports[0])):
             self._engine.add_port(port)
         self._on_down = partial(self._end, loop, on_down)
-        loop.add_reader(self._engine.fileno(), self.turn)
+        loop.add_reader(self._engine.fileno(), self._wake, hear_first)
+
+    def _wake(self, hear_first: Callable[[], None]) -> None:
+        hear_first()
+        self.turn()
 
     def turn(self) -> None:
         """Move what waits now, and not after whatever else the loop has to do; workers need not be asked."""

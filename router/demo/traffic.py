@@ -383,6 +383,7 @@ class Arrivals:
     received: int = 0
     duplicates: int = 0
     reordered: int = 0
+    lowest: int = -1
     highest: int = -1
     missing: set[int] = field(default_factory=set)
     last: float = 0.0  # CLOCK_REALTIME, s
@@ -398,10 +399,15 @@ class Arrivals:
         self.received += 1
 
     def _number(self, sequence: int) -> None:
-        if sequence > self.highest:
-            if self.received:
-                self.missing.update(range(self.highest + 1, sequence))
+        if not self.received:
+            self.lowest = self.highest = sequence
+        elif sequence > self.highest:
+            self.missing.update(range(self.highest + 1, sequence))
             self.highest = sequence
+        elif sequence < self.lowest:  # the first to come was not the first to be sent
+            self.missing.update(range(sequence + 1, self.lowest))
+            self.lowest = sequence
+            self.reordered += 1
         elif sequence in self.missing:
             self.missing.discard(sequence)
             self.reordered += 1
@@ -409,7 +415,7 @@ class Arrivals:
             self.duplicates += 1
 
     def summary(self) -> Report:
-        """As a report has it; lost: numbers between the first and the highest that never came."""
+        """As a report has it; lost: numbers between the lowest and the highest that never came."""
         return {
             "received": self.received,
             "lost": len(self.missing),

@@ -55,6 +55,9 @@ def test_a_download_and_its_address_outlive_every_move(domain: ProxyStage) -> No
     flows(running)
     assert finished(running)["source"] == str(address)
     assert domain.addresses() == [address]
+    for router in ("lma", *GATEWAYS):  # nothing came before its tunnel was known, or after it was forgotten
+        counters = {row["counter"]: row["value"] for row in domain.show(router, "counters")}
+        assert counters["engine.drop.unknown_tunnel"] == 0, router
 
 
 def test_the_anchor_forwards_to_the_gateway_where_the_node_is(domain: ProxyStage) -> None:

@@ -53,6 +53,7 @@ class Bench:
         stack.callback(self.loop.close)
         self.tables = Tables()
         self.packets = Packets(config, self.tables)
+        self.hear_first: Callable[[], None] = lambda: None
         stack.callback(self.packets.close, self.loop)
         ways = [Tunnel(local=local, remote=THERE, encapsulation=config.encapsulation) for local in (FIRST, SECOND)]
         both = self.tables.bundle(Path(way, bid=number) for number, way in enumerate(ways, 1))
@@ -61,7 +62,7 @@ class Bench:
     def begin(self, *addresses: AnyAddress) -> None:
         self.packets.open(addresses, mtu=MTU)
         self.ours.link_up("tun9")
-        self.packets.serve(self.loop, lambda error: pytest.fail(str(error)))
+        self.packets.serve(self.loop, lambda error: pytest.fail(str(error)), lambda: self.hear_first())
 
     def kinds(self) -> list[tuple[AnyAddress | None, PortKind]]:
         return [(port.local, port.kind) for port in self.packets._ports() if port.local is not None]
@@ -91,6 +92,15 @@ def test_packets_arrive_at_every_address_that_is_open(bench: Bench) -> None:
     bench.begin(FIRST, SECOND)
     assert bench.passes(FIRST)
     assert bench.passes(SECOND)
+
+
+@pytest.mark.parametrize("bench", [0], indirect=True, ids=["loop"])
+def test_what_a_message_tells_of_is_known_before_packets_are_read(bench: Bench) -> None:
+    way = Tunnel(local=FIRST, remote=THERE, encapsulation=CONFIG.encapsulation)
+    bench.tables.unbind(NODE)
+    bench.hear_first = lambda: bench.tables.bind(NODE, way, side=Side.ACCESS)
+    bench.begin(FIRST)
+    assert bench.passes(FIRST)
 
 
 def test_an_address_may_come_while_packets_move(bench: Bench) -> None:

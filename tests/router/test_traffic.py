@@ -229,6 +229,8 @@ def test_a_missing_octet_spoils_all_that_follow() -> None:
         ([5, 7, 6, 8], 0, 0, 1),
         ([5, 6, 6, 7], 0, 1, 0),
         ([5, 8, 6, 6], 1, 1, 1),
+        ([7, 8, 5, 6], 0, 0, 2),
+        ([7, 5, 7, 5], 1, 2, 1),
     ],
 )
 def test_lost_duplicate_and_late_numbers_are_told_apart(
