@@ -184,6 +184,8 @@ def _run(given: Sequence[str]) -> int:
         from router.doctor import report
 
         return report()
+    if given and options.role is None:
+        raise ConfigError(f"command line: no role: expected {' or '.join(f'--{role.value}' for role in ROLES)}")
     if options.role is None:
         parser.print_help()
         return ExitCode.USAGE

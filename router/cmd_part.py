@@ -78,7 +78,7 @@ class CmdPart:
         return Sessions(
             self._store,
             on_found=lambda node, sessions: driver.feed(SessionsFound(node=node, sessions=sessions)),
-            on_health=lambda reachable: driver.journalist.tell("store", {"reachable": reachable}),
+            on_health=lambda reachable, full: driver.journalist.tell("store", {"reachable": reachable, "full": full}),
         )
 
     async def restore(self) -> None:
@@ -109,6 +109,7 @@ class CmdPart:
         return {
             "store": without_password(self._config.store_url),
             "store_reachable": self.sessions.reachable,
+            "store_full": self.sessions.full,
             "store.unsaved": self.sessions.unsaved,
         }
 

@@ -29,7 +29,8 @@ def check(found: Found, labels: Labels, problems: Problems, role: RoleName | Non
     _check_pools(found, problems)
     _check_lifetimes(found, problems)
     _check_access(found.get("interfaces") or (), problems)
-    _check_peers(found, problems)
+    # a MAR without a name has one that orders may say; that of the others is in nobody's way
+    _check_peers(found, problems, found.get("name") or (role.value if role is RoleName.MAR else ""))
     _check_nodes(found, problems)
     _check_uplinks(found, labels, problems)
     _check_sites(found, problems)
@@ -128,7 +129,7 @@ def _check_keys(found: Found, problems: Problems) -> None:
 # --- peers ---
 
 
-def _check_peers(found: Found, problems: Problems) -> None:
+def _check_peers(found: Found, problems: Problems, own_name: str) -> None:
     required = found.get("authentication", Authentication.REQUIRED) is Authentication.REQUIRED
     names: set[str] = set()
     owners: dict[Address, str] = {
@@ -138,6 +139,8 @@ def _check_peers(found: Found, problems: Problems) -> None:
     for at, item in enumerate(found.get("peers", ())):
         if item["name"] and item["name"] in names:
             problems.add(("peer", at, "name"), f'"{item["name"]}" is taken: expected another name')
+        elif item["name"] and item["name"] == own_name:
+            problems.add(("peer", at, "name"), f'"{own_name}" is this router itself: expected another name')
         for key, own in _addresses(item):
             if own in owners:
                 problems.add(("peer", at, key), f"{own} {owners[own]}: expected an address of its own")

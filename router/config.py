@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import Encapsulation, HoldBuffer, Offloads
-from router import coherence, flow_sense, node_sense, policy_use, toml_text, values
+from router import coherence, flow_sense, mar_sense, node_sense, policy_use, toml_text, values
 from router.errors import ConfigError
 from router.flow_policies import Labels, policies
 from router.places import DEFAULT_NAME, RoleName, default_socket, default_state_dir
@@ -351,7 +351,9 @@ def load(file: Path | None, overrides: Mapping[str, Any] | None = None, *, role:
     labels = Labels({key: value for key, value in numbers.items() if value is not None})
     flow_sense.check_labels(numbers, problems)
     flow_sense.check_flows(flows, problems)
-    if found.get("encapsulation", Encapsulation.UDP) in (Encapsulation.UDP, Encapsulation.IP):
+    if role is RoleName.MAR:
+        mar_sense.check(found, flows, labels, problems)
+    elif found.get("encapsulation", Encapsulation.UDP) in (Encapsulation.UDP, Encapsulation.IP):
         coherence.refuse_numbers(flows, problems)
     rules = policies(flows, labels, problems)
     coherence.check(found, labels, problems, role)

@@ -9,13 +9,15 @@ A selector is of one IP version (RFC 6088), so a table that says nothing of it i
 all is a single rule for every packet.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any
 
 from router.toml_text import Problems
 from router.values import PROTOCOLS
+from signaling.dma.sharing import why_not
 from signaling.flow_rules import FlowRule, Spread
 from signaling.iana import TrafficSelectorFormat
 from signaling.wire.traffic_selector import Range, TrafficSelector
@@ -118,14 +120,30 @@ def _families(item: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Traffi
     return [number for name, number in FAMILIES.items() if name in wanted]
 
 
-def unfit_for_mar(rules: Iterable[FlowRule]) -> str:
+def unfit_for_mar(rules: Sequence[FlowRule]) -> str:
     """Why a MAR, which has one way to each router, cannot use these rules; "": it can."""
-    for number, rule in enumerate(rules, 1):
-        if rule.labels:
-            return f"rule {number}: expected no labels: they choose among uplinks, and a MAR has none"
-        if rule.spread not in (Spread.PER_FLOW, Spread.DROP):
-            return f'rule {number}: expected spread "per-flow" or "drop": a MAR has one way to each router'
-    return ""
+    return next((f"rule {at}: {why}" for at, rule in enumerate(rules, 1) if (why := _unfit(rule, rules))), "")
+
+
+def check_for_mar(items: Iterable[Mapping[str, Any]], labels: Labels, problems: Problems) -> None:
+    """The same of [[flow]] tables, each told where it stands. One that is wrong by itself was told already."""
+    for at, item in enumerate(items):
+        with suppress(_WrongKeyError):
+            rules = _rules(item, labels)
+            if why := next(filter(None, (_unfit(rule, rules) for rule in rules)), ""):
+                problems.add(("flow", at), why)
+
+
+def _unfit(rule: FlowRule, rules: Sequence[FlowRule]) -> str:
+    """Why a MAR cannot use a rule; "": it can. One of IPv4 has nothing to do, beside its twin of IPv6."""
+    if rule.labels:
+        return "expected no labels: they choose among uplinks, and a MAR has none"
+    if rule.spread is not Spread.PER_FLOW:
+        return 'expected spread "per-flow", or no such key: a MAR has one way to each router, and drops no flows'
+    if rule.selector is None:
+        return ""
+    of_ipv6 = replace(rule, selector=replace(rule.selector, format=TrafficSelectorFormat.IPV6_BINARY))
+    return "" if rule != of_ipv6 and of_ipv6 in rules else why_not(rule.selector)
 
 
 # --- as text ---

@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from engine import EngineError, Port, PortDown, Tables
 from router.coherence import router_in_a_pool
@@ -193,8 +193,14 @@ class Machine:
         self.packets.open(self.underlay.addresses, mtu=self.tunnel_mtu)
 
     def _lock(self) -> None:
-        """One router for each state directory, and one for each network namespace."""
+        """One router for each state directory, and one for each network namespace. Who is refused leaves nothing."""
         directory = self.config.state_dir
+        namespace = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._closing.callback(namespace.close)
+        try:
+            namespace.bind("\0openmar")  # abstract: bound to the network namespace, gone with the process
+        except OSError:
+            self._refuse_second()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = (directory / "lock").open("a+b", buffering=0)  # nothing waits to be written when it is closed
@@ -202,29 +208,33 @@ class Machine:
             cure = "choose another with --state-dir"
             raise NoRights(f"state directory {directory}: {error.strerror}: {cure}") from None
         self._closing.callback(lock.close)
+        self._hold(lock)
+        try:
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
+        except OSError as error:
+            raise NoRights(f"state directory {directory}: {error.strerror}: make room, or choose another") from None
+        self._locks = lock, namespace
+
+    def _hold(self, lock: IO[bytes]) -> None:
+        """Raises AlreadyRunning if another router has it."""
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             pid = lock.read().decode().strip() or "unknown"
             raise AlreadyRunning(
-                f"state directory {directory}: another router (pid {pid}) uses it: stop that, or choose another "
-                "with --state-dir"
+                f"state directory {self.config.state_dir}: another router (pid {pid}) uses it: stop that, or choose "
+                "another with --state-dir"
             ) from None
-        try:
-            lock.truncate(0)
-            lock.write(str(os.getpid()).encode())
-        except OSError as error:
-            raise NoRights(f"state directory {directory}: {error.strerror}: make room, or choose another") from None
-        namespace = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._closing.callback(namespace.close)
-        try:
-            namespace.bind("\0openmar")  # abstract: bound to the network namespace, gone with the process
-        except OSError:
-            raise AlreadyRunning(
-                "another router runs in this network namespace: stop it first (one kernel has one set of routes)"
-            ) from None
-        self._locks = lock, namespace
+
+    def _refuse_second(self) -> NoReturn:
+        """Where the router that runs here uses this state directory, too, its lock says more of it."""
+        with suppress(OSError), (self.config.state_dir / "lock").open("rb") as lock:
+            self._hold(lock)
+        raise AlreadyRunning(
+            "another router runs in this network namespace: stop it first (one kernel has one set of routes)"
+        )
 
 
 def find_underlay(config: Config, netlink: Netlink) -> Underlay:

@@ -121,14 +121,18 @@ class MarPart:
         return Sessions(
             self._store,
             on_found=lambda node, sessions: driver.feed(SessionsFound(node=node, sessions=sessions)),
-            on_health=lambda reachable: driver.journalist.tell("store", {"reachable": reachable}),
+            on_health=lambda reachable, full: driver.journalist.tell("store", {"reachable": reachable, "full": full}),
             on_restored=lambda sessions: driver.feed(SessionsRestored(sessions=sessions)),
             journal=self._journal,
         )
 
     async def restore(self) -> None:
         """Take up what was lent before; without knowing that, a prefix could be lent twice."""
-        await self.sessions.restore(self._address)
+        try:
+            await self.sessions.restore(self._address)
+        except StoreError as error:
+            why = f"a first start, which has no {LENT} yet, asks it what is lent already"
+            raise StoreError(f"{error}: {why}: start it, or name another one with --store") from None
 
     @property
     def _address(self) -> IPv6Address:
@@ -242,6 +246,7 @@ class MarPart:
             "engine.crowded": self._machine.tables.crowded,
             "store": without_password(self._config.store_url),
             "store_reachable": self.sessions.reachable,
+            "store_full": self.sessions.full,
             "store_restored": self.sessions.restored,
             "store.unsaved": self.sessions.unsaved,
             "store.reads": self.sessions.reads,

@@ -16,7 +16,7 @@ from contextlib import aclosing, suppress
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
-from router.store import Change, SessionStore, StoreError
+from router.store import Change, SessionStore, StoreError, StoreFull
 from router.store.journal import Journal, Key, reconciled
 from signaling.dma.session import Session, State
 
@@ -34,7 +34,9 @@ class Nodes(Container[str], Iterable[str], Protocol):
 
 
 class Sessions:
-    """Reads and writes of one router. on_found(node, sessions or None); on_health(reachable); on_restored(sessions).
+    """Reads and writes of one router. on_found(node, sessions or None); on_restored(sessions).
+
+    on_health(reachable, full): the store has become another than it was.
 
     journal: where changes are durable before the store has them; None: nowhere.
     """
@@ -44,7 +46,7 @@ class Sessions:
         sessions: SessionStore,
         *,
         on_found: Callable[[str, tuple[Session, ...] | None], None],
-        on_health: Callable[[bool], None],
+        on_health: Callable[[bool, bool], None],
         on_restored: Callable[[tuple[Session, ...]], None] = lambda _: None,
         journal: Journal | None = None,
     ) -> None:
@@ -60,6 +62,7 @@ class Sessions:
         self._back = asyncio.Event()  # the store answers again: who waits to try again need not wait any longer
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers = self._takes = True  # the store, when it was read and written last
+        self._is_full = False  # why it does not take what is written
         self._anchor: IPv6Address | None = None
         self._whole = False  # a change does not tell enough
         self.restored = True  # False: what the store knows of this router's prefixes could not be read yet
@@ -68,8 +71,13 @@ class Sessions:
 
     @property
     def reachable(self) -> bool:
-        """Whether the store answers, and takes what is written."""
-        return self._answers and self._takes
+        """Whether the store answers, and takes what is written if it has room."""
+        return self._answers and (self._takes or self._is_full)
+
+    @property
+    def full(self) -> bool:
+        """Whether the store has no room for what is written; it can be read."""
+        return self._answers and self._is_full
 
     @property
     def unsaved(self) -> int:
@@ -196,7 +204,7 @@ class Sessions:
         futures = self._waiting.pop(key)[1] if key in self._waiting else []
         self._waiting[key] = (session, [*futures, future])
         self._work.set()
-        if durable or not self.reachable:
+        if durable or not self.reachable or self.full:
             _done(future)  # where it is known to be away nobody waits; the write follows when it is back
         else:
             asyncio.get_running_loop().call_later(DURABLE_WITHIN, _done, future)
@@ -216,7 +224,7 @@ class Sessions:
                 try:
                     await self._write_next()
                 except StoreError as error:
-                    self._set_health(str(error), takes=False)
+                    self._set_health(str(error), takes=False, full=isinstance(error, StoreFull))
                     await self._pause(retry_after)
                     retry_after = min(retry_after * 2, RETRY_MOST)
                 else:
@@ -314,17 +322,25 @@ class Sessions:
 
     # --- health ---
 
-    def _set_health(self, why: str = "", *, answers: bool | None = None, takes: bool | None = None) -> None:
-        before = self.reachable
+    def _set_health(
+        self, why: str = "", *, answers: bool | None = None, takes: bool | None = None, full: bool = False
+    ) -> None:
+        before = self.reachable, self.full
         if answers is not None:
             if answers and not self._answers:
                 self._back.set()
             self._answers = answers
         if takes is not None:
-            self._takes = takes
-        if self.reachable != before:
-            log.warning("%s", "store: reachable again" if self.reachable else f"{why}: going on without it")
-            self._on_health(self.reachable)
+            self._takes, self._is_full = takes, full
+        reachable, full = self.reachable, self.full
+        if (reachable, full) != before:
+            if not reachable:
+                log.warning("%s: going on without it", why)
+            elif full:
+                log.warning("%s: what changes waits", why or "store: reachable again, and full")
+            else:
+                log.warning("store: %s", "has room again" if before[1] else "reachable again")
+            self._on_health(reachable, full)
 
     async def _pause(self, seconds: float) -> None:
         """Wait so long, or until the store answers again."""

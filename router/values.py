@@ -1,7 +1,8 @@
 """How a value of the configuration is read: each function takes what TOML has and raises ValueError(what was expected).
 
 The readers of signaling's own words (lifetimes, prefixes, names of nodes and access technologies) and of the kernel's
-(interfaces, paths, tables). Nothing in here opens anything but a key file.
+(interfaces, paths, tables). Nothing in here opens anything but a key file; of those that the URL of a store names
+it is seen whether they are there.
 """
 
 import os
@@ -11,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Any, TypeVar
 
-from router.store.url import EXPECTED, parse
+from router.store.url import EXPECTED, parse, why_not_usable
 from signaling.iana import AccessTechnologyType, ProtocolNumber
 from signaling.settings import Address
 from signaling.wire.traffic_selector import Range
@@ -155,7 +156,8 @@ def store_url(value: object) -> str:
     """Where sessions are kept."""
     if not isinstance(value, str):
         raise ValueError(EXPECTED)
-    parse(value)
+    if why := why_not_usable(parse(value)):
+        raise ValueError(why)
     return value
 
 

@@ -14,7 +14,7 @@ from router.errors import RouterError
 from router.flow_policies import unfit_for_mar
 from signaling.actions import Action
 from signaling.dma.session import Session
-from signaling.dma.sharing import of_prefix, why_not
+from signaling.dma.sharing import of_prefix
 from signaling.flow_rules import FlowRule
 from signaling.settings import Address
 
@@ -79,13 +79,8 @@ def _check_policy(router: "Router", wanted: Move, prefix: IPv6Network) -> None:
         known = ", ".join(router.config.policies) or "there is none"
         raise RouterError(f"{wanted}: no policy {wanted.policy}: expected one of: {known}")
     refuse_rules(rules, f"{wanted}: policy {wanted.policy}")
-    found = of_prefix(rules, prefix)
-    if not found:
+    if not of_prefix(rules, prefix):
         raise RouterError(f"{wanted}: policy {wanted.policy} says nothing about {prefix}")
-    for rule in found:
-        why = why_not(rule.selector) if rule.selector else ""
-        if why:
-            raise RouterError(f"{wanted}: policy {wanted.policy}: {why}")
 
 
 def _from_anchor(router: "Router", wanted: Move, session: Session, to: str) -> list[Action]:

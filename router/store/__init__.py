@@ -13,12 +13,16 @@ from math import inf
 from typing import Protocol
 
 from router.errors import RouterError
-from router.store.url import RedisUrl, parse, without_password
+from router.store.url import RedisUrl, parse, why_not_usable, without_password
 from signaling.dma.session import Session, State
 
 
 class StoreError(RouterError):
     """The store cannot be reached or used now."""
+
+
+class StoreFull(StoreError):  # noqa: N818 - as the other names of what happened
+    """The store answers, and takes nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,8 @@ def open_store(url: str) -> SessionStore:
         found = parse(url)
     except ValueError as error:
         raise StoreError(f"store {shown}: expected {error}") from None
+    if why := why_not_usable(found):
+        raise StoreError(f"store {shown}: expected {why}")
     if not isinstance(found, RedisUrl):
         from router.store.sqlite import SqliteStore
 

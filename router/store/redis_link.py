@@ -18,9 +18,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import MovedError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
-from router.store import StoreError
+from router.store import StoreError, StoreFull
 from router.store.redis_scripts import Script
 from router.store.url import RedisUrl
 
@@ -34,6 +34,7 @@ LOOK_WITHIN = 0.2  # s one server has to say who has which shard
 LOOK_EVERY = 1.0  # s between two such questions
 IN_FLIGHT = 32  # calls at once to one server; others wait for one to end
 CONNECTIONS = 128  # to one server: calls, listeners, and what is being closed
+FULL = "the store is full: give it more memory (maxmemory), or take out what others keep there"
 ELSEWHERE = re.compile(r"\b[0-9]+ (\S*):([0-9]+)$")  # how MOVED ends; newer versions of the library leave out the word
 
 
@@ -135,9 +136,11 @@ class RedisLink:
         except TimeoutError:
             self._doubted = self._url.cluster
             raise StoreError(f"store {self._shown}: no answer in {within:g} s") from None
+        except OutOfMemoryError as error:
+            raise StoreFull(f"store {self._shown}: {FULL}") from error
         except (RedisError, OSError, RuntimeError) as error:  # the latter of uvloop: a connection is closed already
             self._doubted = self._url.cluster
-            why = " ".join(str(error).split()) or type(error).__name__
+            why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise StoreError(f"store {self._shown}: {why}") from error
 
     # --- who has which shard ---

@@ -7,25 +7,36 @@
 Reads are done in place: with a write-ahead log they wait for no writer and take some 20 microseconds, where a thread
 would cost a handover a millisecond. Writes run in a thread of their own, so that a slow disk delays no packet. A write
 survives the death of the process, not a power cut (WAL, normal sync); the anchor repairs the latter.
+
+A file that is removed or replaced stays open as if nothing had happened, and is nobody else's any more. So each call
+looks first whether it is still the one at its path. Each file has a number, which its cursors begin with: watchers of
+another one are told to read again, and the routers write what it lacks.
 """
 
 import asyncio
+import fcntl
+import logging
+import os
+import secrets
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from math import inf
 from pathlib import Path
 from typing import TypeVar
 
-from router.store import Change, Record, StoreError, merged, needed_until
+from router.store import Change, Record, StoreError, StoreFull, merged, needed_until
 from router.store.encoding import decode, encode
 from signaling.dma.session import Session
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -40,6 +51,35 @@ WRITE_WITHIN = 2.0  # s a writer waits for another router's write
 READ_WITHIN = 0.02  # s a reader waits; only the opening and closing of the log by another router locks it out
 WATCH_EVERY = 0.2  # s between looks for writes of other processes
 LOG_LENGTH = 10_000  # changes kept for watchers that come back
+REPLACED = "the file was removed or replaced: going on with the one that is there now"
+FULL = "the store is full: make room on its disk"
+MOST_NUMBER = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An open file. identity, log: device and inode, of its log too. number: among all files that were ever made."""
+
+    identity: tuple[int, int] | None
+    log: tuple[int, int] | None
+    number: int
+    reader: sqlite3.Connection
+    writer: sqlite3.Connection
+
+    def is_at(self, path: Path) -> bool:
+        """Whether this is still what the path leads to."""
+        return self.identity is not None and self.identity == _identity(path)
+
+    def close(self) -> None:
+        """Close it."""
+        self.writer.close()
+        self.reader.close()
+
+    def make_way(self, path: Path) -> None:
+        """Remove the log of a file that went if it was left behind: it would be taken for that of the next one."""
+        if self.log is not None and self.log == _identity(_beside(path, "wal")):
+            for name in ("wal", "shm"):
+                _beside(path, name).unlink(missing_ok=True)
 
 
 class SqliteStore:
@@ -48,18 +88,19 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        first = self._guarded(self._prepare)
-        self._reader = self._guarded(lambda: connect(path, READ_WITHIN))
-        self._writer = self._guarded(lambda: connect(path, WRITE_WITHIN))
-        first.close()  # not before: the last one to close removes the log
+        self._following = asyncio.Lock()
+        self._file: File | None = self._guarded(lambda: open_file(path))  # None: it went, and none could be made
 
     async def get(self, node: str) -> Record:
         """The record of a node."""
-        return self.peek(node)
+        return await self._read(lambda db: self._get(db, node))
 
-    def peek(self, node: str) -> Record:
-        """The record of a node, at once."""
-        return self._read(lambda db: self._get(db, node))
+    def peek(self, node: str) -> Record | None:
+        """The record of a node, at once; None: another file has to be opened first."""
+        file = self._file
+        if file is None or not self._guarded(lambda: file.is_at(self._path)):
+            return None
+        return self._guarded(lambda: self._get(file.reader, node))
 
     async def put_if(self, record: Record) -> bool:
         """Compare and set."""
@@ -75,20 +116,21 @@ class SqliteStore:
 
     async def anchored(self, anchor: IPv6Address) -> list[Session]:
         """All sessions anchored at this router."""
-        return self._read(lambda db: self._anchored(db, anchor))
+        return await self._read(lambda db: self._anchored(db, anchor))
 
     async def watch(self, cursor: str | None = None) -> AsyncGenerator[Change, None]:
         """Changes after the cursor, seen within WATCH_EVERY."""
-        at = int(cursor) if cursor is not None and cursor.isdecimal() else None
+        of, at = _position(cursor)
         while True:
-            oldest, newest = self._read(self._bounds)
-            # nobody has read anything yet, the log was cut, or it is another file now
-            if at is None or oldest > at + 1 or newest < at:
-                at = newest  # who reads everything again has seen what the log still holds
-                yield Change(node="", cursor=str(at), resync=True)
-            news = self._read(partial(self._changes, after=at)) if newest > at else []
+            number = (await self._follow()).number
+            oldest, newest = await self._read(self._bounds)
+            # nobody has read anything yet, it is another file now, or the log was cut
+            if of != number or oldest > at + 1 or newest < at:
+                of, at = number, newest  # who reads everything again has seen what the log still holds
+                yield Change(node="", cursor=_cursor(of, at), resync=True)
+            news = await self._read(partial(self._changes, after=at)) if newest > at else []
             for at, node in news:
-                yield Change(node=node, cursor=str(at))
+                yield Change(node=node, cursor=_cursor(of, at))
             await asyncio.sleep(WATCH_EVERY)
 
     async def expire(self, now: float) -> int:
@@ -97,33 +139,41 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Close the file, after what is being written."""
-        await self._write_in_thread(lambda db: db.close())
+        if self._file is not None:
+            await self._in_thread(self._file.close)
         self._thread.shutdown(wait=True)
-        self._reader.close()
 
-    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return self._guarded(lambda: work(self._reader))
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        file = await self._follow()
+        return self._guarded(lambda: work(file.reader))
 
     async def _write_in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._guarded, lambda: work(self._writer))
+        file = await self._follow()
+        return await self._in_thread(lambda: work(file.writer))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
+
+    async def _follow(self) -> File:
+        """The file that is at the path now."""
+        async with self._following:
+            file = self._file
+            if file is not None and self._guarded(lambda: file.is_at(self._path)):
+                return file
+            self._file = None
+            self._file = opened = await self._in_thread(lambda: open_instead(file, self._path))
+            log.warning("store %s: %s", self._path, REPLACED)
+            return opened
 
     def _guarded(self, work: Callable[[], T]) -> T:
         try:
             return work()
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise StoreFull(f"store {self._path}: {FULL}") from error
             raise StoreError(f"store {self._path}: {error}") from error
         except OSError as error:
             raise StoreError(f"store {self._path}: {error.filename}: {(error.strerror or '').lower()}") from error
-
-    def _prepare(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(exist_ok=True)  # one, as /run/openmar: a path of more that are not there is a typo
-        db = connect(self._path, WRITE_WITHIN)
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            raise sqlite3.DatabaseError(f"written by another version of openmar (schema {version}): use another file")
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
-        return db
 
     @staticmethod
     def _get(db: sqlite3.Connection, node: str) -> Record:
@@ -186,6 +236,66 @@ class SqliteStore:
             return len(nodes)
 
 
+def open_file(path: Path) -> File:
+    """Open a file, and make it where there is none. Raises sqlite3.Error, OSError."""
+    path.parent.mkdir(exist_ok=True)  # one, as /run/openmar: a path of more that are not there is a typo
+    with ExitStack() as undo:
+        with closing(connect(path, WRITE_WITHIN)):  # makes it; not closed before: the last one to close removes the log
+            identity = _identity(path)  # before what is kept is opened: what comes in between is noticed later
+            writer = undo.enter_context(closing(connect(path, WRITE_WITHIN)))
+            number = _prepare(writer)
+            reader = undo.enter_context(closing(connect(path, READ_WITHIN)))
+        undo.pop_all()
+    return File(identity, _identity(_beside(path, "wal")), number, reader, writer)
+
+
+def open_instead(before: File | None, path: Path) -> File:
+    """Open what has taken the place of a file; one router at a time, so that none removes what another has made."""
+    with ExitStack() as stack:
+        if before is not None:
+            with suppress(OSError):  # where there is no directory any more nothing is left behind
+                directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, directory)
+                fcntl.flock(directory, fcntl.LOCK_EX)
+                before.make_way(path)
+            before.close()
+        return open_file(path)
+
+
+def _prepare(db: sqlite3.Connection) -> int:
+    """Make the tables, unless they are there. Returns the number of the file."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, SCHEMA_VERSION):
+        raise sqlite3.DatabaseError(f"written by another version of openmar (schema {version}): use another file")
+    number: int = db.execute("PRAGMA application_id").fetchone()[0] or 1 + secrets.randbelow(MOST_NUMBER)
+    numbers = f"PRAGMA user_version = {SCHEMA_VERSION}; PRAGMA application_id = {number}"
+    db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {numbers}; COMMIT")
+    return number
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode; None: there is nothing."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.name}-{name}")
+
+
+def _cursor(number: int, at: int) -> str:
+    return f"{number}.{at}"
+
+
+def _position(cursor: str | None) -> tuple[int, int]:
+    """The number of the file, and a position in its log; 0: it is no cursor of this kind of store."""
+    number, _, at = (cursor or "").partition(".")
+    return (int(number), int(at)) if number.isdecimal() and at.isdecimal() else (0, 0)
+
+
 def connect(path: Path, timeout: float) -> sqlite3.Connection:
     """A connection that commits what it is not told to hold together. timeout: s to wait for a lock."""
     db = sqlite3.connect(path, timeout=WRITE_WITHIN, isolation_level=None, check_same_thread=False)
@@ -196,6 +306,7 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
             break
         except sqlite3.OperationalError:  # several routers make the file: for this sqlite does not wait by itself
             if time.monotonic() > deadline:
+                db.close()
                 raise
             time.sleep(0.01)
     db.execute("PRAGMA synchronous = NORMAL")

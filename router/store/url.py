@@ -4,6 +4,7 @@ It is sqlite://PATH, redis://[USER:PASSWORD@]HOST[:PORT][/DB][?wait=N], or redis
 rediss:// and rediss+cluster:// use TLS, with ?ca=FILE&cert=FILE&key=FILE.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 REDIS_PORT = 6379
 REDIS = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 CERTIFICATES = ("ca", "cert", "key")  # options of TLS: files
+MEMORY = ":memory:"  # to the library of SQLite it is no file
 EXPECTED = '"sqlite://PATH", "redis://HOST:PORT/DB" or "redis+cluster://HOST:PORT"'
 
 
@@ -45,6 +47,8 @@ def parse(url: str) -> SqliteUrl | RedisUrl:
     if scheme == "sqlite":
         if not re.fullmatch(r"[^?#\0]+", rest):
             raise ValueError(EXPECTED)
+        if rest == MEMORY:
+            raise ValueError(f"{EXPECTED}: what is in memory no other router sees, and no restart")
         return SqliteUrl(path=Path(rest))
     if scheme not in REDIS:
         raise ValueError(f"{EXPECTED}: there is no kind {scheme!r}")
@@ -71,6 +75,18 @@ def parse(url: str) -> SqliteUrl | RedisUrl:
         cluster=cluster,
         wait=wait,
     )
+
+
+def why_not_usable(found: SqliteUrl | RedisUrl) -> str | None:
+    """What of the files that a URL names is not as it has to be, without opening the store; None: nothing."""
+    if isinstance(found, SqliteUrl):
+        return f"a file, and {found.path} is a directory" if os.path.isdir(found.path) else None
+    for name in CERTIFICATES:
+        file = getattr(found, name)
+        if file is not None and not os.access(file, os.R_OK):
+            missing = "cannot be read" if os.path.exists(file) else "is not there"
+            return f"{name}=FILE to be a readable file, and {file} {missing}"
+    return None
 
 
 def without_password(url: str) -> str:

@@ -305,7 +305,13 @@ def test_a_store_that_is_not_usable(start: Any, tmp_path: Path, kind: str) -> No
     else:
         file.write_text("")
         file = file / "deeper.db"
-    refused(start(store={"url": f"sqlite://{file}"}), ExitCode.FAILED, "store.db")
+    code = ExitCode.USAGE if kind == "a directory" else ExitCode.FAILED
+    refused(start(store={"url": f"sqlite://{file}"}), code, "store.db")
+
+
+def test_a_first_start_without_the_store(start: Any) -> None:
+    cure = "start it, or name another one with --store"
+    refused(start(store={"url": "redis://[::1]:1/0"}), ExitCode.FAILED, "redis://[::1]:1/0", "a first start", cure)
 
 
 # Configuration

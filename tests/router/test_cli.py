@@ -122,6 +122,14 @@ def test_a_command_line_that_makes_no_sense_ends_with_2(
     assert "usage: python -m router" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags", ["--takeover", "--config router.toml", "-v"])
+def test_flags_of_a_router_without_a_role_are_told_what_is_missing(
+    flags: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(flags.split()) == ExitCode.USAGE
+    assert capsys.readouterr() == ("", "command line: no role: expected --mar or --lma or --mag or --cmd\n")
+
+
 @pytest.mark.parametrize(("role", "flags"), [("lma", "--prefixes 2001:db8:1000::/36"), ("mag", "--anchor a")])
 def test_only_a_mar_can_be_taken_over(role: str, flags: str, capsys: pytest.CaptureFixture[str]) -> None:
     peer = ["--peer", "a=2001:db8::a,hex:" + "11" * 16]

@@ -390,6 +390,7 @@ BAD = [
     ("store", 'url = "rediss://host?cert=/c.pem"', "'cert' and 'key' together"),
     ("store", "url = 1", '"sqlite://PATH"'),
     ("store", 'url = "sqlite://"', '"sqlite://PATH"'),
+    ("store", 'url = "sqlite://:memory:"', "what is in memory no other router sees"),
     ("store", r'url = "sqlite:///a\u0000"', '"sqlite://PATH"'),
     ("control", f'socket = "/{"x" * 107}"', "at most 107 octets"),
     ("control", "socket = false", "a path"),

@@ -234,7 +234,64 @@ def test_an_uplink_needs_an_address_of_the_anchor_in_its_family(read: Reading, p
     assert read(both, RoleName.MAG).uplinks[1].address is not None
 
 
+# What a MAR would refuse later, or not obey
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("labels = [1]", "3: flow: expected no labels: they choose among uplinks, and a MAR has none"),
+        ("spread = 'drop'", '3: flow: expected spread "per-flow", or no such key: a MAR has one way to each router'),
+        ("spread = 'bicast'", '3: flow: expected spread "per-flow", or no such key'),
+        ("source_port = 0", "3: flow: routing rules of the kernel know a source_port from 1 to 65534"),
+        ("destination_port = 65535", "3: flow: routing rules of the kernel know a destination_port from 1 to 65534"),
+        ("source = '192.0.2.1'", "3: flow: its selector is not of IPv6, and prefixes are"),
+        ("family = 'ipv4'", "3: flow: its selector is not of IPv6, and prefixes are"),
+        ("spi = 300", "3: flow: routing rules of the kernel know no spi"),
+        ("flow_label = 7", "3: flow: routing rules of the kernel know no flow_label"),
+        ("source = '2001:db8::1-2001:db8::6'", "3: flow: routing rules of the kernel know a source as one prefix"),
+        ("traffic_class = 3", "3: flow: routing rules of the kernel know one traffic class, from 4 on"),
+    ],
+)
+def test_a_rule_that_a_mar_cannot_follow_is_refused_where_it_stands(
+    problem: Callable[..., str], text: str, expected: str
+) -> None:
+    assert problem(f"{FLOW}protocol = 'udp'\n{FLOW}{text}\n", RoleName.MAR).startswith(expected)
+
+
+@pytest.mark.parametrize("text", ["protocol = 'udp'", "source_port = '5000-5010'", "source = '2001:db8::/32'", ""])
+def test_a_rule_that_a_mar_can_follow_is_accepted(read: Reading, text: str) -> None:
+    assert read(FLOW + text, RoleName.MAR).policies["default"]
+
+
+def test_an_interface_that_comes_takes_prefixes_over_or_shares_them(problem: Callable[..., str]) -> None:
+    first, second = (f"{NODE}link_layer = '02:00:00:00:00:0{at}'\n" for at in (1, 2))
+    text = f"{first}takes_over = true\n{second}sharing = 'shared-prefix'\n"
+    expected = "4: node.takes_over: an interface that comes takes prefixes over, or shares them: expected takes_over or"
+    assert problem(text, RoleName.MAR).startswith(expected)
+
+
+def test_the_interfaces_of_a_node_share_in_one_way(problem: Callable[..., str]) -> None:
+    first, second = (f"{NODE}link_layer = '02:00:00:00:00:0{at}'\n" for at in (1, 2))
+    text = f"{first}sharing = 'shared-address'\n{second}sharing = 'shared-prefix'\n"
+    assert problem(text, RoleName.MAR) == "8: node.sharing: is told of this node above: expected it once"
+
+
+@pytest.mark.parametrize(
+    ("own", "role", "name"),
+    [("[router]\nname = 'mine'\n", role, "mine") for role in RoleName] + [("\n\n", RoleName.MAR, "mar")],
+)
+def test_a_peer_with_the_name_of_the_router_itself_is_refused(
+    problem: Callable[..., str], own: str, role: RoleName, name: str
+) -> None:
+    of_any_role = f"[anchor]\nprefixes = ['2001:db8:1000::/36']\n[gateway]\nanchor = '{name}'\n"
+    text = f"{own}[[peer]]\nname = '{name}'\naddress = '2001:db8::b'\nkey = '{KEY}'\n[access]\ninterfaces = ['lan0']\n"
+    assert problem(text + of_any_role, role) == f'4: peer.name: "{name}" is this router itself: expected another name'
+
+
 # What may be meant, and probably is not
+
+AT_A_MAR = f"{FLOW}{NODE}policy = 'default'\nlink_layer = '02:00:00:00:00:11'\n"
 
 
 @pytest.mark.parametrize(
@@ -248,6 +305,11 @@ def test_an_uplink_needs_an_address_of_the_anchor_in_its_family(read: Reading, p
             ":2: anchor.known_nodes_only: warning: there is no [[node]] with a name",
         ),
         (RoleName.LMA, LMA + FLOW, ':8: flow: warning: no [[node]] has policy = "default": nothing follows its rules'),
+        (RoleName.MAR, "[anchor]\nidle_after = 0.001", ":2: anchor.idle_after: warning: 0.001 s is less than a conn"),
+        (RoleName.MAR, "[anchor]\nidle_after = 0", None),
+        (RoleName.MAR, AT_A_MAR, ':4: node.policy: warning: without sharing = "shared-prefix" no flow comes'),
+        (RoleName.MAR, AT_A_MAR + "sharing = 'shared-address'\n", None),
+        (RoleName.MAR, AT_A_MAR.replace("policy", "#"), None),
         (RoleName.MAG, MAG + FLOW, None),
         (RoleName.MAG, MAG + FLOW + "policy = 'x'", ':15: flow: warning: no [[node]] has policy = "x"'),
         (RoleName.MAG, MAG.replace('"lan0"', ""), ":2: access.interfaces: warning: there is none, and no [[site]]"),

@@ -339,6 +339,7 @@ def test_a_second_router_on_the_same_machine_is_refused(router: Running, tmp_pat
         )
         text = second.communicate(timeout=10)[1].decode()
         assert (second.returncode, words in text, text.count("\n")) == (ExitCode.ALREADY_RUNNING, True, 1)
+    assert [file.name for file in tmp_path.iterdir() if file.name in ("lock", "s")] == []
 
 
 @namespaces

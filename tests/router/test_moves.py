@@ -1,6 +1,7 @@
 """`move`: what an order leads to, and what is refused in one line; two interfaces of a node in the steppable world."""
 
 from dataclasses import replace
+from ipaddress import IPv6Address
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,11 +24,16 @@ from tests.world import World
 
 SPI = FlowRule(selector=TrafficSelector(format=TrafficSelectorFormat.IPV6_BINARY, spi=Range(256)))
 IPV4 = FlowRule(selector=TrafficSelector(format=TrafficSelectorFormat.IPV4_BINARY))
+ELSEWHERE = FlowRule(
+    selector=TrafficSelector(format=TrafficSelectorFormat.IPV6_BINARY, destination=Range(IPv6Address("3fff::1")))
+)
 ODD = {
     "labels": (replace(CALLS, labels=(1,)),),
     "copies": (replace(CALLS, spread=Spread.BICAST),),
     "spi": (SPI,),
+    "drop": (replace(CALLS, spread=Spread.DROP),),
     "ipv4": (IPV4,),
+    "elsewhere": (ELSEWHERE,),
 }
 
 
@@ -115,9 +121,11 @@ def test_they_come_back_where_the_order_says(at: str, to: str, policy: str, doma
         ("mar1", {"to": "mar2", "policy": "none"}, "no policy none: expected one of: calls, web"),
         ("mar1", {"policy": "calls"}, "this router is its anchor: it has all flows that no other one takes"),
         ("mar1", {"to": "mar2", "policy": "labels"}, "policy labels: rule 1: expected no labels"),
-        ("mar1", {"to": "mar2", "policy": "copies"}, 'policy copies: rule 1: expected spread "per-flow" or "drop"'),
-        ("mar1", {"to": "mar2", "policy": "spi"}, "policy spi: routing rules of the kernel know no spi"),
-        ("mar1", {"to": "mar2", "policy": "ipv4"}, "policy ipv4 says nothing about 2001:db8:100::/64"),
+        ("mar1", {"to": "mar2", "policy": "copies"}, 'policy copies: rule 1: expected spread "per-flow", or'),
+        ("mar1", {"to": "mar2", "policy": "drop"}, 'policy drop: rule 1: expected spread "per-flow", or no such key'),
+        ("mar1", {"to": "mar2", "policy": "spi"}, "policy spi: rule 1: routing rules of the kernel know no spi"),
+        ("mar1", {"to": "mar2", "policy": "ipv4"}, "policy ipv4: rule 1: its selector is not of IPv6"),
+        ("mar1", {"to": "mar2", "policy": "elsewhere"}, "policy elsewhere says nothing about 2001:db8:100::/64"),
         ("mar2", {"to": "mar3"}, "--to mar3: only its anchor mar1 can do that: expected one of: mar2, mar1"),
         ("mar2", {"to": "mar1"}, "--to mar1: nothing of it is here"),
         ("mar3", {}, "mn1 is not attached here"),
@@ -151,7 +159,7 @@ def test_an_anchor_does_not_recall_the_prefix_of_a_node_that_is_not_there(domain
 
 
 def test_a_policy_that_a_mar_cannot_follow_is_refused(domain: Domain) -> None:
-    text = '[[flow]]\nprotocol = "udp"\nspread = "drop"\n[[flow]]\nlabels = [1]\n'
+    text = '[[flow]]\nprotocol = "udp"\n[[flow]]\nlabels = [1]\n'
     with pytest.raises(RouterError, match=r"policy set: nothing was changed: policy calls: rule 3: expected no labels"):
         orders.set_policy(domain.router("mar2"), "calls", "calls.toml", text)
 

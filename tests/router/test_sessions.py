@@ -119,7 +119,9 @@ async def opened() -> AsyncIterator[Bench]:
     found: list[tuple[str, tuple[Session, ...] | None]] = []
     health: list[bool] = []
     sessions = Sessions(
-        store, on_found=lambda node, sessions: found.append((node, sessions)), on_health=health.append
+        store,
+        on_found=lambda node, sessions: found.append((node, sessions)),
+        on_health=lambda reachable, full: health.append(reachable and not full),
     )
     try:
         yield Bench(store, sessions, found, health)

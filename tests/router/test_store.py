@@ -99,7 +99,7 @@ def test_a_directory_that_cannot_be_made_is_an_error_of_one_line(tmp_path: Path)
 def test_a_directory_in_place_of_the_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as error:
         open_store(f"sqlite://{tmp_path}")
-    one_line(error, tmp_path)
+    assert str(error.value) == f"store sqlite://{tmp_path}: expected a file, and {tmp_path} is a directory"
 
 
 def test_an_unknown_kind_of_store_is_told_what_there_is() -> None:

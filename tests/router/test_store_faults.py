@@ -4,6 +4,7 @@ Servers are killed, restarted with and without their data, stopped, slowed down,
 """
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest
 
 from router import sessions as sessions_module
 from router.sessions import Sessions
-from router.store import SessionStore, StoreError, open_store, redis_link, sqlite
+from router.store import SessionStore, StoreError, StoreFull, open_store, redis_link, sqlite
 from router.store.journal import Journal
 from router.store.late import LateStore
 from signaling.dma.session import Session
@@ -52,12 +53,16 @@ def proxied() -> bool:
 
 @dataclass
 class Fault:
-    """How a store is broken and mended. reads: whether it can be read in the meantime. forgets: what it had is gone."""
+    """How a store is broken and mended.
+
+    reads: whether it can be read in the meantime; full: and has no room. forgets: what it had is gone.
+    """
 
     url: str
     begin: Callable[[], None]
     end: Callable[[], None]
     reads: bool = False
+    full: bool = False
     forgets: bool = False
     around: Callable[[], AbstractAsyncContextManager[None]] = nullcontext  # as long as it is used
 
@@ -96,8 +101,15 @@ OF_SERVERS = {function.__name__: function for function in (killed, emptied, paus
 def of_servers(servers: Servers, name: str) -> Fault:
     servers.tell("FLUSHALL")
     begin, end = OF_SERVERS[name](servers)
+    is_full = name == "full"
     return Fault(
-        servers.url, begin, end, reads=name == "full", forgets=name == "emptied", around=lambda: servers.reachable()
+        servers.url,
+        begin,
+        end,
+        reads=is_full,
+        full=is_full,
+        forgets=name == "emptied",
+        around=lambda: servers.reachable(),
     )
 
 
@@ -207,7 +219,7 @@ async def router(one: SessionStore, directory: Path) -> AsyncIterator[Router]:
     sessions = Sessions(
         one,
         on_found=found.__setitem__,
-        on_health=health.append,
+        on_health=lambda reachable, full: health.append(reachable and not full),
         on_restored=restored.append,
         journal=Journal(directory / "lent.journal"),
     )
@@ -265,7 +277,8 @@ async def test_calls_end_within_their_bound(fault: Fault) -> None:
             calls = writes if fault.reads else (*writes, *reads)
             failures = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
             assert time.monotonic() - began < BOUND
-        assert [type(failure) for failure in failures] == [StoreError] * len(calls)
+        assert all(isinstance(failure, StoreError) for failure in failures)
+        assert len(failures) == len(calls)
         assert not [failure for failure in failures if "\n" in str(failure)]
         await in_thread(fault.end)
         await until_it_works(lambda: one.save(ELSEWHERE))
@@ -299,10 +312,11 @@ async def test_what_was_accepted_meanwhile_is_in_the_store_when_it_is_back(fault
                 await it.sessions.save(session)
             await it.sessions.forget(gone.node, gone.prefix)
             assert time.monotonic() - began < AT_ONCE  # the journal has it: nobody waits
-            await until(lambda: not it.sessions.reachable)
+            await until(lambda: it.health and not it.health[-1])
+            assert (it.sessions.reachable, it.sessions.full) == (fault.full, fault.full)
             assert it.sessions.unsaved >= 10  # a full store may forget
         await in_thread(fault.end)
-        await until(lambda: it.sessions.unsaved == 0 and it.sessions.reachable, what="everything is written")
+        await until(lambda: it.sessions.unsaved == 0 and it.health[-1], what="everything is written")
         expected = before - {gone} | after
         await until_true(lambda: stored(one), expected)
         await until(lambda: it.sessions.reachable and it.health[-1])  # what was under way may still fail
@@ -430,8 +444,10 @@ async def test_a_full_server_still_forgets(server: Servers) -> None:
         server.fill()
         await one.forget(NODE, SESSION.prefix)
         assert (await one.get(NODE)).sessions == (ELSEWHERE,)
-        with pytest.raises(StoreError, match="maxmemory"):
+        with pytest.raises(StoreFull) as refused:
             await one.save(SESSION)
+        cure = "the store is full: give it more memory (maxmemory), or take out what others keep there"
+        assert str(refused.value) == f"store {server.url}: {cure}"
         assert await one.anchored(MAR1) == []
         server.empty()
         await one.close()
@@ -443,15 +459,117 @@ async def test_a_file_on_a_full_disk_takes_nothing_and_goes_on_when_there_is_roo
     one = sqlite.SqliteStore(tmp_path / "sessions.db")
     async with router(one, tmp_path) as it:
         await until_it_works(lambda: it.sessions.restore(MAR1))
-        pages = one._writer.execute("PRAGMA page_count").fetchone()[0]
-        one._writer.execute(f"PRAGMA max_page_count = {pages}")
+        assert one._file is not None
+        writer = one._file.writer
+        pages = writer.execute("PRAGMA page_count").fetchone()[0]
+        writer.execute(f"PRAGMA max_page_count = {pages}")
         async with responsive():
             for session in many:
                 await it.sessions.save(session)
-            await until(lambda: not it.sessions.reachable)
-        one._writer.execute("PRAGMA max_page_count = 1000000")
-        await until(lambda: it.sessions.unsaved == 0 and it.sessions.reachable)
+            await until(lambda: it.sessions.full)
+            assert it.sessions.reachable
+        writer.execute("PRAGMA max_page_count = 1000000")
+        await until(lambda: it.sessions.unsaved == 0 and not it.sessions.full)
         assert await stored(one) == many
+    await one.close()
+
+
+# A file that another one takes the place of
+
+
+def remove(path: Path) -> None:
+    """With what lies beside it."""
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def remove_alone(path: Path) -> None:
+    """What lies beside it stays."""
+    path.unlink()
+
+
+def replace_by_another(path: Path) -> None:
+    """A store that has more in it, and not of this domain."""
+    other = open_store(f"sqlite://{path.with_name('other.db')}")
+
+    async def fill() -> None:
+        for number in range(100, 120):
+            await other.save(replace(ELSEWHERE, node=f"mn{number}@example.org"))
+        await other.close()
+
+    asyncio.run(fill())
+    remove(path)
+    path.with_name("other.db").rename(path)
+
+
+@pytest.mark.parametrize("lose", [remove, remove_alone, replace_by_another])
+@sync
+async def test_a_file_that_went_is_made_again_with_all_that_its_routers_have_lent(
+    lose: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, homes = tmp_path / "sessions.db", [tmp_path / name for name in ("one", "two")]
+    for home in homes:
+        home.mkdir()
+    one, other = (open_store(f"sqlite://{path}") for _ in homes)
+    async with router(one, homes[0]) as it, router(other, homes[1]) as neighbour:
+        await it.sessions.restore(MAR1)
+        await neighbour.sessions.restore(ELSEWHERE.anchor)
+        it.sessions.watch({NODE})
+        neighbour.sessions.watch(set())
+        it.sessions.save(lent(11))
+        neighbour.sessions.save(ELSEWHERE)
+        await until(lambda: it.sessions.unsaved == neighbour.sessions.unsaved == 0)
+        await in_thread(lambda: lose(path))
+        it.sessions.save(lent(12))
+        later = open_store(f"sqlite://{path}")
+        await until_true(lambda: stored(later), {lent(11), lent(12)})
+        await until_true(lambda: stored(one), {lent(11), lent(12)})
+        await until(lambda: it.found.get(NODE) == (ELSEWHERE,), what="the neighbour has written what it has lent")
+        await later.save(replace(ELSEWHERE, timestamp=ELSEWHERE.timestamp + 1))
+        await until(lambda: it.found[NODE] == (replace(ELSEWHERE, timestamp=ELSEWHERE.timestamp + 1),))
+        assert (it.health, neighbour.health) == ([], [])
+    await asyncio.gather(one.close(), other.close(), later.close())
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"store {path}: {sqlite.REPLACED}"] * 2
+
+
+@pytest.mark.parametrize("by", [None, "other.db"])
+@sync
+async def test_the_log_of_a_file_that_went_is_not_taken_for_that_of_the_next(by: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    one = open_store(f"sqlite://{path}")
+    await one.save(SESSION)
+    with open(f"{path}-wal", "rb") as log, open(f"{path}-shm", "rb") as index:
+        if by is None:
+            path.unlink()
+        else:
+            other = open_store(f"sqlite://{tmp_path / by}")
+            await other.save(ELSEWHERE)
+            await other.close()
+            (tmp_path / by).rename(path)
+        assert (await one.get(NODE)).sessions == (() if by is None else (ELSEWHERE,))
+        assert [os.fstat(file.fileno()).st_nlink for file in (log, index)] == [0, 0]
+    await one.close()
+
+
+@sync
+async def test_a_file_that_went_and_cannot_be_made_again_is_a_store_that_is_away(tmp_path: Path) -> None:
+    path = tmp_path / "place" / "sessions.db"
+    one = open_store(f"sqlite://{path}")
+    async with router(one, tmp_path) as it:
+        await it.sessions.restore(MAR1)
+        it.sessions.watch(set())
+        it.sessions.save(lent(1))
+        await until(lambda: it.sessions.unsaved == 0)
+        remove(path)
+        path.parent.rmdir()
+        path.parent.write_text("no directory")
+        await until(lambda: not it.sessions.reachable)
+        assert it.sessions.peek(lent(1).node) is None
+        it.sessions.save(lent(2))
+        path.parent.unlink()
+        await until(lambda: it.sessions.reachable and it.sessions.unsaved == 0)
+        await until_true(lambda: stored(one), {lent(1), lent(2)})
     await one.close()
 
 

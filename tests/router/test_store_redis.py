@@ -244,7 +244,7 @@ async def domain(one: SessionStore, count: int) -> AsyncIterator[Routers]:
         def found(node: str, sessions: Any, at: IPv6Address = at) -> None:
             routers.feed(at, SessionsFound(node=node, sessions=sessions))
 
-        routers.sessions[at] = Sessions(one, on_found=found, on_health=lambda _: None)
+        routers.sessions[at] = Sessions(one, on_found=found, on_health=lambda *_: None)
         routers.sessions[at].watch(routers.mars[at].access.attached)
     try:
         yield routers
