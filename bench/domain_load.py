@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from router.demo.topology import World, underlay_address
+from router.errors import RouterError
 from signaling.iana import MobilityHeaderType, ProtocolNumber
 from signaling.wire import ipv6
 from signaling.wire.message import Message
@@ -134,32 +135,38 @@ class Crowd:
     def arrive(self, *, window: int) -> Outcome:
         """Each node comes to some router for the first time, so many at once; nobody has to be asked about it."""
         routers = list(self._links)
-        return self._run(
-            ((node, routers[node.number % len(routers)]) for node in self.nodes), window=window, rate=None
-        )
+        arrivals = ((node, routers[node.number % len(routers)]) for node in self.nodes)
+        return self._run([partial(next, arrivals)] * len(self.nodes), window=window, rate=None)
 
     def move(self, count: int, *, window: int, rate: float | None) -> Outcome:
-        """So many moves of nodes chosen at random: so many at once, or so many a second."""
-        return self._run((self._some_move() for _ in range(count)), window=window, rate=rate)
+        """So many moves of nodes chosen at random: so many at once, or so many a second.
+
+        Raises RouterError if none was served.
+        """
+        return self._run([self._some_move] * count, window=window, rate=rate)
 
     def _some_move(self) -> tuple[Node, str]:
         while (node := self._dice.choice(self.nodes)).number in self._journeys:
             pass
         return node, self._dice.choice([name for name in self._links if name != node.at])
 
-    def _run(self, journeys: Iterable[tuple[Node, str]], *, window: int, rate: float | None) -> Outcome:
+    def _run(self, journeys: Sequence[Callable[[], tuple[Node, str]]], *, window: int, rate: float | None) -> Outcome:
         self._over = outcome = Outcome()
+        window = min(window, len(self.nodes))  # a node makes one move at a time
         began = time.monotonic()
-        for number, (node, router) in enumerate(journeys):
+        for number, journey in enumerate(journeys):
             due = began if rate is None else began + number / rate
             while len(self._journeys) >= window:
                 self._serve(GIVE_UP)
+            node, router = journey()  # now, as a node that is under way cannot be chosen
             while (early := due - time.monotonic()) > 0:
                 self._serve(early)
             self._begin(node, router)
         while self._journeys:
             self._serve(GIVE_UP)
         outcome.seconds = time.monotonic() - began
+        if not outcome.delays:
+            raise RouterError(f"no node was served within {GIVE_UP:g} s")
         return outcome
 
     def _begin(self, node: Node, router: str) -> None:

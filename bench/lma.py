@@ -30,7 +30,7 @@ from typing import Any, NoReturn, Self
 from bench.figures import Figure, by_key
 from bench.process import KIB, TICKS, memory, processor_time
 from bench.results import machine
-from bench.settings import options, setting, settings_of
+from bench.settings import options, setting, settings_of, writable
 from router.demo.lab import Host, Lab, connect, enter_lab
 from router.errors import ExitCode, RouterError
 
@@ -56,7 +56,7 @@ class Settings:
     """How much is measured."""
 
     bindings: int = setting(USUAL_BINDINGS, "sessions that the anchor has")
-    seconds: float = setting(3.0, "s of each run, about")
+    seconds: float = setting(3.0, "s of each run, about", least=0.1)
     rounds: int = setting(3, "runs of a kind; the best counts: what else runs here is no property of the anchor")
 
 
@@ -291,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Measure, print, write. Exit status: 0, or 1 when something is not as wanted."""
     made = options("lma", __doc__, Settings)
     made.add_argument("--only", nargs="+", choices=PARTS, default=[], help="these parts, after the filling")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
+    made.add_argument("--json", type=writable, metavar="FILE", help="write every run there")
     chosen = made.parse_args(arguments)
     settings = settings_of(chosen, Settings)
     try:

@@ -16,13 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.figures import Figure, by_key
 from bench.results import machine
-from bench.settings import options, setting, settings_of
+from bench.settings import options, setting, settings_of, writable
 from router.demo.branch import WLAN
 from router.demo.branch_stage import BranchStage, Rule
 from router.demo.lab import PROJECT, enter_lab
@@ -44,11 +43,11 @@ class Settings:
     """How much is measured."""
 
     rounds: int = setting(3, "rounds of transfers; their median counts")
-    seconds: float = setting(5.0, "s of each transfer")
-    settle: float = setting(2.0, "s at the beginning of one stream that do not count")
+    seconds: float = setting(5.0, "s of each transfer", least=0.1)
+    settle: float = setting(2.0, "s at the beginning of one stream that do not count", least=0)
     cycles: int = setting(20, "times that a path falls silent")
-    rate: float = setting(20.0, "Mbit/s of each path")
-    delay: float = setting(20.0, "ms of each path, each way")
+    rate: float = setting(20.0, "Mbit/s of each path", least=0.1)
+    delay: float = setting(20.0, "ms of each path, each way", least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +201,9 @@ def as_json(settings: Settings, figures: Sequence[Figure]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure. Returns 0 if every figure is as wanted."""
     made = options("multipath", __doc__, Settings)
-    made.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
+    made.add_argument("--json", metavar="FILE", type=writable, help="write the figures there")
     chosen = made.parse_args(arguments)
     settings = settings_of(chosen, Settings)
-    file = chosen.json.absolute() if chosen.json else None
     enter_lab(needs_tun=True)
     os.chdir(PROJECT)
     try:
@@ -215,8 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench.multipath: {error}", file=sys.stderr)
         return error.exit_code
     print(table(figures))
-    if file is not None:
-        file.write_text(json.dumps(as_json(settings, figures), indent=2))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(as_json(settings, figures), indent=2))
     return ExitCode.DONE if all(figure.holds for figure in figures) else ExitCode.FAILED
 
 

@@ -7,14 +7,16 @@ some seconds for each; 45 s for a file, whose watcher looks five times a second.
 """
 
 import asyncio
+import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 from math import inf
 
 from bench.settings import options
+from router.errors import ExitCode, RouterError
 from router.store import SessionStore, open_store
 from router.store.url import without_password
 from signaling.dma.session import Session, State
@@ -92,7 +94,14 @@ async def in_flight(call: Callable[[int], Awaitable[object]]) -> str:
 
 
 async def measure(url: str) -> None:
-    store, other = open_store(url), open_store(url)
+    async with AsyncExitStack() as stack:
+        store, other = open_store(url), open_store(url)
+        stack.push_async_callback(store.close)
+        stack.push_async_callback(other.close)
+        await measure_all(url, store, other)
+
+
+async def measure_all(url: str, store: SessionStore, other: SessionStore) -> None:
     for number in range(100):
         await store.save(replace(SESSION, node=node(number), prefix=IPv6Network("2001:db8:a2:1::/64")))
     print(without_password(url))
@@ -110,16 +119,21 @@ async def measure(url: str) -> None:
     }
     for name, row in rows.items():
         print(f"  {name:22} {await row()}", flush=True)
-    await store.close()
-    await other.close()
 
 
-async def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure each. Returns 0 if all could be."""
     made = options("store", __doc__ or "")
     made.add_argument("url", nargs="+", help="sqlite://PATH, redis://HOST:PORT/DB or redis+cluster://HOST:PORT")
-    for url in made.parse_args().url:
-        await measure(url)
+    chosen = made.parse_args(arguments)
+    try:
+        for url in chosen.url:
+            asyncio.run(measure(url))
+    except RouterError as error:
+        print(f"bench.store: {error}", file=sys.stderr)
+        return error.exit_code
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(main())

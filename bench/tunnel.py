@@ -27,7 +27,7 @@ from bench.contenders import Contender, Programs, compile_programs, contenders
 from bench.measures import METRICS, Settings, Tools, choose_tools, measure
 from bench.picture import draw
 from bench.results import Report, Row, as_json, new_report, table
-from bench.settings import options
+from bench.settings import options, writable
 from bench.wire import Wire
 from router.demo.lab import enter_lab
 from router.errors import RouterError
@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pings", type=positive_int, default=settings.pings, metavar="N", help=pings)
     made.add_argument("--only", type=names, default=[], metavar="A,B,C", help="these contenders only; see --list")
     made.add_argument("--workers", type=positive_int, default=os.cpu_count(), metavar="N", help="of ours" + told)
-    made.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    made.add_argument("--svg", type=Path, metavar="FILE", help="write a picture there")
+    made.add_argument("--json", type=writable, metavar="FILE", help="write every sample there")
+    made.add_argument("--svg", type=writable, metavar="FILE", help="write a picture there")
     made.add_argument("--list", action="store_true", help="say who can be measured here, and measure nobody")
     return made
 

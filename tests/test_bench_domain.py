@@ -1,12 +1,16 @@
 """The bench of a domain: its nodes are what a stock host would be to a router, and what it found is said plainly."""
 
+from dataclasses import replace
 from ipaddress import IPv6Address
+from random import Random
 
 import pytest
 
-from bench.domain import Settings, as_json, table
-from bench.domain_load import Outcome, acknowledged, link_layer_of, make_node
+from bench import store
+from bench.domain import Settings, as_json, excused, main, table
+from bench.domain_load import Crowd, Journey, Node, Outcome, acknowledged, link_layer_of, make_node
 from bench.figures import Figure
+from router.errors import RouterError
 from signaling.iana import BindingAckFlag, ProtocolNumber, Status
 from signaling.wire import ipv6, mobility_header
 from signaling.wire.binding_ack import BindingAck
@@ -68,3 +72,76 @@ def test_the_table_and_json_say_what_does_not_hold() -> None:
     assert lines[3].endswith(" holds")
     found = as_json(Settings(), {"sqlite": figures})["figures"]["sqlite"]
     assert [each["holds"] for each in found.values()] == [True, False, True]
+
+
+def one_node() -> Crowd:
+    """A crowd of one, without a world."""
+    crowd = object.__new__(Crowd)
+    crowd.nodes, crowd._dice, crowd._journeys = [make_node(0)], Random(1), {}
+    crowd._links = dict.fromkeys(("mar1", "mar2"))  # type: ignore[assignment]
+    return crowd
+
+
+def test_a_crowd_has_no_more_moves_under_way_than_nodes() -> None:
+    crowd = one_node()
+
+    def begin(node: Node, router: str) -> None:
+        assert not crowd._journeys
+        crowd._journeys[node.number] = Journey(node, 0.0, set())
+
+    def serve(seconds: float) -> None:
+        crowd._over.delays.append(0.1)
+        crowd._journeys.clear()
+
+    crowd._begin, crowd._serve = begin, serve  # type: ignore[method-assign]
+    assert len(crowd.move(5, window=16, rate=None).delays) == 5
+
+
+def test_moves_of_which_none_is_served_are_trouble_and_no_figure() -> None:
+    crowd = one_node()
+    crowd._begin = lambda node, router: None  # type: ignore[method-assign]
+    with pytest.raises(RouterError, match="no node was served"):
+        crowd.move(5, window=16, rate=None)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--nodes", "0"), "argument --nodes: 0: expected a whole number, 2 or more"),
+        (("--moves", "-1"), "argument --moves: -1: expected a whole number, 2 or more"),
+        (("--window", "0"), "argument --window: 0: expected a whole number, 1 or more"),
+        (("--nodes", "many"), "argument --nodes: many: expected a whole number, 2 or more"),
+        (("--json", "/nonexistent/x.json"), "argument --json: /nonexistent/x.json: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_measured_or_kept_is_refused_at_once(
+    given: tuple[str, str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(given)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["redis://localhost:1/0", "nothing://x"])
+def test_a_store_that_is_not_there_is_told_in_a_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert store.main([url]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"bench.store: store {url}: ")
+    assert error.count("\n") == 1
+
+
+LOST = [Figure("lost", "moves that were not served", 13, "", 0, most=True), Figure("moves", "moves", 1.0, "/s", 2.0)]
+
+
+def test_moves_that_were_not_served_count_on_an_idle_machine() -> None:
+    assert excused(LOST, 0.1) == (LOST, "")
+
+
+def test_moves_that_were_not_served_are_a_warning_on_a_busy_machine_and_nothing_else_is() -> None:
+    figures, line = excused(LOST, 0.7)
+    assert [each.holds for each in figures] == [True, False]
+    assert line.startswith("WARNING: 13 moves were not served, but other programs took 70% of the processors")
+
+
+def test_a_domain_that_is_as_wanted_has_nothing_to_excuse() -> None:
+    assert excused([replace(LOST[0], value=0.0)], 0.9)[1] == ""

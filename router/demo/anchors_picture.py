@@ -10,7 +10,7 @@
 
 from collections.abc import Iterator
 
-from router.demo.anchors_play import ALIVE, Anchored, Outcome
+from router.demo.anchors_outcome import ALIVE, Anchored, Outcome
 from router.demo.svg import box, document, line, text
 
 WIDTH, MARGIN, LABELS = 960.0, 24.0, 110.0
@@ -39,10 +39,11 @@ class Timeline:
         body = [*self._stays(), *self._anchors(), *self._connections(), *self._shorts(), *self._losses()]
         body = [*self._marks(self._y), *body]
         released = sum(each.released is not None for each in self._outcome.anchors)
+        prefixes = len({each.prefix for each in self._outcome.anchors})
         subtitle = (
             f"{len(self._outcome.stays) - 1} moves in {self._outcome.ended - self._outcome.began:.0f} s; "
-            f"{len(self._outcome.anchors)} prefixes lent, {released} released when nobody needed them; full colour: "
-            "delivered on the link, pale: through a tunnel, red stroke: released"
+            f"{prefixes} prefixes lent, {released} times one was released as nobody needed it; full colour: delivered "
+            "on the link, pale: through a tunnel, red stroke: released"
         )
         return document(WIDTH, self._y + AXIS, "Where the node was, and who was its anchor", subtitle, STYLE, body)
 
@@ -89,15 +90,17 @@ class Timeline:
         y = self._row("connections", len(self._outcome.connections) * (THIN + 3))
         yield text(MARGIN, y + 12, "long connections", "panel")
         for number, each in enumerate(self._outcome.connections):
-            tip = f"on an address of {each.anchor}, {each.octets / 1e6:.1f} MB, {each.error or 'no error'}"
+            came = f"{each.octets / 1e6:.1f} MB, {each.error or 'no error'}"
+            tip = f"{each.number}: on an address of {each.anchor}, {came}"
             yield self._span(each.begin, each.end, y + number * (THIN + 3), THIN, self._colour(each.anchor), tip)
 
     def _shorts(self) -> Iterator[str]:
         y = self._row("short", ROW / 2)
         yield text(MARGIN, y + 9, "short ones", "panel")
         for each in self._outcome.shorts:
-            kind = self._colour(each.what) if each.what else "lost"
-            yield box(self._x(each.begin), y, 1.5, ROW / 2, kind, each.what or "failed")
+            kind = "lost" if each.error else self._colour(each.anchor)
+            tip = f"on an address of {each.anchor}: {each.error}" if each.error else each.anchor
+            yield box(self._x(each.begin), y, 1.5, ROW / 2, kind, tip)
 
     def _losses(self) -> Iterator[str]:
         y = self._row("lost", ROW)

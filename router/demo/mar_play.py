@@ -22,6 +22,7 @@ SENTENCES: Sentences = {
     "native": lambda event: f"serves {event['prefix']} natively",
     "tunnel-to-visited": lambda event: f"now tunnels {event['prefix']} to {peer(event)}",
     "tunnel-to-anchor": lambda event: f"asks {peer(event)} for {event['prefix']}, and will answer through the tunnel",
+    "back-to-anchor": lambda event: f"gives what still comes for {event['prefix']} back to {peer(event)}",
     "prefix-visits": lambda event: f"has the consent of {peer(event)}: {event['prefix']} lives on, deprecated",
     "detached": lambda event: f"has lost the node ({event['reason']})",
     "registration-refused": lambda event: f"was refused {event['prefix']}: {event['status']}",

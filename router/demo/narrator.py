@@ -23,6 +23,11 @@ class Narrator:
         self._begin = time.time()
         self._stream = sys.stderr if quiet else sys.stdout
 
+    def begin(self) -> float:
+        """Time counts from now on, CLOCK_REALTIME, s."""
+        self._begin = time.time()
+        return self._begin
+
     def say(self, text: str, at: float | None = None) -> None:
         """One line, with the time since the beginning. at: CLOCK_REALTIME, s."""
         print(f"{(at or time.time()) - self._begin:7.3f}  {text}", file=self._stream, flush=True)

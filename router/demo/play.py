@@ -6,7 +6,8 @@
     demo multipath           a branch with two uplinks                   `multipath_play`
 
 What is promised is checked at the end; the exit code is 0 only if every promise held. Milliseconds of a handover are
-promised of a machine that has nothing else to do: on one that is measurably busy they are a warning.
+promised of a machine that has nothing else to do, and so is what `demo anchors` says of how soon and how many: on one
+that is measurably busy they are a warning.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from router.demo import anchors_picture, anchors_play, mar_play, multipath_play, proxy_play
+from router.demo import anchors_outcome, anchors_picture, anchors_play, mar_play, multipath_play, proxy_play
 from router.demo.branch_stage import BranchStage
 from router.demo.busyness import Meter
 from router.demo.lab import enter_lab
@@ -98,16 +99,20 @@ def anchors(given: Sequence[str]) -> int:
     parser.add_argument("--store", choices=STORES, default="sqlite", help="of the sessions (default: sqlite)")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the walk")
     options = parser.parse_args(given)
+    if problem := anchors_outcome.too_short(options.seconds, options.stay):
+        raise ConfigError(problem)
     picture = _writable(options.svg, "--svg")
 
     def play(directory: Path, narrator: Narrator) -> tuple[Finding, str]:
+        meter = Meter()
         with MarStage(directory, mars=anchors_play.MARS) as stage, opened(options.store, stage) as store:
             anchors_play.begin(stage, store)
             about = {"seconds": options.seconds, "stay": options.stay, "seed": options.seed}
             outcome = anchors_play.AnchorsPlay(stage, narrator, **about).run()
+        outcome.judge(meter.others())
         if picture is not None:
             picture.write_text(anchors_picture.draw(outcome))
-        return outcome, anchors_play.summary(outcome)
+        return outcome, anchors_outcome.summary(outcome)
 
     return perform(play, as_json=options.json)
 

@@ -21,6 +21,7 @@ SENTENCES: Sentences = {
     "detached": lambda event: f"has lost the node ({event['reason']})",
     "registration-refused": lambda event: f"was refused {event.get('prefix', 'a prefix')}: {event.get('status')}",
     "tunnel-to-visited": lambda event: f"now tunnels {event['prefix']} to {peer(event)}",
+    "back-to-anchor": lambda event: f"gives what still comes for {event['prefix']} back to {peer(event)}",
     "tunnel-to-anchor": lambda event: f"tunnels what {event['prefix']} sends to {peer(event)}",
 }
 

@@ -32,6 +32,7 @@ from router.links.rtnetlink_constants import AddressFlag
 START_WITHIN = 15.0  # s for a router to answer
 ADDRESS_WITHIN = 8.0  # s for a node to form an address; duplicate address detection takes 1 to 2 of them
 DOWNLOAD_RATE, UPLOAD_RATE = 8.0, 1.0  # Mbit/s
+USELESS = AddressFlag.TENTATIVE | AddressFlag.DADFAILED  # addresses that a host does not send from
 SNAP = 128  # octets: headers of the outer and the inner packet
 
 S = TypeVar("S", bound=Scene)
@@ -243,8 +244,8 @@ class Stage(ABC, Generic[S]):
             for before, stay, until in zip(self.stays, self.stays[1:], ends[1:], strict=False)
         ]
 
-    def addresses(self, node: str = "mn") -> list[IPv6Address]:
-        """Usable global addresses of a node."""
+    def addresses(self, node: str = "mn", *, without: AddressFlag = USELESS) -> list[IPv6Address]:
+        """Global addresses of a node, but for those with one of these flags."""
         host = self.world[node]
         found = host.netlink.addresses(host.link("radio0").index)
         return [
@@ -252,7 +253,7 @@ class Stage(ABC, Generic[S]):
             for item in found
             if isinstance(item.address, IPv6Address)
             and not item.address.is_link_local
-            and not item.flags & (AddressFlag.TENTATIVE | AddressFlag.DADFAILED)
+            and not item.flags & without
         ]
 
     def wait_for_address(

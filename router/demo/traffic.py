@@ -255,6 +255,17 @@ def dial(chosen: argparse.Namespace, request: str) -> socket.socket:
     return connection
 
 
+def source_toward(chosen: argparse.Namespace) -> str:
+    """The address that the kernel chooses for a connection now, also for one that fails; "": it has none."""
+    family = socket.AF_INET6 if ":" in chosen.address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as trial:
+        try:
+            trial.connect((chosen.address, chosen.port))
+        except OSError:
+            return ""
+        return str(trial.getsockname()[0])
+
+
 def failed(chosen: argparse.Namespace, error: OSError) -> int:
     """Report a connection that did not come about."""
     report("done", destination=chosen.address, octets=0, error=name_of(error))
@@ -331,7 +342,7 @@ def connect_often(chosen: argparse.Namespace) -> int:
     stop, period, due = Stop(chosen.seconds), 1 / chosen.rate, time.monotonic()
     opened = failures = 0
     while not stop:
-        source, error, at = "", "", time.time()
+        source, error, at = source_toward(chosen), "", time.time()
         try:
             with dial(chosen, f"GET {chosen.octets or BLOCK} 0") as connection:
                 source, reception = connection.getsockname()[0], Reception()

@@ -71,6 +71,12 @@ class TestNamespaces:
         done = program.wait_for("done")
         assert (done["sent"], done["octets"], done["corrupt"], done["error"]) == (3_000_000, 3_000_000, 0, "")
 
+    def test_a_short_connection_that_fails_tells_which_address_it_was_given(self, mn: Host) -> None:
+        program = Program(mn, "connect-often", str(CN_ADDRESS))  # nobody serves there
+        failed = program.wait_for("short")
+        assert (failed["source"], failed["error"]) == (str(MN_ADDRESS), "ECONNREFUSED")
+        program.stop()
+
     def test_an_endless_download_reports_when_it_is_stopped(self, mn: Host, server: Program) -> None:
         program = Program(mn, "tcp-get", str(CN_ADDRESS))
         assert program.wait_for("progress")["octets"] > 0
