@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from router.config import Config
 from router.errors import NoInterface, RouterError
-from router.links.attach import GROUP_BIT, AccessInterface, Identities
+from router.links.attach import AccessInterface, Identities
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import Event as KernelEvent
 from router.links.rtnetlink import LinkChanged, NeighborChanged
@@ -78,6 +78,7 @@ class AccessLinks:
         here = list(nodes)
         for name, opened in sockets.items():
             link = network.adopt_access(name)
+            self.identities.ours[name] = network.link_layers_of(link)
             there = (item for item in here if item.interface == name)
             self.interfaces[name].adopt(link, opened, there, carrier=name in carriers)
 
@@ -134,10 +135,12 @@ class AccessLinks:
         else:
             if event.link.up and not access.up:
                 self._reclaim(access)
+            self.identities.ours[access.name] = self._network.link_layers_of(event.link)
             access.changed(event)
 
     def _open(self, access: AccessInterface) -> None:
         link = self._network.add_access(access.name, fixed_link_layer=self._fixed_link_layer)
+        self.identities.ours[access.name] = self._network.link_layers_of(link)
         access.open(_loop(), link)
         if self.addresses is not None:
             self.addresses.open(_loop(), access.name)
@@ -176,7 +179,9 @@ class AccessLinks:
             raise RouterError(f"{interface} is no access interface of this router: {known}")
         if interface not in with_carrier:
             raise RouterError(f"{interface} has no carrier: nobody can be attached there")
-        if link_layer[0] & GROUP_BIT or not any(link_layer):
+        if self.identities.is_a_router(link_layer):
+            raise RouterError(f"{link_layer.hex(':')} is the address of a router: give that of a node")
+        if not self.identities.may_be_a_node(link_layer):
             raise RouterError(f"{link_layer.hex(':')} is the address of no node: give that of one interface")
         node = node or self.identities.of(link_layer)
         self._on_event(

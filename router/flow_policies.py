@@ -12,7 +12,7 @@ all is a single rule for every packet.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, summarize_address_range
 from typing import Any
 
 from router.toml_text import Problems
@@ -163,5 +163,9 @@ def selector_text(selector: Any) -> str:
 
 def _range_text(key: str, found: Range[Any]) -> str:
     if found.end is not None and found.end != found.start:
+        if isinstance(found.start, IPv4Address | IPv6Address):
+            first, *others = summarize_address_range(found.start, found.end)
+            if not others:
+                return str(first)
         return f"{found.start}-{found.end}"
     return NAMES_OF_PROTOCOLS.get(found.start, str(found.start)) if key == "protocol" else str(found.start)

@@ -259,7 +259,8 @@ class MarPart:
         if draining.since is None:
             return "no"
         left = "" if isinf(draining.until) else f", for {max(0.0, draining.until - now):.0f} s more at most"
-        here = f"{len(self.role.here)} nodes here, {self.role.prefixes_in_use()} prefixes in use"
+        nodes, prefixes = len(self.role.here), self.role.prefixes_in_use()
+        here = f"{nodes} node{'s' * (nodes != 1)} here, {prefixes} prefix{'es' * (prefixes != 1)} in use"
         return f"since {now - draining.since:.0f} s{left}: {here}"
 
     def greeting(self) -> list[str]:

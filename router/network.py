@@ -244,6 +244,11 @@ class Network:
                 self._add_default_router(router)
         return self._netlink.link(link.index)
 
+    def link_layers_of(self, link: Link) -> frozenset[bytes]:
+        """The link-layer addresses that an access link has, and had before it got that of RFC 6543."""
+        found = (change for change in self._changes.made if (change.kind, change.name) == ("link_layer", link.name))
+        return frozenset((link.link_layer, *(bytes.fromhex(change.value) for change in found)))
+
     def _pass_over_without_carrier(self, name: str) -> None:
         setting = f"conf/{name}/ignore_routes_with_linkdown"
         if self._changes.read_sysctl(setting) == "0":

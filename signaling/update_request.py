@@ -57,6 +57,7 @@ class UpdateRequest:
     handoff: int
     technology: int
     link_layer: bytes | None
+    ordered: bool  # somebody wants the prefix there, whichever interface it was given to: each has the L flag
     timestamp: int | None  # 1/65536 s since 1970
     impossible_prefix: bool  # an HNP option of the right length that names no prefix
     ill_formed: bool  # an option twice, or a broken timestamp
@@ -64,7 +65,7 @@ class UpdateRequest:
     @classmethod
     def of(cls, update: BindingUpdate, source: Address, port: int = 0) -> "UpdateRequest":
         """Read an update that came from this address."""
-        requested = tuple(option.prefix for option in update.options_of(HomeNetworkPrefix))
+        homes = update.options_of(HomeNetworkPrefix)
         handoff = update.option(HandoffIndicatorOption)
         technology = update.option(AccessTechnologyTypeOption)
         link_layer = update.option(MobileNodeLinkLayerIdentifier)
@@ -75,11 +76,12 @@ class UpdateRequest:
             port=port,
             node=node_of(update),
             care_of=care_of_address(update, source),
-            requested=requested,
+            requested=tuple(option.prefix for option in homes),
             prefixes=prefixes_of(update),
             handoff=handoff.indicator if handoff else 0,
             technology=technology.technology if technology else 0,
             link_layer=link_layer.identifier if link_layer else None,
+            ordered=all(option.off_link for option in homes),
             timestamp=timestamp.value if timestamp else None,
             impossible_prefix=any(
                 len(option.data) == HNP_LENGTH for option in update.malformed(OptionType.HOME_NETWORK_PREFIX)

@@ -82,7 +82,7 @@ cdef uint8_t next_state(uint8_t state, uint8_t way, uint8_t flags) noexcept nogi
         if state & (UP | DOWN) == UP | DOWN:
             state = (state | OPEN) ^ RESET                    # neither end has believed it
         return state
-    return state | OPEN if state & UP and not state & (FIN_UP | FIN_DOWN) else state
+    return state | OPEN if state & UP else state
 
 
 cdef Connection *place(const Connections *connections, uint64_t key, uint32_t clock) noexcept nogil:

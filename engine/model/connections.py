@@ -8,7 +8,7 @@ still in use; who wants to know asks here. What is seen is what a middle box see
                                                      FIN of both ends: closed <------------+--> RST: reset
 
 * open: the node has sent something, and somebody acknowledges. A stream that was not seen to begin is open with the
-  first segment of the node that acknowledges, unless an end has closed it by then. A SYN that nobody answers, one that a scanner leaves half open, and
+  first segment of the node that acknowledges. A SYN that nobody answers, one that a scanner leaves half open, and
   whatever is sent to a node that does not answer, never is.
 * It stays so for `limit` after its last packet: RFC 5382 REQ-5 wants two hours and four minutes at least.
 * closed, reset and begun are remembered for four minutes (REQ-5: transitory), so that what is still on its way
@@ -117,8 +117,7 @@ def next_state(state: int, way: int, flags: int) -> int:
     state |= way
     if reset:
         return state & ~RESET | OPEN if state & BOTH == BOTH else state  # neither end has believed it
-    # one that was never seen open, and of which an end has closed already, is about to end
-    return state | OPEN if state & UP and not state & CLOSED else state
+    return state | OPEN if state & UP else state
 
 
 def _is_closed(state: int) -> bool:

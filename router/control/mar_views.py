@@ -1,6 +1,7 @@
 """What only a MAR knows: nodes here, prefixes anchored here or elsewhere, and what peers have to do with them."""
 
 import time
+from collections.abc import Mapping
 from ipaddress import IPv6Network
 from math import inf, isinf
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from router.flow_policies import selector_text
 from signaling.actions import BackToAnchor, Closed, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.dma.binding_cache import Entry
 from signaling.dma.session import State
+from signaling.dma.sharing import of_prefix
 from signaling.dma.update_list import Progress, Registration
 from signaling.dmm.dlif import Dlif
 from signaling.door import addresses_of
@@ -167,22 +169,41 @@ def flows(router: "Router") -> list[Row]:
         prefix = IPv6Network(name)
         ends = {end.binding_id: end.remote for end in getattr(network.paths.get(prefix), "tunnels", ())}
         to = [names.get(ends[way], str(ends[way])) for way in rule.binding_ids if way in ends]
-        moved.append(_flow(name, rule, network.nodes.get(prefix), to) | {"packets": packets, "octets": octets})
+        node = network.nodes.get(prefix)
+        ordered = router.role.flows.handed.get((node, prefix), {})
+        policy = next((ordered[peer] for peer in to if peer in ordered), router.role.profiles.of(node).policy)
+        moved.append(_flow(router, prefix, rule, node, to, policy) | {"packets": packets, "octets": octets})
     return moved + [
-        _flow(str(it.prefix), rule, it.node, [router.config.name]) | {"packets": None, "octets": None}
+        _flow(router, it.prefix, rule, it.node, [router.config.name], it.policy) | {"packets": None, "octets": None}
         for it in router.role.registrar.all()
         for rule in it.flows
     ]
 
 
-def _flow(prefix: str, rule: FlowRule, node: str | None, to: list[str]) -> Row:
+def _flow(
+    router: "Router", prefix: IPv6Network, rule: FlowRule, node: str | None, to: list[str], policy: str
+) -> Row:
+    """policy: of which the flow is likely to be."""
+    policy, name = _called(router.role.flows.policies, prefix, rule, policy)
     return {
         "node": node,
-        "prefix": prefix,
-        "flow": rule.name or None,
+        "prefix": str(prefix),
+        "policy": policy or None,
+        "flow": name or None,
         "selector": selector_text(rule.selector),
         "to": to,
     }
+
+
+def _called(
+    policies: Mapping[str, tuple[FlowRule, ...]], prefix: IPv6Network, rule: FlowRule, likely: str
+) -> tuple[str, str]:
+    """Which of our policies a flow is of, and what its rule is called; routers tell each other numbers only."""
+    for name in sorted(policies, key=lambda name: name != likely):
+        for number, known in enumerate(policies[name], 1):
+            if any(rule.selector == narrowed.selector for narrowed in of_prefix((known,), prefix)):
+                return name, known.name or f"rule {number}"
+    return "", rule.name
 
 
 def peers(router: "Router") -> list[Row]:

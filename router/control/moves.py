@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from router.errors import RouterError
 from router.flow_policies import unfit_for_mar
 from signaling.actions import Action
-from signaling.dma.session import Session
+from signaling.dma.session import Session, State
+from signaling.dma.sharers import SHARED
 from signaling.dma.sharing import of_prefix
 from signaling.flow_rules import FlowRule
 from signaling.settings import Address
@@ -45,7 +46,7 @@ def move(router: "Router", wanted: Move, sessions: Sequence[Session]) -> str:
         _check_policy(router, wanted, session.prefix)
     own = router.role.settings.address
     if session.anchor == own:
-        todo = _from_anchor(router, wanted, session, to)
+        todo = _from_anchor(router, wanted, session, to, _places(router, sessions))
     else:
         todo = _from_visited(router, wanted, session, to)
     router.driver.perform(todo)
@@ -66,24 +67,32 @@ def _session(wanted: Move, sessions: Sequence[Session]) -> Session:
         raise RouterError(f'{wanted}: expected a prefix such as "2001:db8:1000:1::/64"') from None
     if not sessions:
         raise RouterError(f"{wanted}: no router has lent it a prefix: expected a node as `show nodes` has it")
-    for session in sessions:
-        if session.prefix == prefix:
-            return session
-    theirs = ", ".join(str(session.prefix) for session in sessions)
-    raise RouterError(f"{wanted}: not a prefix of this node: expected one of: {theirs}")
+    kept = {session.prefix: session for session in sessions if session.state is not State.RELEASED}
+    if prefix in kept:
+        return kept[prefix]
+    released = any(session.prefix == prefix for session in sessions)
+    why = "it was released, as nobody used it" if released else "not a prefix of this node"
+    choice = f"expected one of: {', '.join(map(str, kept))}" if kept else "the node has no other one"
+    raise RouterError(f"{wanted}: {why}: {choice}")
 
 
 def _check_policy(router: "Router", wanted: Move, prefix: IPv6Network) -> None:
     rules = router.config.policies.get(wanted.policy)
     if not rules:
-        known = ", ".join(router.config.policies) or "there is none"
-        raise RouterError(f"{wanted}: no policy {wanted.policy}: expected one of: {known}")
+        known = ", ".join(router.config.policies)
+        cure = f"expected one of: {known}" if known else "this router has none: see policy set"
+        raise RouterError(f"{wanted}: no policy {wanted.policy}: {cure}")
     refuse_rules(rules, f"{wanted}: policy {wanted.policy}")
     if not of_prefix(rules, prefix):
         raise RouterError(f"{wanted}: policy {wanted.policy} says nothing about {prefix}")
 
 
-def _from_anchor(router: "Router", wanted: Move, session: Session, to: str) -> list[Action]:
+def _places(router: "Router", sessions: Sequence[Session]) -> list[str]:
+    """The routers that have a prefix of the node, so that it is there."""
+    return list(dict.fromkeys(_name(router, session.care_of) for session in sessions if session.state in SHARED))
+
+
+def _from_anchor(router: "Router", wanted: Move, session: Session, to: str, places: Sequence[str]) -> list[Action]:
     now = time.monotonic()
     if to == router.config.name:
         if wanted.policy:
@@ -96,6 +105,9 @@ def _from_anchor(router: "Router", wanted: Move, session: Session, to: str) -> l
     if to not in peers:
         known = ", ".join([router.config.name, *peers])
         raise RouterError(f"{wanted} --to {to}: no such router: expected one of: {known}")
+    if to not in places:
+        where = f"by the store it is at {', '.join(places) or 'no router'}"
+        raise RouterError(f"{wanted} --to {to}: the node is not there: {where}")
     if wanted.policy and to == _name(router, session.care_of):
         raise RouterError(f"{wanted} --to {to}: all of it is there: have it back before: {wanted}")
     handed: list[Action] = router.role.flows.hand(session.prefix, to, wanted.policy, now)
@@ -122,5 +134,7 @@ def _from_visited(router: "Router", wanted: Move, session: Session, to: str) -> 
 
 
 def _name(router: "Router", address: Address) -> str:
+    if address == router.role.settings.address:
+        return router.config.name
     peer = router.role.door.peer(address)
     return peer.name if peer else str(address)

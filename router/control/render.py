@@ -4,17 +4,24 @@ from collections.abc import KeysView, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+UNITS = {"attached": "s", "heard": "s", "since": "s", "expires": "s", "silence": "s"}  # of columns
+
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same keys as aligned columns under their names; "none" when there are none."""
     if not rows:
         return "none"
     head = list(rows[0])
-    lines = [[name.replace("_", " ") for name in head], *([cell(row[name]) for name in head] for row in rows)]
+    lines = [[_title(name) for name in head], *([cell(row[name]) for name in head] for row in rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def _title(name: str) -> str:
+    title = name.replace("_", " ")
+    return f"{title} ({UNITS[name]})" if name in UNITS else title
 
 
 def cell(value: object) -> str:

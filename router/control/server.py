@@ -300,10 +300,12 @@ async def _body(
         raise RouterError(f"{request.path}: expected a JSON object") from None
     if not isinstance(asked, dict) or not all(isinstance(value, str | None) for value in asked.values()):
         raise RouterError(f"{request.path}: expected a JSON object of strings")
-    missing = [key for key in required if not asked.get(key)]
-    unknown = [] if optional is None else [key for key in asked if key not in required + optional]
-    if missing or unknown:
-        raise RouterError(f"{request.path}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+    if missing := [key for key in required if not asked.get(key)]:
+        raise RouterError(f"{request.path}: missing {', '.join(missing)}")
+    known = None if optional is None else required + optional
+    if unknown := [key for key in asked if known is not None and key not in known]:
+        expected = ", ".join(known or ()) or "nothing"
+        raise RouterError(f"{request.path}: unknown {', '.join(unknown)}: expected {expected}")
     return asked
 
 

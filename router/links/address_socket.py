@@ -19,8 +19,7 @@ from ctypes import addressof, create_string_buffer
 from ipaddress import IPv4Address
 
 from router.errors import InUse, NoInterface, NoRights, RouterError
-from router.links.attach import ETHERNET, GROUP_BIT, Identities
-from signaling.access_link import ROUTER_LINK_LAYER
+from router.links.attach import ETHERNET, Identities
 from signaling.actions import GiveAddress
 from signaling.address_service import AddressService, Answer, Frame
 from signaling.events import Event
@@ -203,7 +202,7 @@ class AddressServer:
     def _frame(
         self, interface: str, ether_type: EtherType, packet: bytes, link_layer: bytes, checksum: Checksum
     ) -> None:
-        if not _is_of_a_node(link_layer):
+        if not self._identities.may_be_a_node(link_layer):
             return
         frame = Frame(
             node=self._identities.of(link_layer),
@@ -235,12 +234,6 @@ class AddressServer:
         self._timer = None
         self.service.wake(self._now())
         self._set_timer()
-
-
-def _is_of_a_node(link_layer: bytes) -> bool:
-    if len(link_layer) != ETHERNET or link_layer == ROUTER_LINK_LAYER:
-        return False
-    return not link_layer[0] & GROUP_BIT and any(link_layer)
 
 
 def _checksum(notes: list[tuple[int, int, bytes]]) -> Checksum:

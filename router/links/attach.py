@@ -36,6 +36,7 @@ class Identities:
     """Names nodes: by a configured map, else after their link-layer address."""
 
     def __init__(self, nodes: Mapping[bytes, str], realm: str) -> None:
+        self.ours: dict[str, frozenset[bytes]] = {}  # link-layer addresses of this router, by interface
         self._nodes = nodes
         self._realm = realm
 
@@ -43,12 +44,19 @@ class Identities:
         """MN-Identifier (NAI) of the node with this link-layer address."""
         return self._nodes.get(link_layer) or f"{link_layer.hex('-')}@{self._realm}"
 
+    def is_a_router(self, link_layer: bytes) -> bool:
+        """Whether that is this router on any link, or the address that all routers share (RFC 6543)."""
+        return link_layer == ROUTER_LINK_LAYER or any(link_layer in ours for ours in self.ours.values())
+
+    def may_be_a_node(self, link_layer: bytes) -> bool:
+        """Whether it is the address of one interface, and of no router."""
+        one = len(link_layer) == ETHERNET and not link_layer[0] & GROUP_BIT and any(link_layer)
+        return one and not self.is_a_router(link_layer)
+
 
 def sighting(packet: bytes, link_layer: bytes, identities: Identities, interface: str) -> LinkAttached | None:
     """What an IPv6 packet from an access link tells of who sent it; None: nothing that can be believed."""
-    if len(link_layer) != ETHERNET or link_layer == ROUTER_LINK_LAYER:
-        return None
-    if link_layer[0] & GROUP_BIT or not any(link_layer):
+    if not identities.may_be_a_node(link_layer):
         return None
     try:
         header = ipv6.decode(packet)

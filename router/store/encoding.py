@@ -47,6 +47,7 @@ def _plain(session: Session) -> dict[str, Any]:
         "state": session.state.value,
         "care_of": str(session.care_of),
         "link_layer": session.link_layer.hex(),
+        "lent_to": session.lent_to.hex(),
         "technology": session.technology,
         "timestamp": session.timestamp,
         "expires": None if session.expires == inf else session.expires,
@@ -66,4 +67,5 @@ def _session(node: str, item: dict[str, Any]) -> Session:
         timestamp=item["timestamp"],
         expires=inf if item["expires"] is None else item["expires"],
         valid_lifetime=item["valid_lifetime"],
+        lent_to=bytes.fromhex(item.get("lent_to", "")),
     )

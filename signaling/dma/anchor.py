@@ -12,6 +12,7 @@ from math import inf
 from signaling.actions import Action, Bind, Closed, ForgetSession, Held, Note, Path, SaveSession, SetPolicy, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.binding_cache import BindingCache, Entry
+from signaling.dma.refusals import OF_ANOTHER_INTERFACE, at_the_anchor
 from signaling.dma.session import AWAY, Happening, Session, State
 from signaling.dma.sharers import Sharers
 from signaling.dma.sharing import path_of, refusals, rules_for
@@ -86,6 +87,18 @@ class Anchor:
         entries = [entry for entry in self._lost(node) if not own or entry.belongs_to(here.link_layer)]
         return [action for entry in entries for action in self._deliver(entry, here, now)]
 
+    def reclaim(self, node: str, here: Place, now: float, *, elsewhere: bool) -> list[Action]:
+        """What this interface was given is its own again if others do without it.
+
+        elsewhere: also what another interface has at another router, although nobody ordered that.
+        """
+        given = [entry for entry in self.cache.of(node) if entry.lent_to == here.link_layer]
+        entries = [entry for entry in given if entry.state is State.RELEASED]
+        if elsewhere:
+            away = self._away(node, here.link_layer)
+            entries += [entry for entry in away if any(entry.link_layer) and not entry.ordered]
+        return [action for entry in entries for action in self._deliver(entry, here, now)]
+
     def contradict(self, node: str, here: Place, now: float) -> list[Action]:
         """An interface is here, whatever another router has registered for it."""
         entries = [entry for entry in self.cache.of(node) if entry.state in AWAY]
@@ -107,7 +120,7 @@ class Anchor:
         if entry.sharers:
             entry.step(Happening.FLOWS_ASKED)
         entry.care_of, entry.interface, entry.gateway = self._settings.address, here.interface, here.gateway
-        entry.link_layer, entry.technology = here.link_layer, self._settings.technology
+        entry.link_layer, entry.technology, entry.ordered = here.link_layer, self._settings.technology, False
         entry.timestamp = max(self._clock.timestamp(now), entry.timestamp + 1)
         entry.valid_lifetime = max(entry.valid_lifetime, self._settings.valid_lifetime)  # it is advertised now
         self._expire_at(entry, inf)
@@ -156,11 +169,7 @@ class Anchor:
 
     def away(self, node: str, link_layer: bytes) -> list[IPv6Network]:
         """The prefixes anchored here that this interface was given, and another one at another router has now."""
-        return [
-            entry.prefix
-            for entry in self.cache.of(node)
-            if entry.state in AWAY and entry.lent_to == link_layer != entry.link_layer
-        ]
+        return [entry.prefix for entry in self._away(node, link_layer)]
 
     def lost(self, node: str) -> bool:
         """Whether a node has a prefix of this router that nobody delivers."""
@@ -169,6 +178,10 @@ class Anchor:
     def _local(self, node: str, link_layer: bytes | None) -> list[Entry]:
         local = (entry for entry in self.cache.of(node) if entry.state in HERE)
         return [entry for entry in local if link_layer in (None, entry.link_layer)]
+
+    def _away(self, node: str, link_layer: bytes) -> list[Entry]:
+        away = (entry for entry in self.cache.of(node) if entry.state in AWAY)
+        return [entry for entry in away if entry.lent_to == link_layer != entry.link_layer]
 
     def _lost(self, node: str) -> list[Entry]:
         return [entry for entry in self.cache.of(node) if entry.state in UNDELIVERED]
@@ -214,6 +227,8 @@ class Anchor:
             return self._share(entry, request, now) if update.lifetime else self._unshare(entry, request, now)
         if update.lifetime == 0:
             return self._deregister(entry, request, now)
+        if self._checks.is_of_another(entry, request):
+            return self._refuse(request, OF_ANOTHER_INTERFACE, now)
         return self._register(entry, request, now)
 
     # --- routers that take flows of a prefix ---
@@ -285,6 +300,7 @@ class Anchor:
         self._sharers.drop(entry, care_of)
         entry.care_of, entry.interface, entry.gateway = care_of, "", None
         entry.link_layer, entry.technology = request.link_layer or b"", request.technology
+        entry.ordered = request.ordered
         self._remember_order(entry, request)
         self._expire_at(entry, now + lifetime)
         self._counters["anchor.refreshed" if refreshed else "anchor.registered"] += 1
@@ -344,9 +360,8 @@ class Anchor:
     def _refuse(self, request: UpdateRequest, status: Status, now: float) -> Answer:
         self._counters[f"anchor.refused.{status.name.lower().replace('_', '-')}"] += 1
         fields = {"node": request.node, "peer": request.source, "status": status.name}
-        return Answer(
-            [Note("update-refused", fields), self._acknowledge(request, status, 0, now, request.requested)]
-        )
+        note = Note("update-refused", fields | at_the_anchor(status, self._checks.named(request)))
+        return Answer([note, self._acknowledge(request, status, 0, now, request.requested)])
 
     def _ignore(self, reason: str) -> Answer:
         self._counters[f"anchor.ignored.{reason}"] += 1
@@ -411,7 +426,7 @@ class Anchor:
             state=session.state,
             care_of=session.care_of,
             link_layer=session.link_layer,
-            lent_to=session.link_layer,
+            lent_to=session.lent_to or session.link_layer,
             technology=session.technology,
             timestamp=session.timestamp,
             expires=max(self._clock.monotonic(stored), now + patience),

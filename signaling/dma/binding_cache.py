@@ -41,6 +41,7 @@ class Entry:
     interface: str = ""  # where the node is, while LOCAL
     gateway: IPv6Address | None = None  # on that interface, as of `Place`
     lent_to: bytes = b""  # link-layer address of the interface that was given the prefix: its addresses are there
+    ordered: bool = False  # it is where it is by an order, whichever interface it was given to
     sharers: dict[Address, Sharer] = field(default_factory=dict)  # by care-of address, in the order they came
     share_order: dict[Address, int] = field(default_factory=dict)  # timestamps of their last accepted updates
     expires: float = inf  # monotonic s
@@ -72,6 +73,7 @@ class Entry:
             timestamp=self.timestamp,
             expires=self.saved_until + wall_minus_monotonic,
             valid_lifetime=self.valid_lifetime,
+            lent_to=self.lent_to,
         )
 
 

@@ -94,7 +94,7 @@ class Claims:
             return []
         if handoff == HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE:
             self._ask_siblings(session, now)
-            return self._registrar.let_be(session.prefix)
+            return self._registrar.let_be(session.prefix, now)
         if handoff == HandoffIndicator.ATTACHMENT_OVER_A_NEW_INTERFACE_SHARING_PREFIXES:
             self._ask_siblings(session, now)
             return self._flows.share(session, self._place(who), profile.policy, now)

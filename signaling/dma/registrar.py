@@ -11,6 +11,7 @@ from ipaddress import IPv6Network
 from signaling.actions import Action, BackToAnchor, Bind, Held, Note, TowardAnchor, Unbind
 from signaling.deadlines import Deadlines
 from signaling.dma.idle import IdleWatch
+from signaling.dma.refusals import OF_ANOTHER_INTERFACE, at_a_visited_router
 from signaling.dma.session import Session
 from signaling.dma.sharing import SHARING, of_prefix, refusals
 from signaling.dma.update_list import Progress, Registration, Step
@@ -173,9 +174,14 @@ class Registrar:
             item.settle(here)
         return [self._bind(item) for item in items if self.holds(item.prefix)]
 
-    def let_be(self, prefix: IPv6Network) -> list[Action]:
-        """Another interface has the prefix, at another router: what was refused here is not asked for again."""
+    def let_be(self, prefix: IPv6Network, now: float) -> list[Action]:
+        """Another interface has the prefix, at another router: what was refused here is not asked for again.
+
+        If there was no answer yet, the anchor was away and is there again: it is asked now, and ends the question.
+        """
         item = self._list.get(prefix)
+        if item is not None and item.progress is Progress.PENDING and item.retry_after > INITIAL_BINDACK_TIMEOUT:
+            self.deadlines.set(prefix, now)
         refused = item is not None and item.progress is Progress.REFUSED and item.step(Step.LEFT)
         return self._end(item) if item is not None and refused else []
 
@@ -329,7 +335,7 @@ class Registrar:
             "prefix": item.prefix,
             "anchor": item.anchor,
             "status": name,
-        }
+        } | at_a_visited_router(ack.status)
         theirs = ack.option(Timestamp)
         if ack.status == Status.TIMESTAMP_MISMATCH and theirs is not None:
             ahead = (theirs.value - self._clock.timestamp(now)) / TIMESTAMP_UNITS
@@ -340,6 +346,8 @@ class Registrar:
             return actions + self._give_back(item)
         if item.progress is Progress.NONE:
             return actions + self._end(item)
+        if ack.status == OF_ANOTHER_INTERFACE and item.step(Step.LEFT):
+            return actions + self._end(item)  # when it has it no more, the store says so
         self.deadlines.set(item.prefix, now + MAX_BINDACK_TIMEOUT)
         return [*actions, Unbind(prefix=item.prefix, node=item.node)]
 

@@ -123,3 +123,4 @@ class Session:
     timestamp: int  # of the last accepted update or attachment, 1/65536 s since 1970
     expires: float  # wall clock s: when the state ends by itself; inf while the node is here
     valid_lifetime: int  # s, as advertised to the node
+    lent_to: bytes = b""  # link-layer address of the interface that was given the prefix; b"": that of `link_layer`

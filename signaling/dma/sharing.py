@@ -63,8 +63,10 @@ def why_not(selector: TrafficSelector) -> str:
         if not _is_expressible(getattr(selector, name)):
             return f"routing rules of the kernel know a {name} from 1 to 65534"
     traffic_class = selector.traffic_class
-    if traffic_class is not None and (_is_range(traffic_class) or not traffic_class.start & WHOLE_OCTET):
-        return "routing rules of the kernel know one traffic class, from 4 on, not a range"
+    if traffic_class is not None and _is_range(traffic_class):
+        return "routing rules of the kernel know one traffic class, not a range"
+    if traffic_class is not None and not traffic_class.start & WHOLE_OCTET:
+        return "routing rules of the kernel know the upper six bits of a traffic class, from 4 on"
     return ""
 
 

@@ -6,9 +6,10 @@
 from collections.abc import Callable
 
 from signaling.dma.binding_cache import BindingCache, Entry
-from signaling.dma.sharers import Sharers
+from signaling.dma.sharers import SHARED, Sharers
 from signaling.door import Door
 from signaling.iana import Status
+from signaling.profiles import Profiles
 from signaling.settings import TIMESTAMP_UNITS, Clock, Settings
 from signaling.update_request import UpdateRequest
 from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
@@ -25,11 +26,24 @@ class UpdateChecks:
         self._clock = clock
         self._cache = cache
         self._sharers = sharers
+        self._profiles = Profiles(settings.profiles, known_only=False)
 
     def objection(self, request: UpdateRequest, now: float) -> Status | None:
         """Why the update must be refused; None: nothing speaks against it."""
         statuses = (check(self, request, now) for check in CHECKS)
         return next((status for status in statuses if status is not None), None)
+
+    def is_of_another(self, entry: Entry, request: UpdateRequest) -> bool:
+        """Whether it is for an interface that has to let the prefix be: another one of its node has it.
+
+        An interface gets what was given to another one when nobody has it, by an order, or by the node's profile. Its
+        router may believe that nobody has it, and say so with newer timestamps: they only prove where it is itself.
+        """
+        if entry.state not in SHARED or request.care_of == entry.care_of or not any(entry.link_layer):
+            return False
+        if request.ordered or self._profiles.of(entry.node).takes_over:
+            return False
+        return request.link_layer not in (None, entry.link_layer, entry.lent_to)
 
     def named(self, request: UpdateRequest) -> Entry | None:
         """The entry whose prefix and node an update names, whether or not it may change it: they have one order."""

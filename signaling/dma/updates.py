@@ -51,7 +51,7 @@ class Updates:
         item.asked = handoff, self._settings.technology
         options: list[Option] = [
             identifier_of(item.node),
-            HomeNetworkPrefix(prefix=item.prefix),
+            HomeNetworkPrefix(prefix=item.prefix, off_link=item.ordered),
             HandoffIndicatorOption(indicator=handoff),
             AccessTechnologyTypeOption(technology=self._settings.technology),
         ]

@@ -172,7 +172,7 @@ class CentralRegistrar:
         """What anybody but the CMD says of other anchors does not count."""
         return []
 
-    def let_be(self, prefix: IPv6Network) -> list[Action]:
+    def let_be(self, prefix: IPv6Network, now: float) -> list[Action]:
         """Nothing is asked of an anchor that could be refused."""
         return []
 

@@ -296,6 +296,7 @@ class Mar:
             actions += self.anchor.contradict(node, here, now)
         # it was registered elsewhere while it stayed here, and is so no longer
         actions += self.anchor.regain(node, here, now, own=True)
+        actions += self.anchor.reclaim(node, here, now, elsewhere=not self._takes_over(node))
         if event.trigger == "rs":
             actions += self.anchor.solicited(node, here.link_layer, now)
             actions += self.offers.again(who, now)

@@ -44,7 +44,7 @@ def test_nodes_go_elsewhere_and_their_connections_with_them(domain: MakeDomain) 
         download = it.download()
         flowing(download)
 
-        assert order(it, mar1) == "draining: since 0 s: 1 nodes here, 1 prefixes in use"
+        assert order(it, mar1) == "draining: since 0 s: 1 node here, 1 prefix in use"
         eventually(lambda: node.deprecated(prefix), 5.0, "its address is for old connections only")
         other.attach("mar1")
         mar1.heard("attach-refused", f"node={NODES[1]}")
@@ -57,7 +57,7 @@ def test_nodes_go_elsewhere_and_their_connections_with_them(domain: MakeDomain) 
         eventually(lambda: mar1.paths().get(prefix) == ("to visited router", str(mar2.address)), 5.0)
         assert node.connect().source == str(node.address(mar2.pool))
         flowing(download)
-        eventually(lambda: draining(mar1).endswith("0 nodes here, 1 prefixes in use"), 5.0, "the node is missed")
+        eventually(lambda: draining(mar1).endswith("0 nodes here, 1 prefix in use"), 5.0, "the node is missed")
         assert finished(download)["source"] == str(old)
 
         order(it, mar1, "--within", "0.5")

@@ -14,7 +14,7 @@ from router.demo.capture import Packet, read_packets
 from router.demo.toml import toml
 from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
-from tests.e2e.domain import NODES, Domain, finished, flowing
+from tests.e2e.domain import NODES, Domain, RouterProcess, finished, flowing
 from tests.eventually import eventually
 
 MakeDomain = Callable[..., Domain]
@@ -124,3 +124,26 @@ def test_when_a_radio_is_lost_its_connections_go_on_by_the_other_one(domain: Mak
     flowing(web)
     assert came_by(it, web) == {"radio0": set(), "radio1": {WEB}}
     finished(web)
+
+
+def test_a_radio_has_its_prefix_again_when_its_router_was_stopped_and_started(domain: MakeDomain) -> None:
+    """The router of the other radio, which was asked to take it meanwhile, does not insist."""
+    it = two_radios(domain)
+    prefix = prefix_of_mar1(it)
+    web = download(it, WEB)
+    it.world.attach("mar2", SECOND)
+    eventually(lambda: it["mar2"].nodes() == [NODE], 5.0, "the second radio is at mar2")
+    it["mar1"].stop()
+    eventually(lambda: its_state(it["mar2"], prefix) == "pending", 5.0, "mar2 wants it")
+    it["mar1"].start()
+    it["mar2"].heard("prefix-gone", str(prefix))
+    assert its_state(it["mar2"], prefix) == ""
+    assert state(it) == "local"
+    flowing(web)
+    assert came_by(it, web) == {"radio0": {WEB}, "radio1": set()}
+    finished(web)
+
+
+def its_state(router: RouterProcess, prefix: IPv6Network) -> str:
+    """Of a prefix, as a router shows it; "": it has nothing to do with it."""
+    return next((str(row["state"]) for row in router.show("sessions") if row["prefix"] == str(prefix)), "")

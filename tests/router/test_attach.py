@@ -93,6 +93,12 @@ def test_who_has_no_link_layer_address_of_its_own_is_not_believed(link_layer: by
     assert seen(ipv6.carry(RouterSolicitation(), HOST, ALL_ROUTERS), link_layer) is None
 
 
+def test_a_router_takes_itself_for_no_node_by_whichever_address_it_has_on_a_link() -> None:
+    identities = Identities({}, "openmar")
+    identities.ours["eth2"] = frozenset((ROUTER_LINK_LAYER, MAC))
+    assert sighting(ipv6.carry(RouterSolicitation(), HOST, ALL_ROUTERS), MAC, identities, "eth1") is None
+
+
 @pytest.mark.parametrize("source", ["ff02::1", "::1", str(ROUTER_ADDRESS)])
 def test_who_claims_an_address_that_cannot_be_its_own_is_not_believed(source: str) -> None:
     assert seen(udp(IPv6Address(source))) is None

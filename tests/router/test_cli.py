@@ -317,7 +317,7 @@ def test_an_error_of_the_engine_ends_with_the_code_of_its_kind(
 def test_show_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with answering(tmp_path / "s", [ANSWER]) as asked:
         assert main(["show", "nodes", "--socket", str(tmp_path / "s")]) == ExitCode.DONE
-    assert capsys.readouterr().out == "node   attached\nmn1@b  1.5\n"
+    assert capsys.readouterr().out == "node   attached (s)\nmn1@b  1.5\n"
     assert asked[0].startswith(b"GET /v1/show/nodes ")
 
 

@@ -250,7 +250,7 @@ def test_an_uplink_needs_an_address_of_the_anchor_in_its_family(read: Reading, p
         ("spi = 300", "3: flow: routing rules of the kernel know no spi"),
         ("flow_label = 7", "3: flow: routing rules of the kernel know no flow_label"),
         ("source = '2001:db8::1-2001:db8::6'", "3: flow: routing rules of the kernel know a source as one prefix"),
-        ("traffic_class = 3", "3: flow: routing rules of the kernel know one traffic class, from 4 on"),
+        ("traffic_class = 3", "3: flow: routing rules of the kernel know the upper six bits of"),
     ],
 )
 def test_a_rule_that_a_mar_cannot_follow_is_refused_where_it_stands(

@@ -116,7 +116,7 @@ def test_a_router_that_drains_refuses_a_new_node_in_words_until_that_is_cancelle
     router: Running, attached: str
 ) -> None:
     other = json.dumps({"interface": "eth1", "link_layer": "02:00:00:00:00:12", "node": "mn2@example.net"}).encode()
-    state = "since 0 s, for 60 s more at most: 1 nodes here, 1 prefixes in use"
+    state = "since 0 s, for 60 s more at most: 1 node here, 1 prefix in use"
     assert router.client.drain("60")["done"] == f"draining: {state}"
     status, answer = router.post("/v1/attach", other)
     why = "refused: this router drains: attach it elsewhere, or cancel the drain"
@@ -216,11 +216,12 @@ def test_what_is_not_there_is_refused_with_a_reason(router: Running, path: str, 
         (b"[" * 10_000, "expected a JSON object"),
         (b"[]", "expected a JSON object of strings"),
         (b'{"interface": 5}', "expected a JSON object of strings"),
-        (b"{}", "missing ['interface', 'link_layer'], unknown nothing"),
-        (request(colour="blue"), "missing nothing, unknown ['colour']"),
-        (request(interface=None), "missing ['interface'], unknown nothing"),
+        (b"{}", "/v1/attach: missing interface, link_layer"),
+        (request(colour="blue"), "unknown colour: expected interface, link_layer, node, link_local"),
+        (request(interface=None), "/v1/attach: missing interface"),
         (request(interface="eth9"), "eth9 is no access interface of this router: eth1"),
         (request(link_layer="zz"), "attach: expected a link-layer address such as"),
+        (request(link_layer="00:00:5e:00:52:13"), "00:00:5e:00:52:13 is the address of a router: give that of a node"),
         (request(node="mn1"), "attach: expected an identifier such as"),
         (request(link_local="x"), "attach: expected a link-local IPv6 address such as"),
         (request(link_local="2001:db8::1"), "attach: expected a link-local IPv6 address such as"),

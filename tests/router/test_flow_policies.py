@@ -120,7 +120,7 @@ def test_a_rule_that_makes_no_sense_is_told_with_its_line(text: str, expected: s
         ('family = "ipv4"', "ipv4"),
         (
             'source = "2001:db8::/127"\ndestination_port = "5004-5010"\nprotocol = "udp"',
-            "ipv6 source=2001:db8::-2001:db8::1 destination_port=5004-5010 protocol=udp",
+            "ipv6 source=2001:db8::/127 destination_port=5004-5010 protocol=udp",
         ),
         ('source = "192.0.2.1"\nprotocol = 253', "ipv4 source=192.0.2.1 protocol=253"),
     ],

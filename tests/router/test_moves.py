@@ -118,6 +118,7 @@ def test_they_come_back_where_the_order_says(at: str, to: str, policy: str, doma
         ("mar1", {"node": "mn9"}, "no router has lent it a prefix: expected a node as `show nodes` has it"),
         ("mar1", {"prefix": "3fff::/64"}, "not a prefix of this node: expected one of: 2001:db8:100::/64"),
         ("mar1", {"to": "mar9"}, "--to mar9: no such router: expected one of: mar1, mar2, mar3"),
+        ("mar1", {"to": "mar3"}, "--to mar3: the node is not there: by the store it is at mar1, mar2"),
         ("mar1", {"to": "mar2", "policy": "none"}, "no policy none: expected one of: calls, web"),
         ("mar1", {"policy": "calls"}, "this router is its anchor: it has all flows that no other one takes"),
         ("mar1", {"to": "mar2", "policy": "labels"}, "policy labels: rule 1: expected no labels"),
@@ -149,6 +150,24 @@ def test_flows_of_a_prefix_that_is_there_as_a_whole_are_not_moved_there(at: str,
     with pytest.raises(RouterError, match=cure):
         domain.move(at, to="mar2", policy="calls")
     assert domain.state is State.REMOTE
+
+
+@pytest.mark.parametrize("at", ["mar1", "mar2"])
+def test_what_was_released_is_not_moved_and_not_offered(at: str, domain: Domain) -> None:
+    domain.move(to="mar2")
+    domain.world.perform("mar2", domain.world["mar2"].mar.registrar.release(domain.prefix, domain.world.now))
+    domain.world.run(1.0)
+    with pytest.raises(RouterError, match=r"released, as nobody used it: expected one of: 2001:db8:200::/64$"):
+        domain.move(at, to="mar2")
+    with pytest.raises(RouterError, match=r"not a prefix of this node: expected one of: 2001:db8:200::/64$"):
+        domain.move(at, prefix="3fff::/64", to="mar2")
+
+
+def test_where_there_are_no_policies_the_refusal_says_how_to_get_one(domain: Domain) -> None:
+    router = domain.router("mar1")
+    router.config = replace(router.config, policies={})
+    with pytest.raises(RouterError, match=r"no policy calls: this router has none: see policy set$"):
+        move(router, Move(node="mn1", prefix=str(domain.prefix), policy="calls"), domain.world.store.of("mn1"))
 
 
 def test_an_anchor_does_not_recall_the_prefix_of_a_node_that_is_not_there(domain: Domain) -> None:
@@ -197,6 +216,22 @@ def test_flows_tell_which_router_gets_them_and_how_much_it_got(domain: Domain) -
     (taken,) = mar_views.flows(domain.router("mar2"))
     assert (taken["prefix"], taken["to"], taken["packets"]) == (str(domain.prefix), ["mar2"], None)
     assert list(sent) == list(taken)
+
+
+@pytest.mark.parametrize("at", ["mar1", "mar2"])
+def test_flows_are_called_as_in_the_policy_they_are_of(at: str, domain: Domain) -> None:
+    domain.move(at, to="mar2", policy="calls")
+    for name in ("mar1", "mar2"):
+        (row,) = mar_views.flows(domain.router(name))
+        assert (row["policy"], row["flow"]) == ("calls", "calls")
+        assert f"destination={domain.prefix} " in row["selector"]
+
+
+def test_flows_of_a_policy_that_is_not_known_here_have_their_number(domain: Domain) -> None:
+    domain.move("mar2", policy="calls")
+    domain.world["mar1"].mar.flows.policies.clear()
+    (row,) = mar_views.flows(domain.router("mar1"))
+    assert (row["policy"], row["flow"]) == (None, "flow 1")
 
 
 def test_bindings_tell_that_flows_are_elsewhere(domain: Domain) -> None:

@@ -759,6 +759,13 @@ def test_a_router_may_keep_its_mac(bench: Bench) -> None:
     assert link.link_layer == before == bench.host.link("eth1").link_layer
 
 
+def test_a_router_knows_the_mac_of_a_link_and_the_one_it_had_before(bench: Bench) -> None:
+    before = bench.host.link("eth1").link_layer
+    for _ in range(2):
+        link = bench.network.add_access("eth1", fixed_link_layer=True)
+        assert bench.network.link_layers_of(link) == {before, ROUTER_LINK_LAYER}
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_the_address_of_the_router_can_be_used_at_once_although_others_have_it(bench: Bench, again: bool) -> None:
     bench.host.sysctl("net/ipv6/conf/eth1/accept_dad", 1)

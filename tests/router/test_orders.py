@@ -509,12 +509,12 @@ def test_a_problem_of_a_policy_file_names_the_file_of_who_asked(
 @pytest.mark.parametrize(
     ("path", "body", "why"),
     [
-        ("/v1/policy/set", {"name": "a"}, "missing ['text']"),
+        ("/v1/policy/set", {"name": "a"}, "missing text"),
         ("/v1/policy/set", {"name": "../a", "text": "[[flow]]"}, "policy: expected a name"),
         ("/v1/policy/clear", {"name": "none"}, "no such policy"),
         ("/v1/revoke", {"node": "a", "peer": "b"}, "a node or a peer, not both"),
-        ("/v1/revoke", {"all": "yes"}, "unknown ['all']"),
-        ("/v1/reload", {"now": "yes"}, "unknown ['now']"),
+        ("/v1/revoke", {"all": "yes"}, "unknown all: expected node, peer"),
+        ("/v1/reload", {"now": "yes"}, "unknown now: expected nothing"),
         ("/v1/attach", {"interface": "a", "link_layer": "02:00:00:00:00:11"}, "attach: an LMA has no access links"),
         ("/v1/detach", {"node": "a@b"}, "detach: an LMA has no access links"),
     ],

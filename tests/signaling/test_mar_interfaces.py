@@ -1,6 +1,8 @@
 """A node with several interfaces: which router and which interface has each of its prefixes."""
 
 import random
+from collections.abc import Iterator
+from ipaddress import IPv6Network
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from signaling.settings import NodeProfile
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.neighbor import NeighborSolicitation
 from signaling.wire.options.access import HandoffIndicatorOption
+from signaling.wire.options.identity import MobileNodeLinkLayerIdentifier
 from signaling.wire.revocation import BindingRevocationIndication
 from tests.world import INTERFACE, World
 
@@ -37,6 +40,13 @@ def at_two_routers(*, world: World | None = None, **profile: Any) -> World:
     world.attach("mn1/2", "mar2")
     world.run(10.0)
     return world
+
+
+def claim(world: World, prefix: IPv6Network) -> BindingUpdate:
+    """The other interface is to have it."""
+    switch = HandoffIndicatorOption(indicator=HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES)
+    other = MobileNodeLinkLayerIdentifier(identifier=LINK_LAYERS[1])
+    return world.update("mn1", prefix, handoff=switch, link_layer=other)
 
 
 def handoffs(world: World, source: str) -> list[int]:
@@ -211,6 +221,119 @@ def test_what_is_left_of_a_node_that_is_gone_is_nothing() -> None:
     assert [router.mar.next_wake for router in world.routers.values()] == [None, None, None]
 
 
+# --- the router of one of them stops, and starts ------------------------------------------------------------------
+
+
+def stopped(world: World, mar: str, seconds: float) -> World:
+    """A router tells its nodes and peers that it goes, and is away for so long."""
+    world.drain(mar)
+    world.kill(mar)
+    world.run(seconds)
+    return world
+
+
+def has_it_again(world: World, name: str, mar: str, prefix: IPv6Network) -> None:
+    """At once, and for good."""
+    for seconds in (1.0, 60.0, 600.0):
+        world.run(seconds)
+        assert world.path(mar, prefix) == local(world, name)
+        assert world.delivered_at(prefix) == [mar]
+        assert world.preferred(name) == [prefix]
+    assert list(world.faults()) == []
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.26, 0.3, 1.0, 1.26, 2.0, 6.0, 29.9, 60.0, 400.0])
+def test_an_interface_has_its_prefix_again_when_its_router_was_stopped_and_started(seconds: float) -> None:
+    world = at_two_routers()
+    prefix = world.prefix("mn1", "mar1")
+    stopped(world, "mar1", seconds).restart("mar1")
+    has_it_again(world, "mn1", "mar1", prefix)
+
+
+def test_the_router_of_the_other_interface_asks_once_more_and_lets_it_be() -> None:
+    world = at_two_routers()
+    stopped(world, "mar1", 6.0).restart("mar1")
+    world.run(1.0)
+    before = len(world.sent(BindingUpdate, source="mar2"))
+    world.run(100.0)
+    assert len(world.sent(BindingUpdate, source="mar2")) == before
+    assert world["mar2"].mar.registrar.all() == []
+    assert world["mar2"].notes("registration-refused")[-1].fields["why"].endswith("it stays there")
+
+
+def test_a_claim_that_came_late_does_not_take_a_prefix_from_its_interface() -> None:
+    """The router of the other one has decided when nobody had it, and repeats that with newer timestamps."""
+    world = at_two_routers()
+    prefix = world.prefix("mn1", "mar1")
+    world.lose(1, BindingUpdate, source="mar2")
+    world.detach("mn1")
+    world.run(0.9)
+    world.attach("mn1", "mar1")
+    has_it_again(world, "mn1", "mar1", prefix)
+
+
+def test_a_claim_that_came_late_does_not_take_a_prefix_from_its_interface_elsewhere() -> None:
+    world = at_two_routers()
+    prefix = world.prefix("mn1", "mar1")
+    world.lose(1, BindingUpdate, source="mar2")
+    world.detach("mn1")
+    world.run(0.9)
+    world.attach("mn1", "mar3")
+    world.run(60.0)
+    assert world.delivered_at(prefix) == ["mar3"]
+    assert list(world.faults()) == []
+
+
+def test_a_restarted_router_knows_to_which_interface_it_lent_a_prefix() -> None:
+    world = at_two_routers()
+    prefix = world.prefix("mn1", "mar1")
+    world.detach("mn1")
+    world.run(5.0)
+    assert world.delivered_at(prefix) == ["mar2"]
+    world.restart("mar1")
+    world.run(5.0)
+    world.attach("mn1", "mar1")
+    has_it_again(world, "mn1", "mar1", prefix)
+
+
+def test_an_interface_that_stays_where_it_is_has_its_prefix_again_as_soon_as_it_shows_itself() -> None:
+    """Nobody comes or leaves: whatever let the prefix go to another one, a packet of its own ends that."""
+    world = at_two_routers()
+    prefix = world.prefix("mn1", "mar1")
+    entry = world["mar1"].mar.anchor.cache.get(prefix)
+    assert entry is not None
+    entry.link_layer = b""  # as of a record that does not say
+    world.say(claim(world, prefix), "mar2", "mar1")
+    assert entry.state is State.REMOTE
+    world.run(1.0)
+    world.show("mn1", "packet")
+    world.run(5.0)
+    assert world.path("mar1", prefix) == local(world, "mn1")
+
+
+def test_what_another_interface_took_over_and_released_is_its_own_again() -> None:
+    """Else it would be at its router without any prefix."""
+    world = at_two_routers(takes_over=True)
+    prefix = world.prefix("mn1", "mar1")
+    world.perform("mar2", world["mar2"].mar.registrar.release(prefix, world.now))
+    world.run(1.0)
+    assert world.state(prefix) is State.RELEASED
+    world.show("mn1", "packet")
+    world.run(5.0)
+    assert world.path("mar1", prefix) == local(world, "mn1")
+    assert world.preferred("mn1") == [prefix]
+
+
+def test_what_was_ordered_elsewhere_stays_there_while_its_interface_shows_itself() -> None:
+    world = at_two_routers()
+    prefix = world.prefix("mn1", "mar1")
+    world.order("mar1", world["mar1"].mar.flows.hand(prefix, "mar2", "", world.now))
+    for _ in range(5):
+        world.run(5.0)
+        world.show("mn1", "packet")
+    assert world.delivered_at(prefix) == ["mar2"]
+
+
 # --- what the profile says -------------------------------------------------------------------------------------
 
 
@@ -239,6 +362,89 @@ def test_the_addresses_of_a_prefix_that_another_interface_has_are_kept_alive_whe
 
 
 # --- anything ---------------------------------------------------------------------------------------------------
+
+
+class Walk:
+    """Both interfaces go anywhere, messages are lost and late, routers stop and die and are started again."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.world = two_interfaces()
+        self.trace = [f"seed {seed}"]
+
+    def step(self) -> None:
+        """One thing happens, then a moment passes."""
+        acts = (self.move, self.slip, self.leave, self.stop, self.die, self.start, self.lose, self.late, self.store)
+        act = self.random.choices(acts, (8, 4, 2, 2, 1, 4, 3, 3, 1))[0]
+        self.trace.append(f"{self.world.now:.3f} {act.__name__} {[self.world.host(name).at for name in INTERFACES]}")
+        act()
+        self.world.run(self.random.choice((0.0, 0.005, 0.1, 0.3, 1.0, 3.0, 12.0)))
+
+    def router(self) -> str:
+        return self.random.choice(tuple(self.world.routers))
+
+    def move(self) -> None:
+        self.world.move(self.random.choice(INTERFACES), self.router())
+
+    def slip(self) -> None:
+        self.world.move(self.random.choice(INTERFACES), self.router(), noticed=False)
+
+    def leave(self) -> None:
+        self.world.detach(self.random.choice(INTERFACES), noticed=self.random.random() < 0.5)
+
+    def stop(self) -> None:
+        name = self.router()
+        if name not in self.world.dead:
+            stopped(self.world, name, 0.0)
+
+    def die(self) -> None:
+        self.world.kill(self.router())
+
+    def start(self) -> None:
+        for name in [] if self.world.store.away else sorted(self.world.dead):
+            self.world.restart(name)
+
+    def lose(self) -> None:
+        self.world.lose(self.random.randint(1, 5))
+
+    def late(self) -> None:
+        self.world.hold_up(self.random.choice((0.02, 0.2, 2.0)), self.random.randint(1, 3))
+
+    def store(self) -> None:
+        if self.world.store.away:
+            self.world.store_returns()
+        else:
+            self.world.store_goes()
+
+    def settle(self) -> None:
+        """No more trouble, and both interfaces are somewhere."""
+        self.world.mend()
+        if self.world.store.away:
+            self.world.store_returns()
+        self.start()
+        for name in INTERFACES:
+            if self.world.host(name).at is None:
+                self.world.attach(name, self.router())
+        self.world.run(400.0)
+
+    def faults(self) -> Iterator[str]:
+        yield from self.world.faults()
+        places = {self.world.host(name).link_layer: self.world.host(name).at for name in INTERFACES}
+        for session in self.world.store.of("mn1"):
+            where, home = self.world.delivered_at(session.prefix), self.world.name[session.anchor]
+            if len(where) != 1 or where[0] not in places.values():
+                yield f"{session.prefix} is delivered at {where}, interfaces are at {places}"
+            if places.get(session.lent_to) == home and where != [home]:
+                yield f"{session.prefix} is delivered at {where}: its interface is at {home}, which lent it"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_happens_each_interface_has_what_it_was_lent_where_it_was_lent(seed: int) -> None:
+    walk = Walk(seed)
+    for _ in range(25):
+        walk.step()
+    walk.settle()
+    assert list(walk.faults()) == [], "\n".join(walk.trace)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -35,7 +35,7 @@ class HomeNetworkPrefix(_PrefixOption):
     TYPE: ClassVar[int] = OptionType.HOME_NETWORK_PREFIX
     LAYOUT: ClassVar[Layout] = Layout("RFC 5213 8.3", "B17s", _reserved=Bits(off_link=flag(0x80)), prefix=IPV6_PREFIX)
 
-    off_link: bool = False  # anchor to MAG only: route it to this mobile node, do not advertise it there
+    off_link: bool = False  # route it to this mobile node, do not advertise it there; of a MAR also: somebody orders so
 
 
 @register

@@ -328,7 +328,39 @@ def test_another_interface_alone_begins_no_session_here(scene: Scene) -> None:
 
 
 def test_a_handoff_between_interfaces_needs_no_known_address(scene: Scene) -> None:
+    scene.world.detach("mn1")
     assert scene.status(handoff=handoff(2), link_layer=ANOTHER_INTERFACE) is Status.BINDING_UPDATE_ACCEPTED
+
+
+def test_another_interface_does_not_get_what_one_has_on_our_link(scene: Scene) -> None:
+    scene.world.run(5.0)
+    status = scene.status(handoff=handoff(2), link_layer=ANOTHER_INTERFACE)
+    assert status is Status.ADMINISTRATIVELY_PROHIBITED
+    assert scene.entry.state is State.LOCAL
+
+
+def test_another_interface_does_not_get_what_one_has_elsewhere(scene: Scene) -> None:
+    scene.say("mar2")
+    scene.world.run(5.0)
+    status = scene.status("mar3", handoff=handoff(2), link_layer=ANOTHER_INTERFACE)
+    assert status is Status.ADMINISTRATIVELY_PROHIBITED
+    assert scene.entry.care_of == scene.world.address["mar2"]
+
+
+def test_by_an_order_another_interface_gets_what_one_has_here(scene: Scene) -> None:
+    ordered = HomeNetworkPrefix(prefix=scene.prefix, off_link=True)
+    status = scene.status(handoff=handoff(2), link_layer=ANOTHER_INTERFACE, prefix=ordered)
+    assert status is Status.BINDING_UPDATE_ACCEPTED
+
+
+def test_what_was_released_is_refused_as_such(scene: Scene) -> None:
+    scene.say()
+    scene.world.run(1.0)
+    scene.say(lifetime=0, handoff=handoff(5))
+    scene.world.run(1.0)
+    turn = scene.say("mar3")
+    (note,) = (action for action in turn if isinstance(action, Note) and action.event == "update-refused")
+    assert "it was released" in note.fields["why"]
 
 
 def test_another_access_technology_is_not_the_same_interface(scene: Scene) -> None:
