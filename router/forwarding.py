@@ -162,14 +162,17 @@ def edits(prefix: Prefix, before: Path | None, after: Path | None, *, aggregated
     """How to go from one path to the other."""
     old, new = wanted(prefix, before, aggregated=aggregated), wanted(prefix, after, aggregated=aggregated)
     kept = {route.key for route in new.routes}
+    delete_routes = tuple(route for route in old.routes if route.key not in kept)
+    # what all depends on from now on is set again: somebody may have removed it
+    left = any(route.device is Device.ACCESS for route in delete_routes)
     return Edits(
         bind=new.binding if new.binding != old.binding else None,
-        set_routes=tuple(route for route in new.routes if route not in old.routes),
+        set_routes=tuple(route for route in new.routes if route not in old.routes or (route.otherwise and left)),
         set_rule=prefix if new.rule and not old.rule else None,
         set_matches=tuple(match for match in new.matches if match not in old.matches),
         delete_matches=tuple(match for match in old.matches if match not in new.matches),
         delete_rule=prefix if old.rule and not new.rule else None,
-        delete_routes=tuple(route for route in old.routes if route.key not in kept),
+        delete_routes=delete_routes,
         unbind=prefix if old.binding and not new.binding else None,
     )
 

@@ -160,7 +160,7 @@ def test_the_options_are_understood() -> None:
     words = ["--rounds", "5", "--seconds", "0.3", "--only", "direct,udp6", "--json", "a.json", "--svg", "a.svg"]
     chosen = tunnel.parser().parse_args(words)
     assert (chosen.rounds, chosen.seconds, chosen.only) == (5, 0.3, ["direct", "udp6"])
-    assert (chosen.json, chosen.svg) == (Path("a.json"), Path("a.svg"))
+    assert (chosen.json, chosen.svg) == (Path("a.json").resolve(), Path("a.svg").resolve())
 
 
 @pytest.mark.parametrize("wrong", ["--rounds 0", "--seconds 0", "--seconds nan", "--only direct,teleport"])

@@ -48,7 +48,7 @@ def triggers(place: Domain, node: str) -> list[str]:
 
 
 def test_a_router_solicitation_attaches_a_node(place: Domain) -> None:
-    with Stranger(place.world, "mar1", "02:00:00:00:01:01") as stranger:
+    with Stranger(place.world, "mar1", "02:00:00:00:01:07") as stranger:
         place["mar1"].heard("link-up")
         stranger.say(RouterSolicitation(), ALL_ROUTERS)
         is_here(place, stranger.node)

@@ -62,7 +62,8 @@ def _nothing_moves(prey: Domain) -> Iterator[None]:
     print("seed", SEED)
     yield
     assert mar1.process.poll() is None, mar1.log()
-    assert (of_the_node(mar1), of_the_node(mar2)) == before
+    # a router that was left gives back what still comes for a second
+    eventually(lambda: (of_the_node(mar1), of_the_node(mar2)) == before, what="all is as before")
     assert mar1.memory() - memory < SOME_GROWTH
     prey.check_for_tracebacks()
 

@@ -209,4 +209,5 @@ def test_a_narrow_link_between_the_routers_is_found_out(
         core.netlink.set_mtu(core.link("mar2").index, NARROW)
         flowing(transfer, 1_000_000)
         assert finished(transfer)["source"] == str(address)
-        assert middle["mar1"].counter("engine.drop.too_big") < 50
+        counters = middle["mar1"].counters()  # what was under way until the core was heard, in whatever haste
+        assert counters["engine.drop.too_big"] < counters["engine.packets_to_underlay"] / 4

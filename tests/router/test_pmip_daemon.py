@@ -5,6 +5,7 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,14 @@ def pair(tmp_path: Path) -> Iterator[tuple[Daemon, Daemon]]:
             daemon.start()
         node.link_down("eth0")
         node.link_up("eth0")
-        eventually(lambda: both[0].rows("sessions") != [], 10.0)
+        since = time.monotonic()
+
+        def registered() -> bool:
+            """Anew: it may have been before its link was lost."""
+            fresh = any(row["attached"] < time.monotonic() - since for row in both[1].rows("nodes"))
+            return fresh and any(row["ways"] for row in both[0].rows("bindings"))
+
+        eventually(registered, 10.0)
         yield both
 
 
