@@ -210,4 +210,4 @@ def test_a_narrow_link_between_the_routers_is_found_out(
         flowing(transfer, 1_000_000)
         assert finished(transfer)["source"] == str(address)
         counters = middle["mar1"].counters()  # what was under way until the core was heard, in whatever haste
-        assert counters["engine.drop.too_big"] < counters["engine.packets_to_underlay"] / 4
+        assert counters.get("engine.drop.too_big", 0) < counters["engine.packets_to_underlay"] / 4

@@ -122,7 +122,8 @@ def test_edits_lead_from_any_path_to_any_other(before: Path | None, after: Path 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
 def test_nothing_is_touched_that_stays_as_it_is(before: Path | None, after: Path | None) -> None:
     todo, old = edits(PREFIX, before, after), wanted(PREFIX, before)
-    assert not set(todo.set_routes) & set(old.routes)
+    # but for what all depends on when the route to the link goes: somebody may have removed it
+    assert not {route for route in todo.set_routes if not route.otherwise} & set(old.routes)
     assert not set(todo.delete_routes) & set(wanted(PREFIX, after).routes)
     assert todo.bind is None or todo.bind != old.binding
     assert todo.bind is None or todo.unbind is None
