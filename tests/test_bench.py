@@ -156,7 +156,8 @@ def test_the_options_have_values_when_nothing_is_said() -> None:
     assert (chosen.rounds, chosen.seconds, chosen.only, chosen.list) == (3, 2.0, [], False)
 
 
-def test_the_options_are_understood() -> None:
+def test_the_options_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # that the files can be written is tried at once
     words = ["--rounds", "5", "--seconds", "0.3", "--only", "direct,udp6", "--json", "a.json", "--svg", "a.svg"]
     chosen = tunnel.parser().parse_args(words)
     assert (chosen.rounds, chosen.seconds, chosen.only) == (5, 0.3, ["direct", "udp6"])
