@@ -31,7 +31,7 @@ demo: build
 
 # in namespaces and a directory of its own, so that it runs as any user, and nothing outlives it; 5: no such test
 test: build
-	@place=$$(mktemp -d /tmp/openmar.XXXXXX); status=0; \
+	@place=$$(mktemp -d -t openmar.XXXXXX); status=0; \
 	for how in "-n $(JOBS) --dist loadfile -m 'not alone'" "-m alone"; do \
 		eval $(PY) -m router.demo.lab --tun -- $(PY) -m pytest --basetemp=$$place/t $$how $(ARGS); \
 		code=$$?; test $$code = 0 || test $$code = 5 || status=$$code; \
@@ -40,7 +40,7 @@ test: build
 # Python's own allocator goes too, so that whoever reads past a bytes object is seen; what it never frees is no leak.
 # Descriptors stay uncaptured: a report, and the seed before it, must outlive the process.
 sanitize: build $(SANITIZED)/ready
-	@place=$$(mktemp -d /tmp/openmar.XXXXXX); \
+	@place=$$(mktemp -d -t openmar.XXXXXX); \
 	$(PY) -m router.demo.lab --tun -- env \
 		LD_PRELOAD="$$($(GCC) -print-file-name=libasan.so) $$($(GCC) -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \

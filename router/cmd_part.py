@@ -1,8 +1,6 @@
 """A Central Mobility Database at work: no access links and no pools; its binding cache is durable before it answers."""
 
-import asyncio
 import logging
-import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
@@ -12,15 +10,13 @@ from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine
 from router.role_settings import cmd_settings
 from router.sessions import Sessions
-from router.store import SessionStore, StoreError, open_store
+from router.store import SessionStore, open_store
 from router.store.url import without_password
 from signaling.events import SessionsFound, SessionsRestored
 from signaling.roles.cmd import Cmd
 
 log = logging.getLogger("openmar")
 
-FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
-EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
 
 
 class EveryNode:
@@ -47,7 +43,6 @@ class CmdPart:
         self._machine = machine
         self._store: SessionStore | None = None
         self._driver: Driver | None = None
-        self._expirer: asyncio.Task[None] | None = None
 
     @property
     def sessions(self) -> Sessions:
@@ -96,7 +91,6 @@ class CmdPart:
     def serve(self) -> None:
         """Follow what other CMDs write."""
         self.sessions.watch(EveryNode(self.role), whole=True)
-        self._expirer = asyncio.get_running_loop().create_task(self._expire())
 
     def kernel_changed(self, event: KernelEvent) -> None:
         """No link of the machine concerns it."""
@@ -125,23 +119,12 @@ class CmdPart:
 
     async def farewell(self) -> None:
         """Sessions are written."""
-        await self.sessions.close(FAREWELL_WITHIN)
+        await self.sessions.close()
 
     async def close(self) -> None:
         """The store."""
-        if self._expirer is not None:
-            self._expirer.cancel()
         if self._driver is not None:
             await self._driver.sessions.close(0.0)
         store, self._store = self._store, None
         if store is not None:
             await store.close()
-
-    async def _expire(self) -> None:
-        while True:
-            try:
-                if self._store is not None:
-                    await self._store.expire(time.time())
-            except StoreError as error:
-                log.warning("%s", error)
-            await asyncio.sleep(EXPIRE_EVERY)

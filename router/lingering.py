@@ -16,17 +16,18 @@ Later = Callable[[float, Callable[[], None]], object]
 
 
 class Lingering:
-    """Tunnels that are kept. later: calls a function after so many seconds."""
+    """Tunnels that are kept. later: calls a function after so many seconds; clock: monotonic s."""
 
-    def __init__(self, tables: Tables, later: Later) -> None:
+    def __init__(self, tables: Tables, later: Later, clock: Callable[[], float] = time.monotonic) -> None:
         self._tables = tables
         self._later = later
+        self._clock = clock
         self._kept: dict[bytes, tuple[float, Bundle]] = {}  # by tunnel: until when, monotonic s, and what holds it
         self._looking = False
 
     def keep(self, ends: Iterable[engine.Path]) -> None:
         """A prefix leaves these."""
-        until = time.monotonic() + SECONDS
+        until = self._clock() + SECONDS
         for end in ends:
             known = self._kept.pop(end.tunnel.key, None)  # the order is that of their ends
             bundle = self._tables.bundle([end]) if known is None else known[1]
@@ -40,7 +41,7 @@ class Lingering:
 
     def _look(self) -> None:
         self._looking = False
-        now = time.monotonic()
+        now = self._clock()
         for key, (until, _) in list(self._kept.items()):
             if until > now:
                 break

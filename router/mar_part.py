@@ -37,10 +37,8 @@ log = logging.getLogger("openmar")
 
 NOBODY = ""  # a node that there is not
 PLAYS = 8  # of an update, while its node is between two routers
-FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
 LENT = "lent.journal"  # in the state directory
 RESTARTS = "restarts"  # in the state directory
-EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
 
 
 class MarPart:
@@ -56,7 +54,6 @@ class MarPart:
         self._driver: Driver | None = None
         self._arrivals: Ready
         self._updates: Ready
-        self._expirer: asyncio.Task[None] | None = None
 
     @property
     def sessions(self) -> Sessions:
@@ -223,7 +220,6 @@ class MarPart:
         self._updates.prepare_later()
         # of a MAR with a CMD nobody else writes what is in its store
         self.sessions.watch(() if self.role.central else self.role.here)
-        self._expirer = asyncio.get_running_loop().create_task(self._expire())
 
     def kernel_changed(self, event: KernelEvent) -> None:
         """Access links follow."""
@@ -279,12 +275,10 @@ class MarPart:
 
     async def farewell(self) -> None:
         """Sessions are written."""
-        await self.sessions.close(FAREWELL_WITHIN)
+        await self.sessions.close()
 
     async def close(self) -> None:
         """Links and store."""
-        if self._expirer is not None:
-            self._expirer.cancel()
         if self._driver is not None:
             await self._driver.sessions.close(0.0)
         self.access.close()
@@ -309,12 +303,3 @@ class MarPart:
         if isinstance(event, LinkAttached) and event.node not in self.role.here:
             event = replace(event, sessions=() if self.role.central else self.sessions.peek(event.node))
         self._driver.feed(event)
-
-    async def _expire(self) -> None:
-        while True:
-            try:
-                if self._store is not None:
-                    await self._store.expire(time.time())
-            except StoreError as error:
-                log.warning("%s", error)
-            await asyncio.sleep(EXPIRE_EVERY)

@@ -11,12 +11,13 @@ left is not, if it shows itself elsewhere soon (LEFT_FOR_GOOD), and the news of 
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Container, Coroutine, Iterable
 from contextlib import aclosing, suppress
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
-from router.store import Change, SessionStore, StoreError, StoreFull
+from router.store import Change, SessionStore, StoreError, StoreFullError
 from router.store.journal import Journal, Key, reconciled
 from signaling.dma.session import Session, State
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 DURABLE_WITHIN = 0.25  # s an acknowledgement waits for the store; then the journal in memory has to do
 GATHER = 0.002  # s before writing begins: the handover that asked for it comes first, and what follows joins in
 LEFT_FOR_GOOD = 2.0  # s before it is written that a node has left its anchor: until then it may be back, or elsewhere
+FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
+EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
 ANSWER_WITHIN = 1.0  # s a look-up may take
 RETRY_FIRST, RETRY_MOST = 0.5, 10.0  # s between attempts while the store is away
 
@@ -153,12 +156,13 @@ class Sessions:
         return None if record is None else record.sessions
 
     def watch(self, wanted: Nodes, *, whole: bool = False) -> None:
-        """Look a node up again whenever its record changes, as long as it is wanted.
+        """Look a node up again whenever its record changes, as long as it is wanted; and take out what has ended.
 
         whole: on_found is told of all its sessions, also where the store tells which ones have changed.
         """
         self._whole = whole
         self._spawn(self._watch(wanted))
+        self._spawn(self._expire_all())
 
     def drop(self) -> None:
         """Write nothing more: another process does."""
@@ -168,7 +172,7 @@ class Sessions:
         if self._journal is not None:
             self._journal.close()
 
-    async def close(self, within: float) -> None:
+    async def close(self, within: float = FAREWELL_WITHIN) -> None:
         """Write what waits, for at most so many seconds, and stop."""
         for task in self._tasks:
             task.cancel()
@@ -224,7 +228,7 @@ class Sessions:
                 try:
                     await self._write_next()
                 except StoreError as error:
-                    self._set_health(str(error), takes=False, full=isinstance(error, StoreFull))
+                    self._set_health(str(error), takes=False, full=isinstance(error, StoreFullError))
                     await self._pause(retry_after)
                     retry_after = min(retry_after * 2, RETRY_MOST)
                 else:
@@ -251,6 +255,14 @@ class Sessions:
             futures = self._waiting.pop(key)[1]
         for future in futures:
             _done(future)
+
+    async def _expire_all(self) -> None:
+        while True:
+            try:
+                await self._store.expire(time.time())
+            except StoreError as error:
+                log.warning("%s", error)
+            await asyncio.sleep(EXPIRE_EVERY)
 
     # --- reading ---
 

@@ -65,10 +65,12 @@ class Pool(Generic[Network]):
             self._returned.append(block)
 
     def _covers(self, number: int) -> bool:
-        for start, end in self._spans:  # noqa: SIM110  a generator takes three times as long
+        for start, end in self._spans:  # a generator takes three times as long
             if start <= number <= end:
-                return True
-        return False
+                break
+        else:
+            return False
+        return True
 
     def _walk(self) -> Iterator[Network]:
         for pool in self.pools:

@@ -149,16 +149,20 @@ def _ill_formed(update: BindingUpdate) -> bool:
 
 def acknowledgement(
     request: UpdateRequest,
-    *,
     status: Status,
-    lifetime: int,
-    prefixes: tuple[IPv6Network, ...],
+    *,
     our_timestamp: int,
+    lifetime: int = 0,
+    prefixes: tuple[IPv6Network, ...] | None = None,
     last_sequence_number: int | None = None,
     answers: tuple[Option, ...] = (),
 ) -> BindingAck:
-    """The PBA for a request, by the echo rules of RFC 5213 5.3.6. answers: to further options of it."""
+    """The PBA for a request, by the echo rules of RFC 5213 5.3.6.
+
+    prefixes: None: as asked for. answers: to further options of it.
+    """
     update = request.update
+    prefixes = request.requested if prefixes is None else prefixes
     options: list[Option] = [update.option(MobileNodeIdentifier) or identifier_of("")]
     options += [HomeNetworkPrefix(prefix=prefix) for prefix in prefixes[:MAX_ECHOED] or (ALL_ZERO,)]
     options.append(HandoffIndicatorOption(indicator=request.handoff))

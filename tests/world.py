@@ -383,6 +383,11 @@ class World:
         router.settings = replace(router.settings, restart_counter=router.life)
         router.mar, router.paths = self.made(router.settings), {}
         self.feed(name, ClockStepped(wall_minus_monotonic=WALL + router.skew))
+        self._remember(router)
+
+    def _remember(self, router: Router) -> None:
+        """What it finds when it starts again."""
+        name = router.name
         self.feed(name, SessionsRestored(sessions=self.store.anchored(router.address)))
         self.feed(name, LinkUp(interface=INTERFACE, link_layer=router.link_layer, mtu=1500))
 

@@ -21,7 +21,7 @@ class StoreError(RouterError):
     """The store cannot be reached or used now."""
 
 
-class StoreFull(StoreError):  # noqa: N818 - as the other names of what happened
+class StoreFullError(StoreError):
     """The store answers, and takes nothing more."""
 
 

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import MovedError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
-from router.store import StoreError, StoreFull
+from router.store import StoreError, StoreFullError
 from router.store.redis_scripts import Script
 from router.store.url import RedisUrl
 
@@ -137,7 +137,7 @@ class RedisLink:
             self._doubted = self._url.cluster
             raise StoreError(f"store {self._shown}: no answer in {within:g} s") from None
         except OutOfMemoryError as error:
-            raise StoreFull(f"store {self._shown}: {FULL}") from error
+            raise StoreFullError(f"store {self._shown}: {FULL}") from error
         except (RedisError, OSError, RuntimeError) as error:  # the latter of uvloop: a connection is closed already
             self._doubted = self._url.cluster
             why = " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -30,7 +30,7 @@ from math import inf
 from pathlib import Path
 from typing import TypeVar
 
-from router.store import Change, Record, StoreError, StoreFull, merged, needed_until
+from router.store import Change, Record, StoreError, StoreFullError, merged, needed_until
 from router.store.encoding import decode, encode
 from signaling.dma.session import Session
 
@@ -170,7 +170,7 @@ class SqliteStore:
             return work()
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise StoreFull(f"store {self._path}: {FULL}") from error
+                raise StoreFullError(f"store {self._path}: {FULL}") from error
             raise StoreError(f"store {self._path}: {error}") from error
         except OSError as error:
             raise StoreError(f"store {self._path}: {error.filename}: {(error.strerror or '').lower()}") from error

@@ -379,7 +379,7 @@ class Anchor:
         entry = self._checks.named(request)
         ack = acknowledgement(
             request,
-            status=status,
+            status,
             lifetime=lifetime,
             prefixes=prefixes,
             our_timestamp=self._clock.timestamp(now),

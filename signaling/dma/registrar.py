@@ -20,6 +20,7 @@ from signaling.door import Door
 from signaling.flow_rules import FlowRule
 from signaling.iana import HandoffIndicator, Status, name_of
 from signaling.node_interface import NodeInterface, Place
+from signaling.pacing import INITIAL_BINDACK_TIMEOUT, MAX_BINDACK_TIMEOUT, not_before
 from signaling.settings import TIMESTAMP_UNITS, Address, Clock, Counters, Settings
 from signaling.update_request import node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
@@ -28,9 +29,6 @@ from signaling.wire.options.flow import FlowIdentification
 from signaling.wire.options.identity import MobileNodeLinkLayerIdentifier
 from signaling.wire.options.time import Timestamp
 
-INITIAL_BINDACK_TIMEOUT = 1.0  # s, RFC 6275 12
-MAX_BINDACK_TIMEOUT = 32.0  # s, RFC 6275 12
-MAX_UPDATE_RATE = 3  # a second, for one prefix, RFC 6275 12
 REFRESH_BEFORE = 40.0  # s before expiry, the default of RFC 8127 4.1
 SPREAD = 0.001  # s between two refreshes of an anchor that is back
 CONFIRM_PRESENCE = 1.0  # s: while a node is being asked whether it is there, look again after this
@@ -323,7 +321,7 @@ class Registrar:
     def _refused(self, item: Registration, ack: BindingAck, now: float) -> list[Action]:
         name = name_of(ack.status)
         self._counters[f"registrar.refused.{name.lower().replace('_', '-')}"] += 1
-        order_lost = ack.status in ORDER_LOST or self._clocks_agree(ack, now)
+        order_lost = ack.status in ORDER_LOST or came_late(ack, self._clock, self._settings, now)
         if order_lost and item.progress in (Progress.PENDING, Progress.VISITED):
             return self._order_lost(item, ack, now)
         if order_lost and item.progress is Progress.RELEASING:
@@ -361,13 +359,6 @@ class Registrar:
         item.proof_after, item.contested = now, True
         self._present(item, now)
         return []
-
-    def _clocks_agree(self, ack: BindingAck, now: float) -> bool:
-        """Whether a refused timestamp was one that came late or twice: the anchor's clock and ours show the same."""
-        theirs = ack.option(Timestamp)
-        window = self._settings.timestamp_window * TIMESTAMP_UNITS
-        mismatch = ack.status == Status.TIMESTAMP_MISMATCH
-        return mismatch and theirs is not None and abs(theirs.value - self._clock.timestamp(now)) <= window
 
     def revoked(self, prefix: IPv6Network) -> list[Action]:
         """The anchor has taken the registration back (RFC 5846 9.1)."""
@@ -468,7 +459,7 @@ class Registrar:
         return self._ask(item, now)
 
     def _take_back(self, item: Registration, now: float) -> list[Action]:
-        if not self._may_send(item, now):
+        if self._too_soon(item, now):
             return []
         item.step(Step.DUE)
         self.deadlines.set(item.prefix, now + self._settings.leave_guard)
@@ -500,17 +491,17 @@ class Registrar:
         path = TowardAnchor.through(item.anchor, item.interface, item.gateway)
         return Bind(prefix=item.prefix, path=path, node=item.node)
 
-    def _may_send(self, item: Registration, now: float) -> bool:
-        """Whether an update may be sent now, which counts it; if not, the deadline is when one may."""
-        item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline below, to the last bit
-        if len(item.sent) >= MAX_UPDATE_RATE:
-            self.deadlines.set(item.prefix, item.sent[0] + 1.0)
-            return False
+    def _too_soon(self, item: Registration, now: float) -> bool:
+        """Whether no update may be sent now; then the deadline is when one may. Else it counts as sent."""
+        again = not_before(item.sent, now)
+        if again is not None:
+            self.deadlines.set(item.prefix, again)
+            return True
         item.sent.append(now)
-        return True
+        return False
 
     def _send_update(self, item: Registration, handoff: int, retry_after: float, now: float) -> list[Action]:
-        if not self._may_send(item, now):
+        if self._too_soon(item, now):
             return []
         item.retry_after = retry_after
         self.deadlines.set(item.prefix, now + retry_after)
@@ -556,6 +547,14 @@ class Registrar:
         del of_node[item.prefix]
         if not of_node:
             del self._of_node[item.node]
+
+
+def came_late(ack: BindingAck, clock: Clock, settings: Settings, now: float) -> bool:
+    """Whether a refused timestamp was one that came late or twice: the other clock and ours show the same."""
+    theirs = ack.option(Timestamp)
+    if ack.status != Status.TIMESTAMP_MISMATCH or theirs is None:
+        return False
+    return abs(theirs.value - clock.timestamp(now)) <= settings.timestamp_window * TIMESTAMP_UNITS
 
 
 def _answers(ack: BindingAck, item: Registration) -> bool:

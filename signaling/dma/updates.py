@@ -7,16 +7,12 @@ from signaling.dma.sharing import DEFAULT
 from signaling.dma.update_list import Registration
 from signaling.door import Door
 from signaling.flow_bindings import options_of
-from signaling.iana import BindingUpdateFlag, Status
+from signaling.iana import Status
+from signaling.proxy_update import proxy_update
 from signaling.settings import Clock, Settings
-from signaling.update_request import identifier_of, prefixes_of
+from signaling.update_request import prefixes_of
 from signaling.wire.binding_ack import BindingAck
-from signaling.wire.binding_update import BindingUpdate
-from signaling.wire.options.access import AccessTechnologyTypeOption, HandoffIndicatorOption
-from signaling.wire.options.identity import MobileNodeLinkLayerIdentifier
-from signaling.wire.options.option import Option
 from signaling.wire.options.prefix import HomeNetworkPrefix
-from signaling.wire.options.time import Timestamp
 
 
 class Updates:
@@ -49,21 +45,17 @@ class Updates:
         item.sequence_number, item.answered = self.last_number, False
         self._waiting[item.sequence_number] = item
         item.asked = handoff, self._settings.technology
-        options: list[Option] = [
-            identifier_of(item.node),
-            HomeNetworkPrefix(prefix=item.prefix, off_link=item.ordered),
-            HandoffIndicatorOption(indicator=handoff),
-            AccessTechnologyTypeOption(technology=self._settings.technology),
-        ]
-        if any(item.link_layer):  # an identifier of zeros is not valid: left out (RFC 5213 6.9.1.1)
-            options.append(MobileNodeLinkLayerIdentifier(identifier=item.link_layer))
-        options.append(Timestamp(value=self._clock.stamp(now)))
-        options += options_of(item.flows, (TunnelEnd(remote=item.anchor, binding_id=DEFAULT),)) if lifetime else ()
-        update = BindingUpdate(
+        at_home = (TunnelEnd(remote=item.anchor, binding_id=DEFAULT),)
+        update = proxy_update(
+            item.node,
+            (HomeNetworkPrefix(prefix=item.prefix, off_link=item.ordered),),
             sequence_number=item.sequence_number,
-            flags=BindingUpdateFlag.ACKNOWLEDGE | BindingUpdateFlag.PROXY_REGISTRATION,
             lifetime=lifetime,
-            options=tuple(options),
+            handoff=handoff,
+            technology=self._settings.technology,
+            link_layer=item.link_layer,
+            timestamp=self._clock.stamp(now),
+            more=options_of(item.flows, at_home) if lifetime else (),
         )
         return self._door.send(update, item.anchor, care_of=self._settings.address)
 

@@ -244,9 +244,8 @@ class CentralDatabase:
         binding = self.bindings.get(request.node)
         return acknowledgement(
             request,
-            status=status,
+            status,
             lifetime=lifetime,
-            prefixes=request.requested,
             our_timestamp=self._clock.timestamp(now),
             last_sequence_number=binding.sequence_number if binding else None,
         )

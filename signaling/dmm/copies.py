@@ -12,11 +12,11 @@ from ipaddress import IPv6Address, IPv6Network
 
 from signaling.actions import Action
 from signaling.deadlines import Deadlines
-from signaling.dma.registrar import INITIAL_BINDACK_TIMEOUT, MAX_BINDACK_TIMEOUT, MAX_UPDATE_RATE
 from signaling.dmm.database import Anchorage, Binding
-from signaling.dmm.update import distributed_update
 from signaling.door import Door
 from signaling.iana import HandoffIndicator, Status
+from signaling.pacing import INITIAL_BINDACK_TIMEOUT, MAX_BINDACK_TIMEOUT, not_before
+from signaling.proxy_update import proxy_update
 from signaling.settings import Address, Clock, CmdMode, CmdSettings, Counters
 from signaling.update_request import node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
@@ -139,9 +139,9 @@ class Copies:
         return actions
 
     def _send(self, copy: Copy, now: float) -> list[Action]:
-        copy.sent = [at for at in copy.sent if now < at + 1.0]  # as the deadline below, to the last bit
-        if len(copy.sent) >= MAX_UPDATE_RATE:
-            self.deadlines.set(copy.prefix, copy.sent[0] + 1.0)
+        again = not_before(copy.sent, now)
+        if again is not None:
+            self.deadlines.set(copy.prefix, again)
             return []
         copy.sent.append(now)
         if copy.tries:
@@ -158,7 +158,7 @@ class Copies:
         # newer than the last one its anchor has heard from us
         copy.newest = max(self._clock.stamp(now) if copy.timestamp is None else copy.timestamp, copy.newest + 1)
         assert isinstance(copy.serving, IPv6Address)  # the option has room for no other
-        update = distributed_update(
+        update = proxy_update(
             copy.node,
             [HomeNetworkPrefix(prefix=copy.prefix)],
             sequence_number=copy.sequence_number,
@@ -167,6 +167,7 @@ class Copies:
             technology=copy.technology,
             link_layer=copy.link_layer,
             timestamp=copy.newest,
+            distributed=True,
             more=[ServingMaar(address=copy.serving)],
         )
         return self._door.send(update, copy.anchor, care_of=self._settings.address)

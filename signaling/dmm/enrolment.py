@@ -7,9 +7,9 @@ from ipaddress import IPv6Network
 from signaling.actions import Action
 from signaling.dma.update_list import Registration
 from signaling.dmm.dlif import Dlif
-from signaling.dmm.update import distributed_update
 from signaling.door import Door
 from signaling.iana import HandoffIndicator
+from signaling.proxy_update import proxy_update
 from signaling.settings import Clock, Settings
 from signaling.wire.options.option import Option
 from signaling.wire.options.prefix import AnchoredPrefix, HomeNetworkPrefix
@@ -58,7 +58,7 @@ class Updates:
         self.last_number = self._clock.next_number(self.last_number, now)
         item.sequence_number, item.answered = self.last_number, False
         item.numbers = (*item.numbers, item.sequence_number)[-NUMBERS_KEPT:]
-        update = distributed_update(
+        update = proxy_update(
             item.node,
             prefixes
             or [
@@ -71,5 +71,6 @@ class Updates:
             technology=self._settings.technology,
             link_layer=item.link_layer,
             timestamp=self._clock.stamp(now),
+            distributed=True,
         )
         return self._door.send(update, item.anchor, care_of=self._settings.address)

@@ -109,9 +109,8 @@ class PreviousAnchor:
         entry = next(filter(None, map(self._anchor.cache.get, request.prefixes)), None)
         return acknowledgement(
             request,
-            status=status,
+            status,
             lifetime=lifetime,
-            prefixes=request.requested,
             our_timestamp=self._clock.timestamp(now),
             last_sequence_number=entry.sequence_number if entry else None,
         )

@@ -17,14 +17,12 @@ from signaling.deadlines import Deadlines
 from signaling.dma.idle import IdleWatch
 from signaling.dma.registrar import (
     HEARD_LATELY,
-    INITIAL_BINDACK_TIMEOUT,
-    MAX_BINDACK_TIMEOUT,
-    MAX_UPDATE_RATE,
     ORDER_LOST,
     REFRESH_BEFORE,
     SPREAD,
     UNASKED,
     Order,
+    came_late,
 )
 from signaling.dma.session import Session, State
 from signaling.dma.update_list import Progress, Registration, Step
@@ -37,11 +35,11 @@ from signaling.door import Door
 from signaling.flow_rules import FlowRule
 from signaling.iana import BindingAckFlag, HandoffIndicator, Status, name_of
 from signaling.node_interface import NodeInterface, Place
-from signaling.settings import TIMESTAMP_UNITS, Address, Clock, CmdMode, Counters, Settings
+from signaling.pacing import INITIAL_BINDACK_TIMEOUT, MAX_BINDACK_TIMEOUT, not_before
+from signaling.settings import Address, Clock, CmdMode, Counters, Settings
 from signaling.update_request import node_of, prefixes_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.options.prefix import AnchoredPrefix
-from signaling.wire.options.time import Timestamp
 
 HEARD_JUST_NOW = 1.0  # s ago, at most
 CONFIRM_QUICKLY = 0.1  # s: while a node is being asked whether it is there, look again after this
@@ -358,7 +356,7 @@ class CentralRegistrar:
         item.answered = True
         if item.progress in (Progress.LEAVING, Progress.DEREGISTERING):
             return []
-        if ack.status in ORDER_LOST or self._clocks_agree(ack, now):
+        if ack.status in ORDER_LOST or came_late(ack, self._clock, self._settings, now):
             # the CMD has heard something newer: told again only if the node is proven to be here now
             if ack.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW:
                 self._updates.last_number = ack.sequence_number
@@ -369,12 +367,6 @@ class CentralRegistrar:
         self.deadlines.set(item.node, now + MAX_BINDACK_TIMEOUT)
         fields: dict[str, object] = {"node": item.node, "cmd": item.anchor, "status": name}
         return [Note("registration-refused", fields | cure(ack.status))]
-
-    def _clocks_agree(self, ack: BindingAck, now: float) -> bool:
-        theirs = ack.option(Timestamp)
-        window = self._settings.timestamp_window * TIMESTAMP_UNITS
-        mismatch = ack.status == Status.TIMESTAMP_MISMATCH
-        return mismatch and theirs is not None and abs(theirs.value - self._clock.timestamp(now)) <= window
 
     # --- time ---
 
@@ -460,9 +452,9 @@ class CentralRegistrar:
     # --- sending ---
 
     def _send_update(self, item: Enrolment, handoff: int, retry_after: float, now: float) -> list[Action]:
-        item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline below, to the last bit
-        if len(item.sent) >= MAX_UPDATE_RATE:
-            self.deadlines.set(item.node, item.sent[0] + 1.0)
+        again = not_before(item.sent, now)
+        if again is not None:
+            self.deadlines.set(item.node, again)
             return []
         item.sent.append(now)
         item.retry_after = retry_after

@@ -5,6 +5,7 @@ from math import inf
 
 from signaling.actions import Action, Note
 from signaling.iana import Status, name_of
+from signaling.pacing import MAX_BINDACK_TIMEOUT
 from signaling.pmip.accepted_terms import take
 from signaling.pmip.binding_update_list import (
     EVERYTHING,
@@ -18,7 +19,7 @@ from signaling.pmip.binding_update_list import (
 from signaling.pmip.path_registrations import PathRegistrations
 from signaling.pmip.proxy_answer import Reaction, answers, impossible_timers, reaction_to
 from signaling.pmip.session_keeper import SessionKeeper
-from signaling.pmip.update_sender import MAX_BINDACK_TIMEOUT, NOT_CHANGED
+from signaling.pmip.update_sender import NOT_CHANGED
 from signaling.settings import TIMESTAMP_UNITS
 from signaling.update_request import node_of
 from signaling.wire.binding_ack import BindingAck

@@ -9,6 +9,7 @@ from signaling.actions import Action, TunnelEnd
 from signaling.deadlines import Deadlines
 from signaling.door import Door
 from signaling.iana import HandoffIndicator
+from signaling.pacing import INITIAL_BINDACK_TIMEOUT, MAX_BINDACK_TIMEOUT, not_before
 from signaling.pmip.binding_update_list import (
     BindingUpdateList,
     Multipath,
@@ -24,9 +25,6 @@ from signaling.pmip.uplinks import UplinkPath
 from signaling.settings import Clock, MagSettings
 from signaling.wire.options.option import Option
 
-INITIAL_BINDACK_TIMEOUT = 1.0  # s, RFC 5213 6.9.4 with RFC 6275 12
-MAX_BINDACK_TIMEOUT = 32.0  # s, RFC 6275 12
-MAX_UPDATE_RATE = 3  # a second, for one registration, RFC 6275 12
 NOT_CHANGED = HandoffIndicator.HANDOFF_STATE_NOT_CHANGED
 UNKNOWN = HandoffIndicator.HANDOFF_STATE_UNKNOWN
 SAME_INTERFACE = HandoffIndicator.HANDOFF_BETWEEN_MAGS_FOR_THE_SAME_INTERFACE
@@ -69,8 +67,9 @@ class UpdateSender:
         """
         item.step(Step.ASKED)
         item.taken_back = False
-        if not self.may_send(item, now):
-            self.deadlines.set(item.key, item.sent[0] + 1.0)
+        again = not_before(item.sent, now)
+        if again is not None:
+            self.deadlines.set(item.key, again)
             return []
         item.retry_after = retry_after or item.session.first_retry or INITIAL_BINDACK_TIMEOUT
         self.deadlines.set(item.key, now + item.retry_after)
@@ -90,8 +89,7 @@ class UpdateSender:
 
     def may_send(self, item: Registration, now: float) -> bool:
         """Whether another update of a registration is allowed now."""
-        item.sent = [at for at in item.sent if now < at + 1.0]  # as the deadline of `ask`, to the last bit
-        return len(item.sent) < MAX_UPDATE_RATE
+        return not_before(item.sent, now) is None
 
     def release_ipv4(self, item: Registration, now: float) -> list[Action]:
         """Take back the IPv4 home address of a session, and no path of it (RFC 5844 3.2.3.3); again until answered."""

@@ -427,13 +427,7 @@ class Mar:
 
     def _refuse_forged(self, update: BindingUpdate, event: DatagramReceived, now: float) -> Action:
         request = UpdateRequest.of(update, event.source, event.port)
-        ack = acknowledgement(
-            request,
-            status=Status.MIPV6_AUTH_FAIL,
-            lifetime=0,
-            prefixes=request.requested,
-            our_timestamp=self.clock.timestamp(now),
-        )
+        ack = acknowledgement(request, Status.MIPV6_AUTH_FAIL, our_timestamp=self.clock.timestamp(now))
         return self.door.send(ack, event.source, care_of=request.care_of, port=event.port)
 
     def _ack(self, ack: BindingAck, event: DatagramReceived, peer: Peer | None, now: float) -> list[Action]:

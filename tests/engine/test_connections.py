@@ -445,7 +445,6 @@ def test_what_the_kernel_brings_back_for_a_node_that_left_is_nothing_that_the_no
     tables.open_idle_after = LONG
     tables.watch(VISITING, HoldBuffer())
     Engine(tables).encapsulate([DOWN6])
-    assert tables.activity(VISITING) is not None
     assert number(tables) == 0
 
 
@@ -477,7 +476,6 @@ def test_a_prefix_that_goes_to_another_tunnel_or_away_and_comes_again_keeps_its_
 
 def test_what_another_process_has_seen_is_believed(any_engine: Engine, tables: Tables) -> None:
     tables.open_idle_after = 100.0
-    assert any_engine.counters().packets_from_tun == 0
     tables.believe_open(VISITING, 40.0)
     found = tables.connections(VISITING)
     assert found.number == 0

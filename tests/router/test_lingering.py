@@ -6,7 +6,6 @@ from ipaddress import IPv6Address, IPv6Network
 import pytest
 
 from engine import Encapsulation, Path, Side, Tables, Tunnel
-from router import lingering
 from router.lingering import Lingering
 
 HERE = IPv6Address("2001:db8::1")
@@ -39,10 +38,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(lingering.time, "monotonic", clock.monotonic)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 def known(tables: Tables) -> set[Tunnel]:
@@ -52,7 +49,7 @@ def known(tables: Tables) -> set[Tunnel]:
 def test_a_tunnel_is_known_for_a_moment_after_its_last_prefix_has_left(clock: Clock) -> None:
     tables = Tables()
     tables.bind(PREFIX, FORMER, side=Side.ANCHOR)
-    Lingering(tables, clock.later).keep([Path(FORMER, bid=1)])
+    Lingering(tables, clock.later, clock.monotonic).keep([Path(FORMER, bid=1)])
     tables.bind(PREFIX, NEXT, side=Side.ANCHOR)
     clock.run(0.9)
     assert known(tables) == {FORMER, NEXT}
@@ -63,7 +60,7 @@ def test_a_tunnel_is_known_for_a_moment_after_its_last_prefix_has_left(clock: Cl
 
 def test_each_prefix_that_leaves_begins_the_moment_anew(clock: Clock) -> None:
     tables = Tables()
-    kept = Lingering(tables, clock.later)
+    kept = Lingering(tables, clock.later, clock.monotonic)
     for _ in range(5):
         kept.keep([Path(FORMER, bid=1), Path(NEXT, bid=2)])
         clock.run(0.7)

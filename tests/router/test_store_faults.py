@@ -18,7 +18,7 @@ import pytest
 
 from router import sessions as sessions_module
 from router.sessions import Sessions
-from router.store import SessionStore, StoreError, StoreFull, open_store, redis_link, sqlite
+from router.store import SessionStore, StoreError, StoreFullError, open_store, redis_link, sqlite
 from router.store.journal import Journal
 from router.store.late import LateStore
 from signaling.dma.session import Session
@@ -444,7 +444,7 @@ async def test_a_full_server_still_forgets(server: Servers) -> None:
         server.fill()
         await one.forget(NODE, SESSION.prefix)
         assert (await one.get(NODE)).sessions == (ELSEWHERE,)
-        with pytest.raises(StoreFull) as refused:
+        with pytest.raises(StoreFullError) as refused:
             await one.save(SESSION)
         cure = "the store is full: give it more memory (maxmemory), or take out what others keep there"
         assert str(refused.value) == f"store {server.url}: {cure}"

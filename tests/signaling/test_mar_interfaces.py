@@ -261,24 +261,24 @@ def test_the_router_of_the_other_interface_asks_once_more_and_lets_it_be() -> No
     assert world["mar2"].notes("registration-refused")[-1].fields["why"].endswith("it stays there")
 
 
-def test_a_claim_that_came_late_does_not_take_a_prefix_from_its_interface() -> None:
+def claimed_late(back_at: str) -> tuple[World, IPv6Network]:
     """The router of the other one has decided when nobody had it, and repeats that with newer timestamps."""
     world = at_two_routers()
     prefix = world.prefix("mn1", "mar1")
     world.lose(1, BindingUpdate, source="mar2")
     world.detach("mn1")
     world.run(0.9)
-    world.attach("mn1", "mar1")
+    world.attach("mn1", back_at)
+    return world, prefix
+
+
+def test_a_claim_that_came_late_does_not_take_a_prefix_from_its_interface() -> None:
+    world, prefix = claimed_late(back_at="mar1")
     has_it_again(world, "mn1", "mar1", prefix)
 
 
 def test_a_claim_that_came_late_does_not_take_a_prefix_from_its_interface_elsewhere() -> None:
-    world = at_two_routers()
-    prefix = world.prefix("mn1", "mar1")
-    world.lose(1, BindingUpdate, source="mar2")
-    world.detach("mn1")
-    world.run(0.9)
-    world.attach("mn1", "mar3")
+    world, prefix = claimed_late(back_at="mar3")
     world.run(60.0)
     assert world.delivered_at(prefix) == ["mar3"]
     assert list(world.faults()) == []

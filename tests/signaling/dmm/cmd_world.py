@@ -96,15 +96,8 @@ class CmdWorld(World):
             event = replace(event, sessions=())
         return super().feed(name, event)
 
-    def restart(self, name: str) -> None:
-        """A router or the CMD dies without a word and starts again, with what it has written."""
-        router = self[name]
-        self.dead.discard(name)
-        router.life += 1
-        router.settings = replace(router.settings, restart_counter=router.life)
-        router.mar, router.paths = self.made(router.settings), {}
-        self.feed(name, ClockStepped(wall_minus_monotonic=WALL + router.skew))
-        of_cmd = name in self.cmds
+    def _remember(self, router: Router) -> None:
+        name, of_cmd = router.name, router.name in self.cmds
         anchors = [peer.address for peer in router.settings.peers] if of_cmd else [router.address]
         known = [session for anchor in anchors for session in self.stores[name].anchored(anchor)]
         self.feed(name, SessionsRestored(sessions=tuple(known)))

@@ -1,4 +1,4 @@
-"""The Proxy Binding Update of RFC 8885, as the serving router and the CMD send it: one order of options, one D flag."""
+"""The Proxy Binding Update as the routers and the CMD of Dynamic Mobility Anchoring send it: one order of options."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ from signaling.wire.options.time import Timestamp
 ACKNOWLEDGED_PROXY = BindingUpdateFlag.ACKNOWLEDGE | BindingUpdateFlag.PROXY_REGISTRATION
 
 
-def distributed_update(
+def proxy_update(
     node: str,
     prefixes: Iterable[Option],
     *,
@@ -23,9 +23,13 @@ def distributed_update(
     technology: int,
     link_layer: bytes,
     timestamp: int,
+    distributed: bool = False,
     more: Iterable[Option] = (),
 ) -> BindingUpdate:
-    """A PBU with the D flag (RFC 8885 4.1). lifetime: s; timestamp: 1/65536 s; more: options behind all others."""
+    """A PBU (RFC 5213 6.9.1.5). lifetime: s; timestamp: 1/65536 s; more: options behind all others.
+
+    distributed: with the D flag (RFC 8885 4.1).
+    """
     options: list[Option] = [
         identifier_of(node),
         *prefixes,
@@ -36,7 +40,7 @@ def distributed_update(
         options.append(MobileNodeLinkLayerIdentifier(identifier=link_layer))
     return BindingUpdate(
         sequence_number=sequence_number,
-        flags=ACKNOWLEDGED_PROXY | BindingUpdateFlag.DISTRIBUTED_MOBILITY,
+        flags=ACKNOWLEDGED_PROXY | BindingUpdateFlag.DISTRIBUTED_MOBILITY if distributed else ACKNOWLEDGED_PROXY,
         lifetime=lifetime,
         options=(*options, Timestamp(value=timestamp), *more),
     )
