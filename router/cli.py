@@ -5,6 +5,7 @@ Only what a command needs is imported, so that asking is quick.
 
 import argparse
 import errno
+import gc
 import json
 import logging
 import os
@@ -204,6 +205,8 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _run_router(options: argparse.Namespace) -> int:
+    gc.disable()  # until it serves: what is imported and made until then stays
+
     import uvloop
 
     from engine import EngineError

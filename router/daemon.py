@@ -332,6 +332,7 @@ async def _live(router: Router, begin: Callable[[], Awaitable[None]]) -> ExitCod
         # what is there now stays to the end: no collection need look at it again in the middle of a handover
         gc.collect()
         gc.freeze()
+        gc.enable()
         await router.stopped.wait()
         log.info("stopping")
     finally:

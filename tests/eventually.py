@@ -7,17 +7,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PAUSE = 0.005  # s between two looks
+SHORTEST, LONGEST = 0.005, 0.05  # s between two looks: each is work for a router, and what takes long is not urgent
 TURN = 0.001  # s between two looks from the loop: what is waited for there lies in memory
 
 
 def eventually(condition: Callable[[], T], timeout: float = 5.0, what: str = "") -> T:
     """Look until the condition gives something true and return that; fail after timeout (s)."""
-    deadline = time.monotonic() + timeout
+    since = time.monotonic()
     while not (result := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - since
+        if waited > timeout:
             raise AssertionError(f"not within {timeout:g} s: {what or condition}")
-        time.sleep(PAUSE)
+        time.sleep(min(max(SHORTEST, waited / 10), LONGEST))
     return result
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from router.demo.traffic import Program
 from tests.e2e.cmd_domain import CMD, CMD2, CmdDomain
-from tests.e2e.domain import NODES, Node, flowing
+from tests.e2e.domain import NODES, flowing
 from tests.e2e.test_takeover import take_over
 from tests.eventually import eventually
 
@@ -33,17 +32,6 @@ def cmd_domain(tmp_path: Path) -> Iterator[MakeDomain]:
 
 def prefix(it: CmdDomain, number: int) -> IPv6Network:
     return next(it[f"mar{number}"].pool.subnets(new_prefix=64))
-
-
-def downloading(it: CmdDomain) -> tuple[Node, Program]:
-    """The node is at the first router, and a download flows to its address there."""
-    node = it.mn.no_duplicate_detection()
-    it.serve()
-    node.attach("mar1")
-    node.address(it["mar1"].pool)
-    download = it.download()
-    flowing(download)
-    return node, download
 
 
 def settled(it: CmdDomain, at: int, *visited: int) -> None:
@@ -68,8 +56,8 @@ def settled(it: CmdDomain, at: int, *visited: int) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_connection_survives_two_moves_and_the_return(cmd_domain: MakeDomain, mode: str) -> None:
     with cmd_domain(mode=mode).start() as it:
-        node, download = downloading(it)
-        first = node.address(it["mar1"].pool)
+        node, first, download = it.downloading()
+        flowing(download)
         for at, visited in ((2, (1,)), (3, (1, 2)), (1, (2, 3))):
             node.attach(f"mar{at}")
             node.address(it[f"mar{at}"].pool, AT_ONCE)
@@ -82,10 +70,9 @@ def test_a_connection_survives_two_moves_and_the_return(cmd_domain: MakeDomain, 
         assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(first))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_cmd_that_is_killed_comes_back_with_what_it_had_acknowledged(cmd_domain: MakeDomain, mode: str) -> None:
-    with cmd_domain(mode=mode).start() as it:
-        node, download = downloading(it)
+def test_a_cmd_that_is_killed_comes_back_with_what_it_had_acknowledged(cmd_domain: MakeDomain) -> None:
+    with cmd_domain(mode="relay").start() as it:
+        node, _, download = it.downloading()
         node.attach("mar2")
         settled(it, 2, 1)
         (visiting,) = (row for row in it["mar2"].show("bindings") if row["prefix"] == str(prefix(it, 1)))
@@ -114,7 +101,7 @@ def test_an_anchor_that_is_killed_and_loses_its_store_goes_on_with_what_its_jour
     cmd_domain: MakeDomain, tmp_path: Path
 ) -> None:
     with cmd_domain().start() as it:
-        node, download = downloading(it)
+        node, _, download = it.downloading()
         node.attach("mar2")
         settled(it, 2, 1)
         it["mar1"].stop(signal.SIGKILL)
@@ -133,7 +120,7 @@ def test_an_anchor_that_is_killed_and_loses_its_store_goes_on_with_what_its_jour
 
 def test_while_the_cmd_is_away_a_node_gets_a_local_prefix_and_what_it_brought_follows(cmd_domain: MakeDomain) -> None:
     with cmd_domain().start() as it:
-        node, download = downloading(it)
+        node, _, download = it.downloading()
         settled(it, 1)
         it[CMD].stop(signal.SIGKILL)
         node.attach("mar2")
@@ -146,10 +133,10 @@ def test_while_the_cmd_is_away_a_node_gets_a_local_prefix_and_what_it_brought_fo
         assert {"key": "cmd_reachable", "value": True} in it["mar2"].show("config")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["relay", "locator"])  # who tells the anchors of another CMD
 def test_a_node_moves_between_routers_of_two_cmds_over_one_store(cmd_domain: MakeDomain, mode: str) -> None:
     with cmd_domain(mode=mode, cmds=2).start() as it:
-        node, download = downloading(it)
+        node, _, download = it.downloading()
         for at, visited in ((2, (1,)), (3, (1, 2)), (1, (2, 3))):
             node.attach(f"mar{at}")
             node.address(it[f"mar{at}"].pool, AT_ONCE)
@@ -165,10 +152,9 @@ def test_a_node_moves_between_routers_of_two_cmds_over_one_store(cmd_domain: Mak
         assert [row["name"] for row in it[CMD].show("peers")] == ["mar1", "mar3"]
 
 
-@pytest.mark.alone
 def test_followers_are_replaced_by_their_next_processes(cmd_domain: MakeDomain) -> None:
     with cmd_domain().start() as it:
-        node, download = downloading(it)
+        node, _, download = it.downloading()
         node.attach("mar2")
         settled(it, 2, 1)
         for name in ("mar1", "mar2"):

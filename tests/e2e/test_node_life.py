@@ -16,8 +16,6 @@ from router.demo.traffic import Program
 from tests.e2e.domain import NODES, ROUTER_ADDRESS, Domain, Node, finished, flowing
 from tests.eventually import eventually
 
-pytestmark = pytest.mark.alone
-
 MakeDomain = Callable[..., Domain]
 
 UDP_RATE = 1000.0  # datagrams/s

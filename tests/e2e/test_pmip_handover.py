@@ -22,8 +22,6 @@ from tests.e2e.domain import finished
 from tests.e2e.pmip_domain import octets, proxy_domain
 from tests.eventually import eventually
 
-pytestmark = pytest.mark.alone
-
 MOVES = 6
 LOST_AT_MOST = 30  # datagrams of a move, one each millisecond, on a machine that runs other tests too
 
@@ -75,6 +73,7 @@ def test_the_gateway_that_a_node_left_forgets_it(domain: ProxyStage) -> None:
     assert len(domain.show("mag2", "bindings")) == 1
 
 
+@pytest.mark.alone
 def test_a_handover_loses_few_datagrams(domain: ProxyStage) -> None:
     domain.move("mag1")
     address = domain.wait_for_address(POOL)
@@ -141,6 +140,7 @@ def test_nodes_of_one_gateway_meet_at_their_anchor_or_with_local_routing_there(
         assert (at_the_anchor < 100_000) == local_routing
 
 
+@pytest.mark.alone
 def test_the_demo_makes_its_moves() -> None:
     """What it promises of time is for whoever runs it to see."""
     done = subprocess.run(

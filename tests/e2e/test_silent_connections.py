@@ -109,7 +109,6 @@ def test_a_connection_that_is_silent_for_too_long_is_taken_for_dead(domain: Make
         eventually(lambda: state(it) == "released", 8.0, "mar1 lets its prefix go")
 
 
-@pytest.mark.alone
 def test_a_silent_connection_outlives_an_upgrade_of_the_router_it_visits(domain: MakeDomain) -> None:
     with domain(settings={"anchor": {"idle_after": IDLE_AFTER}}).start() as it, moved(it) as ends:
         be_silent(it)

@@ -26,8 +26,6 @@ from tests.e2e.ipv4_domain import Ipv4Stage, flows, ipv4_domain
 from tests.e2e.pmip_domain import BOTH_UP, watched
 from tests.eventually import eventually
 
-pytestmark = pytest.mark.alone
-
 HOMES, DELEGATED = POOL.subnets()  # both are routed to the anchor
 POOLS = {"anchor": {"prefixes": [str(HOMES)], "delegated_prefixes": [str(DELEGATED)]}}
 SITE = "branch@example.net"

@@ -32,8 +32,6 @@ from tests.e2e.domain import NODES, Domain, RouterProcess, flowing, run_router
 from tests.e2e.test_stopping import check_same, ended_well, snapshot, snapshot_with_carrier
 from tests.eventually import eventually
 
-pytestmark = pytest.mark.alone
-
 MakeDomain = Callable[..., Domain]
 
 TIMES = 3
@@ -111,6 +109,7 @@ def moved(it: Domain) -> tuple[IPv6Address, IPv6Network]:
     return address, prefix
 
 
+@pytest.mark.alone
 def test_nothing_is_lost_while_anchor_and_visited_router_are_replaced_three_times(domain: MakeDomain) -> None:
     with domain().start() as it:
         address, prefix = moved(it)
@@ -137,6 +136,7 @@ def test_nothing_is_lost_while_anchor_and_visited_router_are_replaced_three_time
             eventually(lambda router=router: len(router.lines("took-over")) == TIMES, what="each process said so")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "settings",
     [
@@ -158,6 +158,7 @@ def test_whatever_carries_packets_and_signalling_is_taken_over(domain: MakeDomai
         eventually(lambda: it["mar1"].paths()[prefix] == ("native", None), 5.0)
 
 
+@pytest.mark.alone
 def test_what_is_held_for_a_node_between_two_routers_is_not_lost(domain: MakeDomain) -> None:
     settings = {"anchor": {"hold_seconds": 30.0, "hold_octets": 4 << 20}}
     with domain(settings=settings).start() as it:

@@ -5,7 +5,6 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +79,10 @@ class Daemon:
         return Client(self.directory / f"{self.role}.sock")
 
     def start(self) -> None:
+        self.begin()
+        self.wait_until_up()
+
+    def begin(self) -> None:
         with (self.directory / f"{self.role}.log").open("wb") as output:
             self.process = self.host.spawn_module(
                 "router",
@@ -89,8 +92,11 @@ class Daemon:
                 stdout=output,
                 stderr=output,
             )
+
+    def wait_until_up(self) -> None:
         process = self.process
-        eventually(lambda: "is up" in self.log or process.poll() is not None, 10.0)
+        assert process is not None
+        eventually(lambda: "is up" in self.log or process.poll() is not None, 20.0)
         assert process.poll() is None, self.log
 
     def end(self, number: int) -> int:
@@ -113,20 +119,15 @@ def pair(tmp_path: Path) -> Iterator[tuple[Daemon, Daemon]]:
         node.link_layer("eth0", "02:00:00:00:00:11")
         lma.address("eth0", "2001:db8:ff::a/64")
         mag.address("wan0", "2001:db8:ff::b/64")
+        node.link_down("eth0")  # and up when both can answer: a link that is lost for a moment may never be missed
         both = Daemon("lma", lma, tmp_path), Daemon("mag", mag, tmp_path)
         for daemon, text in zip(both, (LMA, MAG), strict=True):
             daemon.config.write_text(text)
-            daemon.start()
-        node.link_down("eth0")
+            daemon.begin()
+        for daemon in both:
+            daemon.wait_until_up()
         node.link_up("eth0")
-        since = time.monotonic()
-
-        def registered() -> bool:
-            """Anew: it may have been before its link was lost."""
-            fresh = any(row["attached"] < time.monotonic() - since for row in both[1].rows("nodes"))
-            return fresh and any(row["ways"] for row in both[0].rows("bindings"))
-
-        eventually(registered, 10.0)
+        eventually(lambda: any(row["ways"] for row in both[0].rows("bindings")), 20.0, "the node is registered")
         yield both
 
 
