@@ -44,7 +44,10 @@ class CmdProcess(RouterProcess):
 class CmdDomain(Domain):
     """Three MARs and their CMD, or two of these: the second one has every other MAR."""
 
-    def __init__(self, directory: Path, *, mode: str = "proxy", mars: int = 3, cmds: int = 1) -> None:
+    def __init__(
+        self, directory: Path, *, mode: str = "proxy", mars: int = 3, cmds: int = 1, store: str | None = None
+    ) -> None:
+        """store: URL of that of the CMDs; None: a file."""
         self.directory = directory
         names = list(NUMBERS)[:cmds]
         self.world = CmdScene(mars=mars)
@@ -64,7 +67,7 @@ class CmdDomain(Domain):
             for number in numbers
         }
         for name in names:
-            tables = told(NUMBERS[name], keys, directory, about)
+            tables = told(NUMBERS[name], keys, directory, about | ({"store": {"url": store}} if store else {}))
             kept = {key: tables[key] for key in ("router", "underlay", "control", "cmd", "store")}
             mine = {f"mar{number}" for number, cmd in follows.items() if cmd == name}
             peers = [peer for peer in tables["peer"] if peer["name"] in mine]

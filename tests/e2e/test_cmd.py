@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.cmd_domain import CMD, CMD2, CmdDomain
 from tests.e2e.domain import NODES, flowing
+from tests.e2e.test_store_trouble import REDIS, redis_at_the_correspondent
 from tests.e2e.test_takeover import take_over
 from tests.eventually import eventually
 
@@ -134,22 +135,32 @@ def test_while_the_cmd_is_away_a_node_gets_a_local_prefix_and_what_it_brought_fo
 
 
 @pytest.mark.parametrize("mode", ["relay", "locator"])  # who tells the anchors of another CMD
-def test_a_node_moves_between_routers_of_two_cmds_over_one_store(cmd_domain: MakeDomain, mode: str) -> None:
+def test_a_node_moves_between_routers_of_two_cmds_over_one_file(cmd_domain: MakeDomain, mode: str) -> None:
     with cmd_domain(mode=mode, cmds=2).start() as it:
-        node, _, download = it.downloading()
-        for at, visited in ((2, (1,)), (3, (1, 2)), (1, (2, 3))):
-            node.attach(f"mar{at}")
-            node.address(it[f"mar{at}"].pool, AT_ONCE)
-            settled(it, at, *visited)
-            flowing(download)
-        it[CMD].stop(signal.SIGKILL)
-        node.attach("mar2")
-        node.address(it["mar2"].pool, AT_ONCE)
-        it[CMD].start()
-        settled(it, 2, 1, 3)
+        goes_round_two_cmds(it)
+
+
+def test_a_node_moves_between_routers_of_two_cmds_over_one_server(cmd_domain: MakeDomain) -> None:
+    with cmd_domain(mode="proxy", cmds=2, store=REDIS["store"]["url"]) as it, redis_at_the_correspondent(it):
+        goes_round_two_cmds(it.start())
+
+
+def goes_round_two_cmds(it: CmdDomain) -> None:
+    """And once more while one of them is away."""
+    node, _, download = it.downloading()
+    for at, visited in ((2, (1,)), (3, (1, 2)), (1, (2, 3))):
+        node.attach(f"mar{at}")
+        node.address(it[f"mar{at}"].pool, AT_ONCE)
+        settled(it, at, *visited)
         flowing(download)
-        assert download.stop()["error"] == ""
-        assert [row["name"] for row in it[CMD].show("peers")] == ["mar1", "mar3"]
+    it[CMD].stop(signal.SIGKILL)
+    node.attach("mar2")
+    node.address(it["mar2"].pool, AT_ONCE)
+    it[CMD].start()
+    settled(it, 2, 1, 3)
+    flowing(download)
+    assert download.stop()["error"] == ""
+    assert [row["name"] for row in it[CMD].show("peers")] == ["mar1", "mar3"]
 
 
 def test_followers_are_replaced_by_their_next_processes(cmd_domain: MakeDomain) -> None:
