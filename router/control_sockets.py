@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ctypes import addressof, create_string_buffer
+from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
 from types import MappingProxyType
 
@@ -419,15 +420,20 @@ def frame_filter(known: list[bytes]) -> list[bytes]:
     if len(known) > MAX_FILTERED_NODES:
         return [*program, _op(RETURN, DROP)]
     for link_layer in known:
-        first, last = struct.unpack("!IH", link_layer)
-        program += [
-            _op(LD_MEMORY, 0),
-            _op(JUMP_IF_EQUAL, first, 0, 3),
-            _op(LD_MEMORY, 1),
-            _op(JUMP_IF_EQUAL, last, 0, 1),
-            _op(RETURN, DROP),
-        ]
+        program += _drop(link_layer)
     return [*program, _op(RETURN, PASS)]
+
+
+@lru_cache(MAX_FILTERED_NODES)  # there may be hundreds, and with each that comes or leaves the program is another one
+def _drop(link_layer: bytes) -> tuple[bytes, ...]:
+    first, last = struct.unpack("!IH", link_layer)
+    return (
+        _op(LD_MEMORY, 0),
+        _op(JUMP_IF_EQUAL, first, 0, 3),
+        _op(LD_MEMORY, 1),
+        _op(JUMP_IF_EQUAL, last, 0, 1),
+        _op(RETURN, DROP),
+    )
 
 
 def beside_data_filter() -> list[bytes]:
