@@ -66,8 +66,9 @@ def moved(it: Domain) -> Iterator[tuple[socket.socket, socket.socket]]:
     node.attach("mar1")
     with connection(it, node.address(prefix(it, 1))) as ends:
         node.attach("mar2")
+        eventually(lambda: prefix(it, 1) in it["mar2"].paths(), 5.0, "mar2 carries the prefix")
+        talk(*ends)  # before it could be taken for idle
         node.address(prefix(it, 2))
-        talk(*ends)
         yield ends
 
 
