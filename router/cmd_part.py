@@ -1,6 +1,5 @@
 """A Central Mobility Database at work: no access links and no pools; its binding cache is durable before it answers."""
 
-import logging
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
@@ -14,9 +13,6 @@ from router.store import SessionStore, open_store
 from router.store.url import without_password
 from signaling.events import SessionsFound, SessionsRestored
 from signaling.roles.cmd import Cmd
-
-log = logging.getLogger("openmar")
-
 
 
 class EveryNode:

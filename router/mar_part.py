@@ -1,7 +1,6 @@
 """A MAR at work: access links, pools of its own, and the sessions it shares with the other routers of the domain."""
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Mapping
@@ -32,8 +31,6 @@ from signaling.dma.session import Session
 from signaling.errors import SignalingError
 from signaling.events import Event, LinkAttached, LinkUp, SessionsFound, SessionsRestored
 from signaling.roles.mar import Mar
-
-log = logging.getLogger("openmar")
 
 NOBODY = ""  # a node that there is not
 PLAYS = 8  # of an update, while its node is between two routers

@@ -1,5 +1,7 @@
 """The bench of a domain: its nodes are what a stock host would be to a router, and what it found is said plainly."""
 
+import socket
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import IPv6Address
 from random import Random
@@ -74,33 +76,35 @@ def test_the_table_and_json_say_what_does_not_hold() -> None:
     assert [each["holds"] for each in found.values()] == [True, False, True]
 
 
-def one_node() -> Crowd:
+class Alone(Crowd):
     """A crowd of one, without a world."""
-    crowd = object.__new__(Crowd)
-    crowd.nodes, crowd._dice, crowd._journeys = [make_node(0)], Random(1), {}
-    crowd._links = dict.fromkeys(("mar1", "mar2"))  # type: ignore[assignment]
-    return crowd
+
+    def __init__(self, *, served: bool) -> None:
+        self.nodes, self._dice, self._journeys = [make_node(0)], Random(1), {}
+        self._links = dict(zip(("mar1", "mar2"), socket.socketpair(), strict=True))
+        self._served = served
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.close()
+
+    def _begin(self, node: Node, router: str) -> None:
+        assert not self._journeys
+        if self._served:
+            self._journeys[node.number] = Journey(node, 0.0, set())
+
+    def _serve(self, seconds: float) -> None:
+        self._over.delays.append(0.1)
+        self._journeys.clear()
 
 
 def test_a_crowd_has_no_more_moves_under_way_than_nodes() -> None:
-    crowd = one_node()
-
-    def begin(node: Node, router: str) -> None:
-        assert not crowd._journeys
-        crowd._journeys[node.number] = Journey(node, 0.0, set())
-
-    def serve(seconds: float) -> None:
-        crowd._over.delays.append(0.1)
-        crowd._journeys.clear()
-
-    crowd._begin, crowd._serve = begin, serve  # type: ignore[method-assign]
-    assert len(crowd.move(5, window=16, rate=None).delays) == 5
+    with closing(Alone(served=True)) as crowd:
+        assert len(crowd.move(5, window=16, rate=None).delays) == 5
 
 
 def test_moves_of_which_none_is_served_are_trouble_and_no_figure() -> None:
-    crowd = one_node()
-    crowd._begin = lambda node, router: None  # type: ignore[method-assign]
-    with pytest.raises(RouterError, match="no node was served"):
+    with closing(Alone(served=False)) as crowd, pytest.raises(RouterError, match="no node was served"):
         crowd.move(5, window=16, rate=None)
 
 

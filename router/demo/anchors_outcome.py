@@ -9,6 +9,7 @@ from typing import Any
 
 from router.demo.busyness import BUSY
 from router.demo.handover import LOST_AT_MOST
+from router.demo.narrator import promises
 
 IDLE_AFTER = 2.0  # s without a packet, and an old prefix is released
 OPEN_IDLE_AFTER = 3.0  # s without a packet, and a connection is taken for dead: some are cut off as they end
@@ -288,7 +289,4 @@ def summary(outcome: Outcome) -> str:
         f"{shorts['on_another_prefix']} on another prefix than that of the place",
         "",
     ]
-    lines += [f"WARNING: {line}" for line in outcome.warnings]
-    held = "every other promise held" if outcome.warnings else "every promise held"
-    lines += [f"BROKEN PROMISE: {line}" for line in outcome.broken] or [held]
-    return "\n".join(lines)
+    return "\n".join([*lines, *promises(outcome.broken, outcome.warnings)])

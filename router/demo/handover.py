@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from router.demo.busyness import BUSY
 from router.demo.capture import Packet
 from router.demo.figures import Move, arrival, losses
-from router.demo.narrator import Narrator
+from router.demo.narrator import Narrator, promises
 from router.demo.stage import DOWNLOAD_RATE, UPLOAD_RATE, Stage, Stay
 from router.demo.topology import node_link_layer
 from router.demo.traffic import Report
@@ -105,10 +105,7 @@ class Outcome:
             *lines,
             "",
         ]
-        text += [f"WARNING: {line}" for line in self.warnings]
-        held = "every other promise held" if self.warnings else "every promise held"
-        text += [f"BROKEN PROMISE: {line}" for line in self.broken] or [held]
-        return "\n".join(text)
+        return "\n".join([*text, *promises(self.broken, self.warnings)])
 
 
 class Journey(ABC, Generic[A]):

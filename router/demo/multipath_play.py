@@ -11,7 +11,7 @@ from typing import Any
 from router.demo.branch import ACCESSES, ANCHOR, GATEWAY, LTE, WLAN, Access
 from router.demo.branch_stage import DOWN_FLOW, TCP_FLOW, UP_FLOW, BranchStage, Rule, Streams
 from router.demo.figures import Stream
-from router.demo.narrator import Narrator
+from router.demo.narrator import Narrator, promises
 from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
 
@@ -362,6 +362,4 @@ def summary(outcome: Outcome) -> str:
     lines.append(
         f"per packet        {outcome.both_paths:.1f} Mbit/s on both, {outcome.one_path:.1f} on one: {outcome.ratio:.2f}"
     )
-    lines.append("")
-    lines += [f"BROKEN PROMISE: {text}" for text in outcome.broken] or ["every promise held"]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *promises(outcome.broken)])

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 TRIGGERS = {
@@ -14,6 +14,12 @@ TRIGGERS = {
     "packet": "its first packet",
     "command": "the operator",
 }
+
+
+def promises(broken: Iterable[str], warnings: Sequence[str] = ()) -> list[str]:
+    """What became of the promises of a demo, a line each."""
+    held = "every other promise held" if warnings else "every promise held"
+    return [*(f"WARNING: {line}" for line in warnings), *([f"BROKEN PROMISE: {line}" for line in broken] or [held])]
 
 
 class Narrator:

@@ -97,10 +97,8 @@ class SqliteStore:
 
     def peek(self, node: str) -> Record | None:
         """The record of a node, at once; None: another file has to be opened first."""
-        file = self._file
-        if file is None or not self._guarded(lambda: file.is_at(self._path)):
-            return None
-        return self._guarded(lambda: self._get(file.reader, node))
+        file = self._current()
+        return None if file is None else self._guarded(lambda: self._get(file.reader, node))
 
     async def put_if(self, record: Record) -> bool:
         """Compare and set."""
@@ -157,13 +155,18 @@ class SqliteStore:
     async def _follow(self) -> File:
         """The file that is at the path now."""
         async with self._following:
-            file = self._file
-            if file is not None and self._guarded(lambda: file.is_at(self._path)):
+            file = self._current()
+            if file is not None:
                 return file
-            self._file = None
-            self._file = opened = await self._in_thread(lambda: open_instead(file, self._path))
+            before, self._file = self._file, None
+            self._file = opened = await self._in_thread(lambda: open_instead(before, self._path))
             log.warning("store %s: %s", self._path, REPLACED)
             return opened
+
+    def _current(self) -> File | None:
+        """The open file, if it is still at the path."""
+        file = self._file
+        return file if file is not None and self._guarded(lambda: file.is_at(self._path)) else None
 
     def _guarded(self, work: Callable[[], T]) -> T:
         try:

@@ -1,5 +1,6 @@
 """The walk over four MARs: what it promises is judged from what was seen, and drawn."""
 
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
@@ -26,6 +27,8 @@ from router.errors import ConfigError
 
 BEGAN, ENDED = 1000.0, 1060.0
 P1, P2 = "2001:db8:1000::/64", "2001:db8:2000::/64"
+
+Spoil = Callable[[Outcome], object]
 
 
 def good() -> Outcome:
@@ -162,9 +165,9 @@ def test_a_release_of_what_is_needed_is_told() -> None:
         (lambda outcome: [setattr(each, "released", None) for each in outcome.anchors], "no anchor ended"),
     ],
 )
-def test_a_broken_promise_is_told_however_busy_the_machine_was(spoil: object, told: str) -> None:
+def test_a_broken_promise_is_told_however_busy_the_machine_was(spoil: Spoil, told: str) -> None:
     outcome = good()
-    spoil(outcome)  # type: ignore[operator]
+    spoil(outcome)
     outcome.judge(0.9)
     assert any(told in line for line in outcome.broken)
 
@@ -178,10 +181,10 @@ def test_a_broken_promise_is_told_however_busy_the_machine_was(spoil: object, to
         (lambda outcome: outcome.lost.__setitem__(1, 11), "move 2: 11 datagrams were lost"),
     ],
 )
-def test_what_a_busy_machine_may_break_by_itself_is_a_warning_there(spoil: object, told: str) -> None:
+def test_what_a_busy_machine_may_break_by_itself_is_a_warning_there(spoil: Spoil, told: str) -> None:
     idle, busy = good(), good()
     for outcome, others in ((idle, 0.03), (busy, 0.63)):
-        spoil(outcome)  # type: ignore[operator]
+        spoil(outcome)
         outcome.judge(others)
     assert [told in line for line in idle.broken] == [True]
     assert "(other programs took 3% of the processors)" in idle.broken[0]

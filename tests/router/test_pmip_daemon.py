@@ -6,7 +6,7 @@
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Daemon:
     role: str
     host: Host
     directory: Path
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "subprocess.Popen[bytes]" = field(init=False)
 
     @property
     def config(self) -> Path:
@@ -94,13 +94,10 @@ class Daemon:
             )
 
     def wait_until_up(self) -> None:
-        process = self.process
-        assert process is not None
-        eventually(lambda: "is up" in self.log or process.poll() is not None, 20.0)
-        assert process.poll() is None, self.log
+        eventually(lambda: "is up" in self.log or self.process.poll() is not None, 20.0)
+        assert self.process.poll() is None, self.log
 
     def end(self, number: int) -> int:
-        assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(10.0)
 
@@ -189,7 +186,6 @@ def test_an_anchor_that_was_killed_knows_its_sessions(pair: tuple[Daemon, Daemon
 def test_sighup_reads_the_configuration_again(pair: tuple[Daemon, Daemon]) -> None:
     lma, _ = pair
     lma.config.write_text(LMA + '[[flow]]\nname = "all"\nlabels = ["wan"]\n')
-    assert lma.process is not None
     lma.process.send_signal(signal.SIGHUP)
     eventually(lambda: [row["rule"] for row in lma.rows("policy")] == ["all"])
     lma.config.write_text(LMA.replace("/36", "/40"))
