@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from math import ceil
@@ -51,8 +51,8 @@ class Side(enum.Enum):
 
 
 NUMBERS = {Side.ANCHOR: model.ANCHOR, Side.ACCESS: model.ACCESS}
-HOME = 8  # as in _fast/prefixes.pxd; the model has none of it
-SIDES = {model.ANCHOR: Side.ANCHOR, model.ACCESS: Side.ACCESS, model.HELD: None, HOME: None}
+HOME, HERE = 8, 16  # as in _fast/prefixes.pxd; the model has none of them
+SIDES = {model.ANCHOR: Side.ANCHOR, model.ACCESS: Side.ACCESS, model.HELD: None, HOME: None, HERE: None}
 STATE_OF = {number: state for state, number in STATES.items()}
 
 
@@ -304,10 +304,23 @@ class Tables:
             self.storage.hold(network, kind)
             self._forget_waiting(network, kind)
             return
+        self._let_wait(network, kind, buffer, lambda: self.storage.hold(network, kind, True))
+
+    def leave_to_kernel(self, prefix: Prefix, buffer: HoldBuffer) -> None:
+        """The node of this prefix, anchored here, is on a link of this router: the kernel delivers.
+
+        What the kernel brings to us all the same, as that link is lost, waits as if it were held; what the routers that
+        had the node before still give back is the kernel's. Raises NotCompiled: the model keeps no packets.
+        """
+        network, kind = _octets(prefix)
+        queues = self._made_queues()
+        self._let_wait(network, kind, buffer, lambda: queues.leave_to_kernel(network, kind))
+
+    def _let_wait(self, network: bytes, kind: int, buffer: HoldBuffer, close_way: Callable[[], object]) -> None:
         bounds = buffer.packets, buffer.octets, round(buffer.seconds * 1e9)
         queues = self._made_queues()
         queues.hold(network, kind, *bounds)  # before the way is closed: what comes in between would be lost
-        self.storage.hold(network, kind, True)
+        close_way()
         queues.hold(network, kind, *bounds)  # a prefix that was not there yet has got its entry just now
         self._paces[network, kind] = buffer.pace
 

@@ -1,7 +1,7 @@
 """What a path of a prefix means: which kernel routes, which binding in the engine. Pure; `network.py` carries it out.
 
     path            kernel                                             engine
-    LocalLink       P -> access link, else tun                         held: waits, as the link is lost
+    LocalLink       P -> access link, else tun                         left to the kernel: waits, as the link is lost
     SplitLink       P -> access link; flow table: P -> tun;            P by destination -> tunnels to visited routers
                     for each flow a rule: look into that table
     TowardVisited   P -> tun                                           P by destination -> tunnels to the visited router
@@ -25,7 +25,7 @@ table for all of it (`wants_ipv4_uplink`).
 Here also what signalling calls a tunnel end, a flow rule and the state of a way becomes what the engine calls so.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -97,10 +97,11 @@ class WantedBinding:
     """An entry this router wants in the engine's table."""
 
     prefix: Prefix
-    tunnels: tuple[TunnelEnd, ...]  # (): held
+    tunnels: tuple[TunnelEnd, ...]  # (): held, or left to the kernel
     side: Side
     policy: str = ""
     waits: bool = False  # what comes for a node that is not there waits for it; else it dies
+    native: bool = False  # the kernel has a link to the node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ def wanted(prefix: Prefix, path: Path | None, *, aggregated: bool = False) -> Wa
     held = WantedBinding(prefix=prefix, tunnels=(), side=Side.ANCHOR, waits=True)
     match path:
         case LocalLink():
-            return Wanted(routes=(_on_link(prefix, path), *to_tun), binding=held)
+            return Wanted(routes=(_on_link(prefix, path), *to_tun), binding=replace(held, native=True))
         case SplitLink():
             return _split(prefix, path)
         case TowardVisited():

@@ -346,7 +346,7 @@ class Network:
         native = Edits(set_routes=edits(prefix, None, path).set_routes)
         try:
             self._homecomings.begin(
-                prefix, rule, route, lambda: self._apply(prefix, native), lambda: self._hold(prefix, self._buffer)
+                prefix, rule, route, lambda: self._apply(prefix, native), lambda: self._leave_to_kernel(prefix)
             )
         except NetlinkError:  # the interface may just have gone
             return False
@@ -527,7 +527,10 @@ class Network:
 
     def _bind(self, binding: WantedBinding, node: str) -> None:
         if not binding.tunnels:
-            self._hold(binding.prefix, self._buffer if binding.waits else None)
+            if binding.native:
+                self._leave_to_kernel(binding.prefix)
+            else:
+                self._hold(binding.prefix, self._buffer if binding.waits else None)
             self._ways.forget(binding.prefix)
             return
         ends = self._ends(binding.tunnels)
@@ -550,6 +553,15 @@ class Network:
         try:
             self._tables.hold(prefix, buffer=buffer)
         except MemoryError:  # as many as there can be are in use: the packets of this node are lost
+            self._tables.hold(prefix)
+
+    def _leave_to_kernel(self, prefix: Prefix) -> None:
+        if self._buffer is None:
+            self._tables.hold(prefix)
+            return
+        try:
+            self._tables.leave_to_kernel(prefix, self._buffer)
+        except MemoryError:  # should its link be lost, it loses packets
             self._tables.hold(prefix)
 
     def _tunnel(self, end: actions.TunnelEnd) -> Tunnel:

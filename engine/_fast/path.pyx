@@ -29,7 +29,7 @@ from engine._fast.kernel cimport (
 )
 from engine._fast.offload cimport MERGE_TCP4, MERGE_TCP6, MERGE_UDP4, MERGE_UDP6, VIRTIO, VIRTIO_HEADER, Output
 from engine._fast.outer cimport Strip
-from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, HOME, Binding, Prefixes
+from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, HERE, HOME, Binding, Prefixes
 from engine._fast.tables cimport SECOND, clock_of, monotonic
 from engine._fast.tunnels cimport GRE, SEQUENCED, Tunnel
 
@@ -216,7 +216,7 @@ cdef void lookup(Worker *worker) noexcept nogil:
     memset(worker.copied, False, burst.count)
     memset(worker.turned, False, burst.count)
     left = prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop,
-                            ANCHOR | HELD | HOME, worker.found)
+                            ANCHOR | HELD | HOME | HERE, worker.found)
     if left > 0:
         if prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop, ACCESS,
                             worker.found) > 0:
@@ -279,6 +279,11 @@ cdef void look_behind(Worker *worker) noexcept nogil:
             worker.found[i] = 0                           # nobody watches it
 
 
+cdef inline bint is_away(const Binding *binding) noexcept nogil:
+    """Nobody takes what comes out of the TUN for the prefix: its node is between routers, or its link was just lost."""
+    return (binding.side & (HELD | HERE)) != 0
+
+
 cdef void set_aside(Worker *worker) noexcept nogil:
     """What is for a node between routers waits in the hold buffer of its prefix, if there is one."""
     cdef Burst *burst = worker.burst
@@ -291,7 +296,7 @@ cdef void set_aside(Worker *worker) noexcept nogil:
         buffer = load32_relaxed(&binding.hold)
         if buffer != 0 and (binding.side != ACCESS or worker.turned[i]):
             burst.drop[i] = put_aside(worker, i, buffer, False)
-        if burst.drop[i] == ALIVE and binding.side == HELD:
+        if burst.drop[i] == ALIVE and is_away(binding):
             burst.drop[i] = Drop.NODE_AWAY
 
 
@@ -356,7 +361,7 @@ cdef void drain(Worker *worker) noexcept nogil:
     parse(worker, False)
     lookup(worker)
     for i in range(count):
-        if burst.drop[i] == ALIVE and prefixes.at(&worker.tables.prefixes, worker.found[i]).side == HELD:
+        if burst.drop[i] == ALIVE and is_away(prefixes.at(&worker.tables.prefixes, worker.found[i])):
             put_back(worker, i, buffers)                  # the node has left again meanwhile
     send_burst(worker)
 
@@ -845,13 +850,14 @@ cdef void pop(Worker *worker) noexcept nogil:
     cdef State *tables = worker.tables
     cdef uint32_t i
     memset(worker.found, 0, burst.count * sizeof(worker.found[0]))
-    prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop, ANCHOR | HELD, worker.found)
+    prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop, ANCHOR | HELD | HERE,
+                     worker.found)
     for i in range(burst.count):
         if burst.drop[i] == ALIVE and not bound_to(tables, worker.found[i], burst.tunnel[i]):
             worker.found[i] = 0
         worker.turned[i] = worker.found[i] == 0
     prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop,
-                     ACCESS | ANCHOR | HELD | HOME, worker.found)
+                     ACCESS | ANCHOR | HELD | HOME | HERE, worker.found)
     for i in range(burst.count):
         if burst.drop[i] != ALIVE:
             continue
@@ -876,10 +882,13 @@ cdef inline bint given_back(const Worker *worker, uint32_t i) noexcept nogil:
 
 
 cdef inline void take_back(Worker *worker, uint32_t i) noexcept nogil:
-    """A packet to a node that is not behind us: if others wait for that node they are younger, as its router had this."""
+    """A packet to a node that is not behind us: if others wait for that node they are younger, as its router had this.
+
+    The kernel takes what is for a node that is here, and brings it to us once more if it has no link to it.
+    """
     cdef const Binding *binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
     cdef uint32_t buffer = load32_relaxed(&binding.hold)
-    if buffer != 0 and binding.side != ACCESS:
+    if buffer != 0 and not binding.side & (ACCESS | HERE):
         worker.burst.drop[i] = put_aside(worker, i, buffer, True)
 
 
@@ -1632,7 +1641,7 @@ cdef class Path:
         cdef uint32_t left = 0
         cdef uint32_t k, header
         cdef list copies = []
-        if burst.drop[i] == ALIVE and prefixes.at(&worker.tables.prefixes, worker.found[i]).side == HELD:
+        if burst.drop[i] == ALIVE and is_away(prefixes.at(&worker.tables.prefixes, worker.found[i])):
             burst.drop[i] = Drop.NODE_AWAY
         if burst.drop[i] == ALIVE:
             burst.drop[i] = choose(worker, i)

@@ -21,6 +21,7 @@ cdef enum:                   # side: bits, so that a look-up can ask for several
     ACCESS = 2
     HELD = 4
     HOME = 8                 # the node is back: what comes out of the TUN goes back into it, the kernel delivers
+    HERE = 16                # the kernel delivers, and brings to us only what it has no link for: as HELD
 
 cdef enum:
     RECENT = 4               # 0.1 s: activity is known to so much
@@ -34,9 +35,9 @@ cdef struct Binding:         # 64 octets, aligned to 64
     uint64_t high            # network address (IPv4: mapped), bits past the length are 0
     uint64_t low
     uint16_t kind            # family << 8 | length in bits of that family
-    uint8_t side             # ANCHOR, ACCESS, HELD or HOME
+    uint8_t side             # ANCHOR, ACCESS, HELD, HOME or HERE
     uint8_t many             # target is a bundle, not a tunnel
-    uint32_t target          # index in tunnels or bundles; when HELD or HOME that of before, 0: none
+    uint32_t target          # index in tunnels or bundles; when HELD, HOME or HERE that of before, 0: none
     uint32_t policy          # index in policies; 0: none
     uint32_t hold            # index in holds; 0: none (atomic)
     uint32_t last            # clock of the last packet either way; 0: none yet (atomic, written by workers)

@@ -20,7 +20,7 @@ from engine._fast.headers cimport is_mapped, load_address, store_address
 from engine._fast.kernel cimport (
     load8_relaxed, load32_relaxed, load64_relaxed, store8_relaxed, store32_relaxed, store32_release,
 )
-from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, HOME, Binding
+from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, HERE, HOME, Binding
 from engine._fast.rules cimport MOST_COUNTERS, MOST_RULES, RULE_OCTETS, Rule, Rules
 from engine._fast.tunnels cimport IDENTITY, TRAITS, Tunnel
 
@@ -105,7 +105,7 @@ cdef class Tables:
         return True
 
     def bindings(self):
-        """(network, kind, side, face or bundle or None when held or home, policy) of every prefix, in no order."""
+        """(network, kind, side, face or bundle or None when held, home or here, policy) of every prefix, in no order."""
         cdef list rows = []
         cdef uint32_t i = 1
         while i < self.state.prefixes.entries.used:
@@ -810,7 +810,7 @@ cdef bint fits(State *state, uint32_t index, Address address, uint8_t sides) noe
     if network.high != binding.high or network.low != binding.low or not binding.side & sides:
         return False
     if binding.target == 0:
-        return binding.side == HELD or binding.side == HOME
+        return (binding.side & (HELD | HOME | HERE)) != 0
     if not binding.many:
         return stands(state, binding.target)
     members = bundles.members(&state.bundles, binding.target)

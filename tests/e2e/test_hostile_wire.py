@@ -63,7 +63,7 @@ def _nothing_moves(prey: Domain) -> Iterator[None]:
     yield
     assert mar1.process.poll() is None, mar1.log()
     # a router that was left gives back what still comes for a second
-    eventually(lambda: (of_the_node(mar1), of_the_node(mar2)) == before, what="all is as before")
+    eventually(lambda: (of_the_node(mar1), of_the_node(mar2)) == before, what="all is as before, and nothing was lost")
     assert mar1.memory() - memory < SOME_GROWTH
     prey.check_for_tracebacks()
 

@@ -204,6 +204,25 @@ def test_what_a_router_gives_back_goes_before_what_came_to_the_anchor_since(
         assert bench.drops() == {}
 
 
+def test_what_a_router_gives_back_to_a_node_that_the_kernel_delivers_to_waits_for_nothing(
+    any_engine: Engine, tun_pair: Pair
+) -> None:
+    ours, kernel = tun_pair
+    with served(any_engine, ours, MIRROR) as (tun, [udp]):
+        bench = Bench(any_engine, tun, udp, kernel)
+        said = [packet(CORRESPONDENT, ANCHORED[5], payload=bytes([number])) for number in range(4)]
+        any_engine.tables.leave_to_kernel(ANCHORED, FOREVER)
+        bench.arrive(*said[:2])
+        assert bench.delivered() == said[:2]
+        kernel.send(said[2])  # it has no link to the node any more
+        assert bench.delivered() == []
+        any_engine.tables.hold(ANCHORED, buffer=FOREVER)
+        bench.arrive(said[3])
+        any_engine.tables.bind(ANCHORED, MIRROR, side=Side.ANCHOR)
+        assert bench.delivered() == [said[3], said[2]]
+        assert bench.drops() == {}
+
+
 def test_what_a_visiting_node_sends_waits_for_nobody(waiting: Waiting) -> None:
     waiting.visit()
     waiting.tables.watch(VISITING, FOREVER)

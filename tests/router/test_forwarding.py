@@ -148,12 +148,13 @@ def test_a_prefix_that_is_bound_is_never_without_a_route(before: Path, after: Pa
 
 ELSE_TUN = WantedRoute(destination=PREFIX, device=Device.TUN, otherwise=True)
 WAITS = WantedBinding(prefix=PREFIX, tunnels=(), side=Side.ANCHOR, waits=True)
+NATIVE = replace(WAITS, native=True)
 
 
 def test_what_comes_for_a_node_at_home_whose_link_is_lost_waits() -> None:
     todo = edits(PREFIX, None, LocalLink(interface="eth1"))
     on_link = WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1")
-    assert todo == Edits(bind=WAITS, set_routes=(on_link, ELSE_TUN))
+    assert todo == Edits(bind=NATIVE, set_routes=(on_link, ELSE_TUN))
 
 
 def test_flows_that_go_elsewhere_are_told_apart_by_rules_of_the_kernel() -> None:
@@ -204,7 +205,7 @@ def test_for_a_closed_prefix_nothing_waits() -> None:
 def test_a_node_between_routers_is_held_in_the_engine() -> None:
     on_link = WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1")
     todo = edits(PREFIX, LocalLink(interface="eth1"), Held())
-    assert todo == Edits(set_routes=(ELSE_TUN,), delete_routes=(on_link,))  # it may have been removed
+    assert todo == Edits(bind=WAITS, set_routes=(ELSE_TUN,), delete_routes=(on_link,))  # that may have been removed
     todo = edits(PREFIX, TowardAnchor.through(PEER, "eth1"), Held())
     assert todo.bind == WAITS
     assert on_link in todo.delete_routes
@@ -214,7 +215,7 @@ def test_a_node_between_routers_is_held_in_the_engine() -> None:
 def test_coming_home_is_one_route_more() -> None:
     todo = edits(PREFIX, TowardVisited.at(PEER), LocalLink(interface="eth1"))
     on_link = WantedRoute(destination=PREFIX, device=Device.ACCESS, interface="eth1")
-    assert todo == Edits(bind=WAITS, set_routes=(on_link,))
+    assert todo == Edits(bind=NATIVE, set_routes=(on_link,))
 
 
 def test_another_visited_router_is_one_edit_of_the_engine() -> None:
