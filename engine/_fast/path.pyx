@@ -36,6 +36,7 @@ from engine._fast.tunnels cimport GRE, SEQUENCED, Tunnel
 cdef enum:
     MTU_AGE = 6000           # 0.1 s: ten minutes (RFC 8201 5.3)
     TAP_RING = 4194304       # octets
+    LOOKS_AGAIN = 4          # for a binding, while edits take it away each time
 
 
 # --- from the TUN: bursts of inner packets to their tunnels --------------------------------------------
@@ -297,7 +298,28 @@ cdef void set_aside(Worker *worker) noexcept nogil:
         if buffer != 0 and (binding.side != ACCESS or worker.turned[i]):
             burst.drop[i] = put_aside(worker, i, buffer, False)
         if burst.drop[i] == ALIVE and is_away(binding):
-            burst.drop[i] = Drop.NODE_AWAY
+            burst.drop[i] = look_again(worker, i) if buffer != 0 else <uint8_t>Drop.NODE_AWAY
+
+
+cdef uint8_t look_again(Worker *worker, uint32_t i) noexcept nogil:
+    """The buffer of packet i was let go since its binding was found: the node is somewhere, and the packet goes there."""
+    cdef Burst *burst = worker.burst
+    cdef const Binding *binding
+    cdef uint32_t buffer
+    cdef uint8_t answer
+    cdef uint32_t k
+    for k in range(LOOKS_AGAIN):                          # between two of them the node would have to leave and return
+        worker.found[i] = 0
+        prefixes.look_up(&worker.tables.prefixes, 1, &burst.destination[i], &burst.family[i], &burst.drop[i],
+                         ANCHOR | HELD | HOME | HERE, &worker.found[i])
+        if worker.found[i] == 0:
+            return Drop.NO_BINDING
+        binding = prefixes.at(&worker.tables.prefixes, worker.found[i])
+        buffer = load32_relaxed(&binding.hold)
+        answer = put_aside(worker, i, buffer, False) if buffer != 0 else <uint8_t>ALIVE
+        if answer != ALIVE or not is_away(binding):
+            return answer
+    return Drop.NODE_AWAY
 
 
 cdef uint8_t put_aside(Worker *worker, uint32_t i, uint32_t buffer, bint older) noexcept nogil:

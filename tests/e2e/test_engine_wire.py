@@ -511,7 +511,7 @@ def test_a_node_that_comes_and_goes_loses_nothing_of_what_is_sent_all_the_time(w
         while not finished.is_set():
             tables.hold(PREFIX6, buffer=HoldBuffer(seconds=60.0, pace=0))
             tables.bind(PREFIX6, tunnel, side=engine.Side.ANCHOR)
-            select.select([], [], [], 0.0005)  # let packets come
+            select.select([], [], [], 0.00005)  # let packets come
 
     finished = threading.Event()
     with sender, receiver:
