@@ -35,6 +35,7 @@ from router.links.rtnetlink import (
     Rule,
 )
 from router.links.rtnetlink_constants import AddressFlag, NeighborState, RouteKind, Table
+from router.neighbors import Neighbors
 from router.source_guard import LAST_RESORT, SourceGuard
 from router.ways import Ends, Ways, refuse_numbers
 from signaling import actions
@@ -109,6 +110,7 @@ class Network:
         self._tun_name = ""
         self._claimed: tuple[Prefix, ...] = ()  # pools that lead to the TUN
         self._access: dict[str, int] = {}  # interface -> index
+        self._neighbors = Neighbors(netlink, self._access.values(), later)
         self._known_ends: dict[int, tuple[tuple[actions.TunnelEnd, ...], Ends]] = {}  # by identity: they stay
         self._ipv4_uplink: set[Prefix] = set()  # of nodes here, anchored elsewhere
         self._default_routers: dict[bytes, DefaultRouter] = {}  # of nodes that have IPv4, by link-layer address
@@ -441,22 +443,11 @@ class Network:
 
     def expect(self, action: actions.ExpectNode) -> None:
         """A node is known to be there: its packets need no address resolution. Or it left: the kernel forgets it."""
-        for index in self._access.values():
-            left = action.link_layer if action.interface is None else None
-            for near in self._netlink.uncertain_neighbors(index, left):
-                # an address that could not be resolved while nobody was there would be left alone for a second
-                unresolved = not near.link_layer and not near.address.is_multicast
-                if unresolved or near.link_layer == left:
-                    self._quietly(self._netlink.delete_neighbor, near)
-        if action.link_local is not None and action.interface in self._access:
-            index = self._access[action.interface]
-            neighbor = Neighbor(
-                index=index,
-                address=action.link_local,
-                link_layer=action.link_layer,
-                state=NeighborState.REACHABLE,
-            )
-            self._quietly(self._netlink.replace_neighbor, neighbor)
+        if action.interface is None:
+            self._neighbors.left(action.link_layer)
+        elif action.link_local is not None and action.interface in self._access:
+            with suppress_errno(*GONE):
+                self._neighbors.arrived(self._access[action.interface], action.link_local, action.link_layer)
 
     def give(self, action: actions.GiveAddress) -> None:
         """A node has an IPv4 home address: it needs no ARP, and its default router is here. Or it has none any more.

@@ -16,7 +16,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from ctypes import addressof, create_string_buffer
 from functools import partial
@@ -122,6 +122,7 @@ SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33  # not in the socket module
 DEFAULT_GROUPS = (Group.LINK, Group.IPV6_IFADDR, Group.NEIGH)
 SOMEWHERE = IPv6Address("2000::")  # first global unicast address: whichever way it goes is the way out
 ANSWER_TIMEOUT = 2.0  # s; the kernel answers at once, so this ends only a fault
+FULL = "the kernel has no room for more neighbours: raise net.ipv6.neigh.default.gc_thresh3 on the host"
 DUMP_ATTEMPTS = 8  # a table that changes under each of them is changing too fast to be read
 RECEIVE_SIZE = 1 << 16  # octets; the kernel fills dumps up to 32 KiB
 EVENT_BUFFER = 1 << 20  # octets; some thousand events while the loop is busy
@@ -339,13 +340,13 @@ class Netlink:
         found = self._dump(Message.GETNEIGH, body, decode_neighbor, "list neighbours")
         return [each for each in found if index in (0, each.index)]
 
-    def uncertain_neighbors(self, index: int, link_layer: bytes | None = None) -> list[Neighbor]:
-        """Of one link: IPv6 neighbours without a link-layer address, and those with this one.
+    def uncertain_neighbors(self, index: int, link_layers: Collection[bytes] = ()) -> list[Neighbor]:
+        """Of one link: IPv6 neighbours without a link-layer address, and those with one of these.
 
         There may be thousands, and few of these: only they are decoded.
         """
         body = NEIGHBOR.pack(socket.AF_INET6, 0, 0, 0, 0) + attribute(NeighborAttribute.IFINDEX, U32.pack(index))
-        decode = partial(decode_uncertain_neighbor, link_layer=link_layer)
+        decode = partial(decode_uncertain_neighbor, link_layers=link_layers)
         found = self._dump(Message.GETNEIGH, body, decode, "list neighbours")
         return [each for each in found if each.index == index]  # kernels before 4.6 tell of all links
 
@@ -425,7 +426,8 @@ class Netlink:
             return self._exchange(kind, flags | MessageFlag.ACK, body)
         except Refused as refused:
             asked = f"{what} {subject}".rstrip()
-            raise NetlinkError(refused.number, asked, self._place(index), refused.hint) from None
+            full = kind is Message.NEWNEIGH and refused.number == errno.ENOBUFS
+            raise NetlinkError(refused.number, asked, self._place(index), FULL if full else refused.hint) from None
 
     def _place(self, index: int) -> str:
         if not index:

@@ -9,7 +9,7 @@ decode_*() give None for what is not ours to see: other families, bridge ports, 
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
@@ -439,12 +439,13 @@ def decode_neighbor(body: bytes) -> Neighbor | None:
     return Neighbor(index=index, address=theirs, link_layer=link_layer, state=NeighborState(state))
 
 
-def decode_uncertain_neighbor(body: bytes, *, link_layer: bytes | None) -> Neighbor | None:
-    """The same, or None also for one that has a link-layer address other than this one."""
+def decode_uncertain_neighbor(body: bytes, *, link_layers: Collection[bytes]) -> Neighbor | None:
+    """The same, or None also for one that has a link-layer address that is none of these."""
     _, _, state, _, _ = NEIGHBOR.unpack_from(body)
-    if not state & HAS_LINK_LAYER or (link_layer is not None and link_layer in body):
+    if not state & HAS_LINK_LAYER:
         return decode_neighbor(body)
-    return None
+    wanted = link_layers and attributes(body, NEIGHBOR.size).get(NeighborAttribute.LLADDR) in link_layers
+    return decode_neighbor(body) if wanted else None
 
 
 def encode_route(route: Route) -> bytes:

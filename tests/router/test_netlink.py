@@ -447,12 +447,12 @@ def test_of_many_neighbours_those_are_found_that_are_unresolved_or_have_one_addr
     for neighbor in (*known, failed):
         bench.ours.replace_neighbor(neighbor)
 
-    def found(index: int, link_layer: bytes | None = None) -> set[IPv6Address]:
-        return {each.address for each in bench.ours.uncertain_neighbors(index, link_layer) if each.address in mine}
+    def found(index: int, *link_layers: bytes) -> set[IPv6Address]:
+        return {each.address for each in bench.ours.uncertain_neighbors(index, link_layers) if each.address in mine}
 
     mine = {each.address for each in (*known, failed)}
     assert found(bench.eth0) == {failed.address}
-    assert found(bench.eth0, MAC[::-1]) == {failed.address, GATEWAY + 9}
+    assert found(bench.eth0, MAC[::-1], bytes(6)) == {failed.address, GATEWAY + 9}
     assert found(bench.ours.link("lo").index, MAC) == set()
 
 
