@@ -9,7 +9,6 @@ Asked to reload (SIGHUP, or the verb), it reads its configuration again: see `co
 """
 
 import asyncio
-import gc
 import logging
 import os
 import shlex
@@ -28,6 +27,7 @@ from router.config import Config
 from router.control.claim import claim
 from router.driver import Driver
 from router.errors import ExitCode, InUse, NoInterface, NoRights, RouterError
+from router.garbage import little_at_a_time
 from router.links.rtnetlink import AddressChanged, LinkChanged
 from router.links.rtnetlink import Event as KernelEvent
 from router.machine import Machine, Underlay
@@ -329,11 +329,8 @@ async def _live(router: Router, begin: Callable[[], Awaitable[None]]) -> ExitCod
         _listen_for_reload(router)
         take_precedence(router.config.realtime)
         print(greeting(router), flush=True)
-        # what is there now stays to the end: no collection need look at it again in the middle of a handover
-        gc.collect()
-        gc.freeze()
-        gc.enable()
-        await router.stopped.wait()
+        with little_at_a_time():
+            await router.stopped.wait()
         log.info("stopping")
     finally:
         await router.stop()

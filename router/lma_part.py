@@ -18,20 +18,9 @@ from signaling.roles.lma import Lma
 
 log = logging.getLogger("openmar")
 
-COLLECTIONS = 700, 10, 2  # a full one after 14,000 objects more than before: a millisecond
 PLAYS = 8  # of an update, while its node is between two gateways
 FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
 BINDINGS, RESTARTS = "bindings.db", "restarts"  # in the state directory
-
-
-def keep_survivors(phase: str, info: dict[str, int]) -> None:
-    """What a full collection has found alive, it never looks at again.
-
-    A million sessions are some ten million objects, and a look at all of them takes seconds, in which nobody is
-    answered. They are in no cycles: one that ends is freed at once, frozen or not.
-    """
-    if phase == "stop" and info["generation"] == 2:
-        gc.freeze()
 
 
 class LmaPart:
@@ -84,18 +73,12 @@ class LmaPart:
         """Rebuild the binding cache and the tables from what was acknowledged. Raises StoreError."""
         assert self._store is not None
         assert self._driver is not None
-        gc.disable()  # all that is made here stays: looking at it again and again takes half of the time
-        try:
-            self._driver.feed(BindingsRestored(bindings=self._store.load()))
-        finally:
-            gc.freeze()  # see keep_survivors: the first look of all would be at just these
-            gc.enable()
+        self._driver.feed(BindingsRestored(bindings=self._store.load()))
+        gc.freeze()  # nobody looks at all of that before it serves (garbage.py)
 
     def serve(self) -> None:
         """All there is comes in by the signalling sockets."""
         self._updates.prepare_later()
-        gc.callbacks.append(keep_survivors)
-        gc.set_threshold(*COLLECTIONS)
 
     def kernel_changed(self, event: KernelEvent) -> None:
         """No link of the machine concerns it."""
@@ -132,8 +115,6 @@ class LmaPart:
 
     async def close(self) -> None:
         """The store."""
-        if keep_survivors in gc.callbacks:
-            gc.callbacks.remove(keep_survivors)
         store, self._store = self._store, None
         if store is not None:
             await store.close(FAREWELL_WITHIN)
