@@ -5,8 +5,10 @@ an acknowledgement leaves when what it acknowledges is durable, which it is as s
 for that, when the store has it, or has had its time.
 
 A move costs three operations of the store: the new router looks the node up and writes the prefix it lends, the old one
-writes where its prefix goes now; each further anchor writes its own. Nothing else of a move is written: that a node has
-left is not, if it shows itself elsewhere soon (LEFT_FOR_GOOD), and the news of a change say what has changed.
+writes where its prefix goes now. Nothing else of a move is written at once: that a node has left is not, if it shows
+itself elsewhere soon (LEFT_FOR_GOOD); where a prefix that was away went on to is known to its anchor, whom everybody
+asks, and written when its node has come to rest (AT_REST); and the news of a change say what has changed. All of that
+is in the journal at once: without one, all is written at once.
 """
 
 import asyncio
@@ -14,7 +16,9 @@ import logging
 import time
 from collections.abc import Callable, Container, Coroutine, Iterable
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
+from itertools import islice
 from typing import Protocol
 
 from router.store import Change, SessionStore, StoreError, StoreFullError
@@ -25,7 +29,9 @@ log = logging.getLogger(__name__)
 
 DURABLE_WITHIN = 0.25  # s an acknowledgement waits for the store; then the journal in memory has to do
 GATHER = 0.002  # s before writing begins: the handover that asked for it comes first, and what follows joins in
-LEFT_FOR_GOOD = 2.0  # s before it is written that a node has left its anchor: until then it may be back, or elsewhere
+LEFT_FOR_GOOD = 0.5  # s before it is written that a node has left: until then it may be back, or elsewhere
+AT_REST = 30.0  # s a node stays before its anchors write where it went on to
+AT_ONCE = 64  # sessions on their way to the store: a loop at its limit comes round to them a few times a second
 FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
 EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
 ANSWER_WITHIN = 1.0  # s a look-up may take
@@ -60,6 +66,7 @@ class Sessions:
         self._on_restored = on_restored
         self._waiting: dict[Key, tuple[Session | None, list[asyncio.Future[None]]]] = {}
         self._later: dict[Key, tuple[Session, asyncio.TimerHandle]] = {}  # not even waiting yet
+        self._told: dict[Key, Session] = {}  # what the store has of this router's sessions, or waits to be written
         self._touched: set[Key] | None = None  # while the journal is being read
         self._work = asyncio.Event()
         self._back = asyncio.Event()  # the store answers again: who waits to try again need not wait any longer
@@ -129,12 +136,8 @@ class Sessions:
         """Write a session. The future is done when it is durable, or when the store had its time."""
         key = session.node, session.prefix
         durable = self._write_down(key, session)
-        if session.state is State.GUARD and session.care_of == session.anchor:  # for others nothing has changed
-            self._cancel_later(key)
-            timer = asyncio.get_running_loop().call_later(LEFT_FOR_GOOD, self._enqueue, key, session, True)
-            self._later[key] = session, timer
-            return _done_already()
-        return self._enqueue(key, session, durable)
+        wait = may_wait(self._told.get(key), session, time.time()) if durable else 0.0
+        return self._put_off(wait, key, session) if wait else self._enqueue(key, session, durable)
 
     def forget(self, node: str, prefix: IPv6Network) -> asyncio.Future[None]:
         """Take a session out of the store."""
@@ -182,7 +185,7 @@ class Sessions:
         try:
             async with asyncio.timeout(within):
                 while self._waiting:
-                    await self._write_next()
+                    await self._write_some()
         except (StoreError, TimeoutError):
             where = "lost" if self._journal is None else "in the journal, for the next start"
             log.warning("store: %d sessions were not written: they are %s", len(self._waiting), where)
@@ -204,6 +207,10 @@ class Sessions:
 
     def _enqueue(self, key: Key, session: Session | None, durable: bool) -> asyncio.Future[None]:
         self._cancel_later(key)
+        if session is None:
+            self._told.pop(key, None)
+        else:
+            self._told[key] = session
         future = asyncio.get_running_loop().create_future()
         futures = self._waiting.pop(key)[1] if key in self._waiting else []
         self._waiting[key] = (session, [*futures, future])
@@ -213,6 +220,12 @@ class Sessions:
         else:
             asyncio.get_running_loop().call_later(DURABLE_WITHIN, _done, future)
         return future
+
+    def _put_off(self, seconds: float, key: Key, session: Session) -> asyncio.Future[None]:
+        self._cancel_later(key)
+        timer = asyncio.get_running_loop().call_later(seconds, self._enqueue, key, session, True)
+        self._later[key] = session, timer
+        return _done_already()
 
     def _cancel_later(self, key: Key) -> None:
         if key in self._later:
@@ -226,7 +239,7 @@ class Sessions:
             self._work.clear()
             while self._waiting:
                 try:
-                    await self._write_next()
+                    await self._write_some()
                 except StoreError as error:
                     self._set_health(str(error), takes=False, full=isinstance(error, StoreFullError))
                     await self._pause(retry_after)
@@ -237,9 +250,15 @@ class Sessions:
             if self._journal is not None and self._journal.is_long:
                 await self._journal.shorten(self._waiting)
 
-    async def _write_next(self) -> None:
-        """Write the session that waits longest. Raises StoreError, and it waits behind the others."""
-        key, (session, futures) = next(iter(self._waiting.items()))
+    async def _write_some(self) -> None:
+        """Write those that wait longest. Raises StoreError, and what was not taken waits behind the others."""
+        batch = [(key, *waiting) for key, waiting in islice(self._waiting.items(), AT_ONCE)]
+        outcomes = await asyncio.gather(*(self._write(*each) for each in batch), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _write(self, key: Key, session: Session | None, futures: list[asyncio.Future[None]]) -> None:
         self.writes += 1
         try:
             if session is None:
@@ -325,12 +344,21 @@ class Sessions:
             stored = await self._store.anchored(self._anchor)
             words = {} if self._journal is None else await asyncio.to_thread(self._journal.words)
             found, told = reconciled(words, stored)
+            self._learn(stored, touched)
             for key in told.keys() - touched - self._waiting.keys() - self._later.keys():
                 self._enqueue(key, told[key].session, True)
         finally:
             self._touched = None
         self.restored = True
         self._on_restored(tuple(session for key, session in found.items() if key not in touched))
+
+    def _learn(self, stored: Iterable[Session], touched: set[Key]) -> None:
+        """What the store has, but for keys that were touched since it was asked: with it less may wait than before."""
+        newer = {key: self._told[key] for key in touched & self._told.keys()}
+        self._told = {(it.node, it.prefix): it for it in stored if (it.node, it.prefix) not in touched} | newer
+        for key, (session, _) in list(self._later.items()):
+            if key in touched or not may_wait(self._told.get(key), session, time.time()):
+                self._enqueue(key, session, True)
 
     # --- health ---
 
@@ -365,6 +393,19 @@ class Sessions:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def may_wait(told: Session | None, session: Session, now: float) -> float:
+    """Seconds that others can do without a session: what the store was told of it last is as good for them.
+
+    now: wall clock s. They learn from it which anchor to ask for what, and whether the node is there or away.
+    """
+    if told is None or told.expires < now + 2 * AT_REST or session.state is told.state is State.GUARD:
+        return 0.0
+    if session.state is State.GUARD:
+        return LEFT_FOR_GOOD
+    as_told = replace(session, care_of=told.care_of, timestamp=told.timestamp, expires=told.expires)
+    return AT_REST if as_told == told else 0.0
 
 
 def _done(future: asyncio.Future[None]) -> None:

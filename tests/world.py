@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
+from router.sessions import may_wait
 from signaling import actions
 from signaling.actions import Action, LocalLink, Path, SplitLink, TowardAnchor, TowardVisited, TunnelEnd
 from signaling.dma.session import Session, State
@@ -178,8 +179,29 @@ class Store:
     def __init__(self) -> None:
         self.sessions: dict[str, dict[IPv6Network, Session]] = {}
         self.away = False
+        self.has_journal = True  # without one, a driver puts nothing off
         self.answers_after = 0.001  # s
         self._unwritten: list[Action] = []
+        self._told: dict[tuple[str, IPv6Network], Session] = {}  # also while it is away
+        self._later: dict[tuple[str, IPv6Network], Session] = {}  # in the journal of its anchor
+
+    def put_off(self, action: actions.SaveSession | actions.ForgetSession, now: float) -> float:
+        """How long a driver waits before it writes that, s. now: wall clock s."""
+        key = _key(action)
+        self._later.pop(key, None)
+        if isinstance(action, actions.ForgetSession):
+            self._told.pop(key, None)
+            return 0.0
+        wait = may_wait(self._told.get(key), action.session, now) if self.has_journal else 0.0
+        (self._later if wait else self._told)[key] = action.session
+        return wait
+
+    def waits_for(self, action: actions.SaveSession | actions.ForgetSession) -> bool:
+        """Whether nothing came in the place of what was put off."""
+        if not isinstance(action, actions.SaveSession) or self._later.get(_key(action)) is not action.session:
+            return False
+        self._told[_key(action)] = self._later.pop(_key(action))
+        return True
 
     def write(self, action: actions.SaveSession | actions.ForgetSession) -> str | None:
         """Do it. Returns the node whose record changed."""
@@ -204,12 +226,19 @@ class Store:
         return tuple(self.sessions.get(node, {}).values())
 
     def anchored(self, anchor: IPv6Address) -> tuple[Session, ...]:
-        """All sessions of an anchor."""
-        return tuple(session for node in self.sessions for session in self.of(node) if session.anchor == anchor)
+        """All sessions of an anchor, as it finds them when it starts again."""
+        found = {(node, session.prefix): session for node in self.sessions for session in self.of(node)}
+        return tuple(session for session in (found | self._later).values() if session.anchor == anchor)
 
     def session(self, prefix: IPv6Network) -> Session | None:
         """The session of a prefix."""
         return next((of[prefix] for of in self.sessions.values() if prefix in of), None)
+
+
+def _key(action: actions.SaveSession | actions.ForgetSession) -> tuple[str, IPv6Network]:
+    if isinstance(action, actions.SaveSession):
+        return action.session.node, action.session.prefix
+    return action.node, action.prefix
 
 
 @dataclass(slots=True, kw_only=True)
@@ -586,7 +615,15 @@ class World:
             self.later(self.now + 0.001, lambda: self.show(host.name, answer) if host.at == was_at else None)
 
     def _write(self, router: Router, action: actions.SaveSession | actions.ForgetSession) -> None:
-        node = self._store_of(router).write(action)
+        store = self._store_of(router)
+        wait = store.put_off(action, self.now + WALL)
+        if wait:
+            self.later(self.now + wait, lambda: self._write_now(store, action) if store.waits_for(action) else None)
+        else:
+            self._write_now(store, action)
+
+    def _write_now(self, store: Store, action: actions.SaveSession | actions.ForgetSession) -> None:
+        node = store.write(action)
         if node is not None:
             self._changed(node)
 

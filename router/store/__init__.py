@@ -104,10 +104,15 @@ def needed_until(session: Session) -> float:
     A prefix is used by hosts, and must be known to its anchor after a restart, until the valid lifetime has passed;
     that of HOLD and RELEASED is counted already. A node that is with its anchor may stay for ever.
     """
-    if session.state in (State.LOCAL, State.SPLIT):
+    return end_of(session.state, session.expires, session.valid_lifetime)
+
+
+def end_of(state: State, expires: float, valid_lifetime: int) -> float:
+    """The same, of a session that has these."""
+    if state in (State.LOCAL, State.SPLIT):
         return inf
-    counted = session.state in (State.HOLD, State.RELEASED)
-    return session.expires + (0 if counted else session.valid_lifetime)
+    counted = state in (State.HOLD, State.RELEASED)
+    return expires + (0 if counted else valid_lifetime)
 
 
 def merged(sessions: tuple[Session, ...], prefix: IPv6Network, session: Session | None) -> tuple[Session, ...]:

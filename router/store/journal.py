@@ -17,7 +17,7 @@ from ipaddress import IPv6Network
 from pathlib import Path
 
 from router.errors import NoRights
-from router.store import needed_until
+from router.store import encoding, needed_until
 from router.store.encoding import decode_one, encode_one
 from signaling.dma.session import Session
 from signaling.settings import TIMESTAMP_UNITS
@@ -157,7 +157,14 @@ def _words(octets: bytes) -> dict[Key, Word]:
 
 
 def _rewrite(file: int, end: int, beside: Path, unsaved: Container[Key]) -> int:
-    """Write what counts of the first octets of a journal into another file. Returns its size."""
-    words = _words(os.pread(file, end, 0))
-    lines = (_line(key, word) for key, word in words.items() if word.session is not None or key in unsaved)
-    return beside.write_bytes(b"".join(lines))
+    """Write what counts of the first octets of a journal into another file, unchanged. Returns its size."""
+    kept: dict[tuple[str, str], bytes] = {}
+    now = time.time()
+    for line in os.pread(file, end, 0).splitlines(keepends=True):
+        with suppress(ValueError, TypeError, KeyError):  # it cannot be read, and is said again with the next start
+            node, prefix, _, item = json.loads(line)
+            counts = (node, IPv6Network(prefix)) in unsaved if item is None else encoding.needed_until(item) >= now
+            kept.pop((node, prefix), None)
+            if counts:
+                kept[node, prefix] = line
+    return beside.write_bytes(b"".join(kept.values()))

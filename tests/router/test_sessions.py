@@ -2,17 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Network
 from math import inf
+from pathlib import Path
 
 import pytest
 
 from router import sessions as module
-from router.sessions import Nodes, Sessions
+from router.sessions import Nodes, Sessions, may_wait
 from router.store import Change, Record, StoreError, merged
+from router.store.journal import Journal
 from signaling.dma.session import Session, State
 from tests.eventually import until
 from tests.on_loop import sync
@@ -114,7 +116,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Bench]:
+async def opened(
+    journal: Journal | None = None, on_restored: Callable[[tuple[Session, ...]], None] = lambda _: None
+) -> AsyncIterator[Bench]:
+    if journal is not None:
+        journal.open()
     store = FakeStore()
     found: list[tuple[str, tuple[Session, ...] | None]] = []
     health: list[bool] = []
@@ -122,6 +128,8 @@ async def opened() -> AsyncIterator[Bench]:
         store,
         on_found=lambda node, sessions: found.append((node, sessions)),
         on_health=lambda reachable, full: health.append(reachable and not full),
+        on_restored=on_restored,
+        journal=journal,
     )
     try:
         yield Bench(store, sessions, found, health)
@@ -392,44 +400,114 @@ async def test_a_store_that_went_before_its_first_change_is_read_again() -> None
 # What is not written at once
 
 
-@sync
-async def test_that_a_node_left_is_not_written_if_it_shows_itself_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEFT_FOR_GOOD", 5.0)
-    elsewhere = replace(SESSION, state=State.REMOTE, care_of=IPv6Address("2001:db8::2"))
-    async with opened() as bench:
-        await bench.sessions.save(SESSION)
-        assert bench.sessions.save(replace(SESSION, state=State.GUARD)).done()
-        await bench.sessions.save(elsewhere)
-        assert [record.sessions for record in bench.store.written] == [(SESSION,), (elsewhere,)]
+VISITED, NEXT = IPv6Address("2001:db8::2"), IPv6Address("2001:db8::3")
+AWAY = replace(SESSION, state=State.REMOTE, care_of=VISITED, timestamp=1, expires=time.time() + 3600)
+WENT_ON = replace(AWAY, care_of=NEXT, timestamp=3, expires=AWAY.expires + 5)
+LEFT = replace(SESSION, state=State.GUARD, expires=time.time() + 3)
+LEFT_THERE = replace(AWAY, state=State.GUARD, timestamp=2, expires=time.time() + 3)
 
 
+async def written_of(bench: Bench, session: Session) -> None:
+    """Save it, and wait until nothing waits to be written."""
+    bench.sessions.save(session)
+    await until(lambda: bench.sessions.unsaved == 0)
+
+
+@pytest.mark.parametrize(
+    ("told", "left", "then", "written"),
+    [
+        (SESSION, LEFT, AWAY, True),
+        (SESSION, LEFT, replace(SESSION, timestamp=4), False),
+        (AWAY, LEFT_THERE, WENT_ON, False),
+        (AWAY, LEFT_THERE, replace(WENT_ON, technology=5), True),
+    ],
+)
 @sync
-async def test_that_a_node_left_for_good_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_that_a_node_left_is_not_written_if_it_shows_itself_soon(
+    tmp_path: Path, told: Session, left: Session, then: Session, written: bool
+) -> None:
+    async with opened(Journal(tmp_path / "journal")) as bench:
+        await written_of(bench, told)
+        assert bench.sessions.save(left).done()
+        await written_of(bench, then)
+        assert [record.sessions for record in bench.store.written] == [(told,), (then,)][: 1 + written]
+
+
+@pytest.mark.parametrize(("told", "left"), [(SESSION, LEFT), (AWAY, LEFT_THERE)])
+@sync
+async def test_that_a_node_left_for_good_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Session, left: Session
+) -> None:
     monkeypatch.setattr(module, "LEFT_FOR_GOOD", 0.02)
-    left = replace(SESSION, state=State.GUARD)
-    async with opened() as bench:
+    async with opened(Journal(tmp_path / "journal")) as bench:
+        await written_of(bench, told)
         bench.sessions.save(left)
-        assert bench.store.of() == set()
+        assert bench.store.of() == {told}
         await until(lambda: bench.store.of() == {left})
 
 
 @sync
-async def test_that_a_node_left_is_written_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEFT_FOR_GOOD", 5.0)
-    left = replace(SESSION, state=State.GUARD)
-    async with opened() as bench:
-        bench.sessions.save(left)
-        await bench.sessions.close(2.0)
-        assert bench.store.of() == {left}
+async def test_where_a_node_went_on_to_is_written_when_it_has_come_to_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_REST", 0.1)
+    async with opened(Journal(tmp_path / "journal")) as bench:
+        await written_of(bench, AWAY)
+        for turn in range(5):
+            assert bench.sessions.save(replace(WENT_ON, timestamp=3 + turn)).done()
+        assert bench.store.of() == {AWAY}
+        await until(lambda: bench.store.of() == {replace(WENT_ON, timestamp=7)})
+        assert len(bench.store.written) == 2
 
 
 @sync
-async def test_a_deregistration_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEFT_FOR_GOOD", 5.0)
-    left = replace(SESSION, state=State.GUARD, care_of=IPv6Address("2001:db8::2"))
+async def test_what_was_put_off_is_written_at_the_end(tmp_path: Path) -> None:
+    async with opened(Journal(tmp_path / "journal")) as bench:
+        await written_of(bench, AWAY)
+        bench.sessions.save(WENT_ON)
+        await bench.sessions.close(2.0)
+        assert bench.store.of() == {WENT_ON}
+
+
+@sync
+async def test_what_was_put_off_is_known_after_the_next_start(tmp_path: Path) -> None:
+    async with opened(Journal(tmp_path / "journal")) as bench:
+        await written_of(bench, AWAY)
+        bench.sessions.save(WENT_ON)
+        stored = bench.store.records
+        restored: list[tuple[Session, ...]] = []
+        async with opened(Journal(tmp_path / "journal"), on_restored=restored.append) as again:
+            again.store.records = dict(stored)
+            await again.sessions.restore(ANCHOR)
+            assert restored == [(WENT_ON,)]
+            await until(lambda: again.store.of() == {WENT_ON})
+
+
+@sync
+async def test_nothing_is_put_off_without_a_journal() -> None:
     async with opened() as bench:
-        await bench.sessions.save(left)
-        assert bench.store.of() == {left}
+        for session in (AWAY, WENT_ON, LEFT_THERE):
+            await bench.sessions.save(session)
+            assert bench.store.of() == {session}
+
+
+@sync
+async def test_what_a_store_has_lost_waits_no_longer(tmp_path: Path) -> None:
+    async with opened(Journal(tmp_path / "journal")) as bench:
+        await bench.sessions.restore(ANCHOR)
+        await written_of(bench, AWAY)
+        bench.sessions.save(WENT_ON)
+        bench.sessions.watch({SESSION.node})
+        await until(lambda: bench.found)
+        bench.store.records.clear()
+        await bench.store.changes.put(Change(node="", cursor="1", resync=True))
+        await until(lambda: bench.store.of() == {WENT_ON})
+
+
+def test_a_session_that_would_end_in_the_store_is_not_put_off() -> None:
+    now = AWAY.expires - 2 * module.AT_REST
+    assert may_wait(AWAY, WENT_ON, now - 1) == module.AT_REST
+    assert may_wait(AWAY, WENT_ON, now + 1) == 0
 
 
 @sync

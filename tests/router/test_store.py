@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,3 +146,30 @@ async def test_the_log_of_changes_is_bounded(tmp_path: Path, monkeypatch: pytest
         await put(one, replace(SESSION, timestamp=at))
     await one.close()
     assert sqlite3.connect(path).execute("SELECT count(*) FROM change").fetchone() == (5,)
+
+
+@sync
+async def test_who_writes_while_another_router_does_holds_up_nobody(tmp_path: Path) -> None:
+    one = open_store(f"sqlite://{tmp_path}/sessions.db")
+    with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = asyncio.create_task(one.save(SESSION))
+        _, waits = await asyncio.wait([writing], timeout=0.1)
+        assert waits
+        other.execute("COMMIT")
+        await writing
+    assert (await one.get(NODE)).sessions == (SESSION,)
+    await one.close()
+
+
+@sync
+async def test_the_log_beside_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "MOST_IN_LOG", 10)
+    monkeypatch.setattr(sqlite, "MOST_PAGES", 100)
+    one, size = open_store(f"sqlite://{tmp_path}/sessions.db"), 0
+    for turn in range(400):
+        await one.save(replace(SESSION, timestamp=turn))
+        await asyncio.sleep(0.001)
+        size = max(size, (tmp_path / "sessions.db-wal").stat().st_size)
+    assert size < 400 * 4096  # a page for each write would be more
+    await one.close()

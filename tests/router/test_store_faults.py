@@ -460,15 +460,17 @@ async def test_a_file_on_a_full_disk_takes_nothing_and_goes_on_when_there_is_roo
     async with router(one, tmp_path) as it:
         await until_it_works(lambda: it.sessions.restore(MAR1))
         assert one._file is not None
-        writer = one._file.writer
-        pages = writer.execute("PRAGMA page_count").fetchone()[0]
-        writer.execute(f"PRAGMA max_page_count = {pages}")
+        writers = one._file.writer, one._file.at_once
+        pages = writers[0].execute("PRAGMA page_count").fetchone()[0]
+        for each in writers:
+            each.execute(f"PRAGMA max_page_count = {pages}")
         async with responsive():
             for session in many:
                 await it.sessions.save(session)
             await until(lambda: it.sessions.full)
             assert it.sessions.reachable
-        writer.execute("PRAGMA max_page_count = 1000000")
+        for each in writers:
+            each.execute("PRAGMA max_page_count = 1000000")
         await until(lambda: it.sessions.unsaved == 0 and not it.sessions.full)
         assert await stored(one) == many
     await one.close()

@@ -5,6 +5,7 @@ from ipaddress import IPv6Network
 
 import pytest
 
+from router.sessions import LEFT_FOR_GOOD
 from signaling.actions import (
     Action,
     Bind,
@@ -494,6 +495,7 @@ def test_a_router_that_went_has_nothing_of_others_any_more() -> None:
 def test_the_prefixes_of_a_router_that_went_are_in_the_store_for_its_next_run() -> None:
     world = journey("mar1")
     world.drain("mar1")
+    world.run(LEFT_FOR_GOOD)
     session = world.store.session(world.prefix("mn1", "mar1"))
     assert session is not None
     assert session.state is State.GUARD

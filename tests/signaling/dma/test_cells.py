@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from router.sessions import LEFT_FOR_GOOD
 from signaling.dma import session, update_list
 from signaling.dma.session import Happening, State, stored
 from signaling.dma.sharers import SHARED
@@ -197,6 +198,8 @@ class Visiting:
     def come(self, *, lost: type[Message] | None = None) -> None:
         if lost is not None:
             self.world.lose(1000, lost)
+        self.world.detach("mn1")
+        self.world.run(LEFT_FOR_GOOD)  # no news come later
         self.world.move("mn1", "mar2")
         self.world.run(0.1)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from router.sessions import LEFT_FOR_GOOD
 from signaling.actions import BackToAnchor, Bind, Held, Send, TowardAnchor
 from signaling.dma.session import State
 from signaling.dma.update_list import Progress, Registration
@@ -57,6 +58,12 @@ class Scene:
         at = self.world.now
         while (at := at + 2.0) < until:
             self.world.later(at, lambda: self.world.show("mn1", "packet"))
+
+
+def left_for_good(world: World) -> None:
+    """The store has heard of it: no news come while the node is at its next router."""
+    world.detach("mn1")
+    world.run(LEFT_FOR_GOOD)
 
 
 def unanswered(world: World) -> None:
@@ -125,7 +132,7 @@ def test_another_interface_is_a_handoff_between_interfaces() -> None:
         world.host("mn1").link_layer = bytes.fromhex("0200000000aa")
 
     scene = Scene(other)
-    scene.world.run(0.5)
+    scene.world.run(1.0)
     assert handoff(scene.sent()[0]) == HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES
 
 
@@ -340,7 +347,11 @@ def test_a_refused_prefix_is_not_delivered_here() -> None:
 
 
 def test_a_refused_prefix_is_asked_for_again_now_and_then() -> None:
-    scene = Scene(lambda world: world.lose(1, BindingUpdate), guard=FAR)
+    def before(world: World) -> None:
+        left_for_good(world)
+        world.lose(1, BindingUpdate)
+
+    scene = Scene(before, guard=FAR)
     scene.world.run(0.1)
     answer(scene, status=Status.INSUFFICIENT_RESOURCES)
     scene.world.run(31.0)
@@ -351,7 +362,11 @@ def test_a_refused_prefix_is_asked_for_again_now_and_then() -> None:
 
 
 def test_an_update_of_a_router_whose_clock_is_wrong_is_refused_and_tried_again_slowly() -> None:
-    scene = Scene(lambda world: world.skew("mar2", 5.0), guard=FAR)
+    def before(world: World) -> None:
+        left_for_good(world)
+        world.skew("mar2", 5.0)
+
+    scene = Scene(before, guard=FAR)
     scene.world.run(30.0)
     assert (scene.registration.progress, len(scene.sent())) == (Progress.REFUSED, 1)
 

@@ -81,6 +81,7 @@ class CmdWorld(World):
     def _start(self, name: str, settings: Settings) -> None:
         of_cmd = isinstance(settings, CmdSettings)
         self.stores[name] = self.store if of_cmd else Store()
+        self.store.has_journal = False  # CMDs keep none
         settings = settings if of_cmd else replace(settings, cmd=self.cmd_of(name))
         self.routers[name] = Router(name, settings, self.made(settings), b"\0\0\x5e\0\x52\x13")
         self._wake_up(name)
