@@ -32,7 +32,7 @@ ROUTER_ADDRESS = IPv6Address("fe80::200:5eff:fe00:5213")  # RFC 6543 1
 ROUTER_LINK_LAYER = bytes.fromhex("00005e005213")  # RFC 6543 1
 ALL_NODES_LINK_LAYER = bytes.fromhex("333300000001")  # RFC 2464 7
 CURRENT_HOP_LIMIT = 64
-ADVERTISE_AGAIN = (1.0, 3.0)  # s after a change: one advertisement may be lost (RFC 4861 6.2.4)
+ADVERTISE_AGAIN = (0.1, 1.0)  # s after a change: any one advertisement may be lost (RFC 4861 6.2.4: at most three)
 # s after a carrier appears, until somebody shows up; a host may need a moment before it can send
 SOLICIT_AT = (0.0, 0.001, 0.003, 0.006, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 PROBES = 3  # MAX_UNICAST_SOLICIT, RFC 4861 10
