@@ -111,6 +111,7 @@ class Registration:
     flows: tuple[FlowRule, ...] = ()  # that come here, if the prefix stays where it is
     progress: Progress = Progress.NONE
     sequence_number: int = 0  # of the update that waits for its answer
+    timestamp: int = 0  # of the last update, 1/65536 s since 1970
     asked: tuple[int, int] = (0, 0)  # its handoff indicator and access technology
     answered: bool = True
     retry_after: float = 0.0  # s, doubles with each try

@@ -7,12 +7,15 @@ from signaling.dma.sharing import DEFAULT
 from signaling.dma.update_list import Registration
 from signaling.door import Door
 from signaling.flow_bindings import options_of
-from signaling.iana import Status
+from signaling.iana import HandoffIndicator, Status
 from signaling.proxy_update import proxy_update
 from signaling.settings import Clock, Settings
 from signaling.update_request import prefixes_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.options.prefix import HomeNetworkPrefix
+
+
+MISSED_WITHIN = 1 / 3  # of the window of timestamps: as long ago a node may have left that is missed now
 
 
 class Updates:
@@ -45,6 +48,7 @@ class Updates:
         item.sequence_number, item.answered = self.last_number, False
         self._waiting[item.sequence_number] = item
         item.asked = handoff, self._settings.technology
+        left = lifetime == 0 and handoff == HandoffIndicator.HANDOFF_STATE_UNKNOWN
         at_home = (TunnelEnd(remote=item.anchor, binding_id=DEFAULT),)
         update = proxy_update(
             item.node,
@@ -54,10 +58,22 @@ class Updates:
             handoff=handoff,
             technology=self._settings.technology,
             link_layer=item.link_layer,
-            timestamp=self._clock.stamp(now),
+            timestamp=self._stamp(item, left, now),
             more=options_of(item.flows, at_home) if lifetime else (),
         )
         return self._door.send(update, item.anchor, care_of=self._settings.address)
+
+    def _stamp(self, item: Registration, left: bool, now: float) -> int:
+        """That a node left is said of a moment before: its next router may have seen it before we missed it.
+
+        Else that router would be refused: what it says is older than the last that its anchor was told (5.5).
+        """
+        stamp = self._clock.stamp(now)
+        if left:
+            earlier = self._clock.timestamp(now - self._settings.timestamp_window * MISSED_WITHIN)
+            stamp = max(item.timestamp + 1, earlier)
+        item.timestamp = stamp
+        return stamp
 
     def forget(self, item: Registration) -> None:
         """Whatever is answered to it does not matter any more."""

@@ -228,7 +228,7 @@ async def test_nothing_that_was_accepted_while_the_store_was_away_is_lost() -> N
         bench.store.away = False
         await until(lambda: bench.sessions.unsaved == 0)
         assert {node for node in nodes if bench.store.of(node)} == set(nodes) - {nodes[3]}
-        assert bench.health == [False, True]
+        await until(lambda: bench.health == [False, True])
 
 
 @sync

@@ -19,7 +19,8 @@ from signaling.actions import (
     TowardVisited,
 )
 from signaling.dma.session import State
-from signaling.events import LinkAttached, SessionsFound
+from signaling.events import LinkAttached, LinkDetached, SessionsFound
+from signaling.update_request import prefixes_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_refresh import BindingRefreshRequest
 from signaling.wire.binding_update import BindingUpdate
@@ -483,6 +484,19 @@ def test_a_router_that_goes_tells_the_node_before_it_lets_it_go() -> None:
 
 def _is_advertisement(action: Action) -> bool:
     return isinstance(action, SendOnLink) and isinstance(action.message, RouterAdvertisement)
+
+
+def test_a_node_that_its_former_router_misses_after_its_next_one_saw_it_is_served_at_once() -> None:
+    """Loss of a carrier may be told late, and what the former router says of it may come first."""
+    world = journey("mar1", "mar2")
+    prefix = world.prefix("mn1", "mar1")
+    world.hold_up(0.05, kind=BindingUpdate, source="mar3")
+    world.move("mn1", "mar3", noticed=False)
+    world.run(0.02)
+    world.feed("mar2", LinkDetached(node="mn1", reason="link lost"))
+    world.run(0.1)
+    assert world.path("mar1", prefix) == TowardVisited.at(world.address["mar3"])
+    assert [update.lifetime for update in world["mar3"].sent(BindingUpdate) if prefix in prefixes_of(update)] == [300]
 
 
 def test_a_router_that_went_has_nothing_of_others_any_more() -> None:
