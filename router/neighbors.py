@@ -42,11 +42,13 @@ class Neighbors:
         self._left: dict[bytes, float] = {}  # link-layer addresses of nodes, and when they left; in that order
         self._looking = False
 
-    def arrived(self, index: int, address: IPv6Address, link_layer: bytes) -> None:
-        """A node is there. Raises NetlinkError."""
+    def arrived(self, index: int, address: IPv6Address | None, link_layer: bytes) -> None:
+        """A node is there; its link-local address may not be known yet. Raises NetlinkError."""
         if link_layer in self._left:
             self._sweep()
             del self._left[link_layer]
+        if address is None:
+            return
         here = Neighbor(index=index, address=address, link_layer=link_layer, state=NeighborState.REACHABLE)
         self._netlink.replace_neighbor(here)
 

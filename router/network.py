@@ -445,7 +445,7 @@ class Network:
         """A node is known to be there: its packets need no address resolution. Or it left: the kernel forgets it."""
         if action.interface is None:
             self._neighbors.left(action.link_layer)
-        elif action.link_local is not None and action.interface in self._access:
+        elif action.interface in self._access:
             with suppress_errno(*GONE):
                 self._neighbors.arrived(self._access[action.interface], action.link_local, action.link_layer)
 

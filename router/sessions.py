@@ -1,8 +1,8 @@
 """The role's sessions on their way to and from the store, which may be slow or away without holding up anybody.
 
-Writes go one after the other, the newest of a session replacing an older one that still waits. Each can be waited for:
-an acknowledgement leaves when what it acknowledges is durable, which it is as soon as the journal has it; without room
-for that, when the store has it, or has had its time.
+Writes of one session go one after the other, the newest in place of an older one that still waits. Each can be waited
+for: an acknowledgement leaves when what it acknowledges is durable, which it is as soon as the journal has it; without
+room for that, when the store has it, or has had its time.
 
 A move costs three operations of the store: the new router looks the node up and writes the prefix it lends, the old one
 writes where its prefix goes now. Nothing else of a move is written at once: that a node has left is not, if it shows
@@ -31,7 +31,7 @@ DURABLE_WITHIN = 0.25  # s an acknowledgement waits for the store; then the jour
 GATHER = 0.002  # s before writing begins: the handover that asked for it comes first, and what follows joins in
 LEFT_FOR_GOOD = 0.5  # s before it is written that a node has left: until then it may be back, or elsewhere
 AT_REST = 60.0  # s a node stays before its anchors write where it went on to
-AT_ONCE = 64  # sessions on their way to the store: a loop at its limit comes round to them a few times a second
+AT_ONCE = 24  # sessions on their way to the store: a loop at its limit comes round to them a few times a second
 FAREWELL_WITHIN = 2.0  # s for what has to be written before the end
 EXPIRE_EVERY = 600.0  # s between looks for sessions that ended in the store
 ANSWER_WITHIN = 1.0  # s a look-up may take
@@ -182,11 +182,11 @@ class Sessions:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for key, (session, _) in list(self._later.items()):
             self._enqueue(key, session, True)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(within):
-                while self._waiting:
-                    await self._write_some()
-        except (StoreError, TimeoutError):
+                while self._waiting and (await self._write_some())[1] is None:
+                    pass
+        if self._waiting:
             where = "lost" if self._journal is None else "in the journal, for the next start"
             log.warning("store: %d sessions were not written: they are %s", len(self._waiting), where)
         for _, futures in self._waiting.values():
@@ -207,6 +207,8 @@ class Sessions:
 
     def _enqueue(self, key: Key, session: Session | None, durable: bool) -> asyncio.Future[None]:
         self._cancel_later(key)
+        if self._touched is not None:
+            self._touched.add(key)
         if session is None:
             self._told.pop(key, None)
         else:
@@ -238,42 +240,47 @@ class Sessions:
             await asyncio.sleep(GATHER)
             self._work.clear()
             while self._waiting:
-                try:
-                    await self._write_some()
-                except StoreError as error:
-                    self._set_health(str(error), takes=False, full=isinstance(error, StoreFullError))
+                written, failure = await self._write_some()
+                if failure is None:
+                    self._set_health(takes=True)
+                else:
+                    self._set_health(str(failure), takes=False, full=isinstance(failure, StoreFullError))
+                if written:
+                    retry_after = RETRY_FIRST
+                else:
                     await self._pause(retry_after)
                     retry_after = min(retry_after * 2, RETRY_MOST)
-                else:
-                    retry_after = RETRY_FIRST
-                    self._set_health(takes=True)
             if self._journal is not None and self._journal.is_long:
                 await self._journal.shorten(self._waiting)
 
-    async def _write_some(self) -> None:
-        """Write those that wait longest. Raises StoreError, and what was not taken waits behind the others."""
-        batch = [(key, *waiting) for key, waiting in islice(self._waiting.items(), AT_ONCE)]
-        outcomes = await asyncio.gather(*(self._write(*each) for each in batch), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+    async def _write_some(self) -> tuple[int, StoreError | None]:
+        """Write those that wait longest. Returns how many were written, and why others were not: they wait at the end.
 
-    async def _write(self, key: Key, session: Session | None, futures: list[asyncio.Future[None]]) -> None:
+        Of several servers one may be away: what it does not take delays no other.
+        """
+        batch = [(key, *waiting) for key, waiting in islice(self._waiting.items(), AT_ONCE)]
+        failures = [it for it in await asyncio.gather(*(self._write(*each) for each in batch)) if it is not None]
+        return len(batch) - len(failures), failures[0] if failures else None
+
+    async def _write(
+        self, key: Key, session: Session | None, futures: list[asyncio.Future[None]]
+    ) -> StoreError | None:
         self.writes += 1
         try:
             if session is None:
                 await self._store.forget(*key)
             else:
                 await self._store.save(session)
-        except StoreError:
-            if key in self._waiting:  # of several servers one may be away: what it does not take delays no other
+        except StoreError as error:
+            if key in self._waiting:
                 self._waiting[key] = self._waiting.pop(key)
-            raise
+            return error.with_traceback(None)  # it may be kept for long, and would keep all that was under way
         # a newer one may have taken the place while this one was being written
         if key in self._waiting and self._waiting[key][0] is session:
             futures = self._waiting.pop(key)[1]
         for future in futures:
             _done(future)
+        return None
 
     async def _expire_all(self) -> None:
         while True:
@@ -339,16 +346,17 @@ class Sessions:
         """Look what the store has of this router's sessions, and write what it has not. Raises StoreError."""
         if self._anchor is None:
             return
-        touched = self._touched = set()
+        touched, pending = set[Key](), set(self._waiting)
+        self._touched = touched
         try:
             stored = await self._store.anchored(self._anchor)
             words = {} if self._journal is None else await asyncio.to_thread(self._journal.words)
-            found, told = reconciled(words, stored)
-            self._learn(stored, touched)
-            for key in told.keys() - touched - self._waiting.keys() - self._later.keys():
-                self._enqueue(key, told[key].session, True)
         finally:
             self._touched = None
+        found, told = reconciled(words, stored)
+        self._learn(stored, touched | pending)
+        for key in told.keys() - touched - self._waiting.keys() - self._later.keys():
+            self._enqueue(key, told[key].session, True)
         self.restored = True
         self._on_restored(tuple(session for key, session in found.items() if key not in touched))
 

@@ -341,7 +341,7 @@ def unless_busy(work: Callable[[sqlite3.Connection], object], db: sqlite3.Connec
     try:
         work(db)
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
             raise
         return False
     return True
@@ -352,6 +352,8 @@ def move_log(db: sqlite3.Connection) -> None:
     _, pages, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     if pages > MOST_PAGES:  # somebody was always writing
         db.execute("PRAGMA wal_checkpoint(RESTART)")
+    # who writes first to a log that begins anew waits for the disk: that is us
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 @contextmanager

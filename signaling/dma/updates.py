@@ -14,7 +14,7 @@ from signaling.update_request import prefixes_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.options.prefix import HomeNetworkPrefix
 
-MISSED_WITHIN = 1 / 3  # of the window of timestamps: as long ago a node may have left that is missed now
+MISSED_WITHIN = 1 / 6  # of the window of timestamps: as long ago a node may have left that is missed now
 
 
 class Updates:

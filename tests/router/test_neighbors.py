@@ -87,6 +87,18 @@ def test_who_comes_back_at_once_finds_nothing_of_before(neighbors: Neighbors, ke
     assert set(kernel.table) == {FIRST}
 
 
+def test_who_comes_back_may_show_its_link_local_address_later(
+    neighbors: Neighbors, kernel: Kernel, clock: Clock
+) -> None:
+    neighbors.left(MAC)
+    kernel.learns(UNRESOLVED, b"", NeighborState.INCOMPLETE)
+    neighbors.arrived(LINK, None, MAC)
+    assert kernel.table == {}
+    kernel.learns(GLOBAL, MAC, NeighborState.REACHABLE)
+    clock.run(2 * REMEMBERED)
+    assert set(kernel.table) == {GLOBAL}
+
+
 def test_who_came_back_is_not_forgotten(neighbors: Neighbors, kernel: Kernel, clock: Clock) -> None:
     neighbors.left(MAC)
     neighbors.left(OTHER)

@@ -511,6 +511,23 @@ def test_a_session_that_would_end_in_the_store_is_not_put_off() -> None:
 
 
 @sync
+async def test_what_waited_for_a_store_to_come_back_is_what_it_was_told(tmp_path: Path) -> None:
+    """And not what it had before: the next session that is as before has to be written at once."""
+    over = replace(SESSION, state=State.RELEASED, expires=time.time() + 3600)
+    async with opened(Journal(tmp_path / "journal")) as bench:
+        await bench.sessions.restore(ANCHOR)
+        await written_of(bench, SESSION)
+        bench.store.away = True
+        bench.sessions.save(over)
+        await until(lambda: bench.health == [False])
+        bench.store.away = False
+        bench.sessions.watch({SESSION.node})  # it reads all again
+        await until(lambda: bench.sessions.unsaved == 0 and bool(bench.found))
+        bench.sessions.save(SESSION)
+        await until(lambda: bench.store.of() == {SESSION})
+
+
+@sync
 async def test_what_a_store_does_not_take_delays_nothing_else() -> None:
     """One of several servers may be away."""
     async with opened() as bench:

@@ -20,7 +20,6 @@ from signaling.actions import (
 )
 from signaling.dma.session import State
 from signaling.events import LinkAttached, LinkDetached, SessionsFound
-from signaling.update_request import prefixes_of
 from signaling.wire.binding_ack import BindingAck
 from signaling.wire.binding_refresh import BindingRefreshRequest
 from signaling.wire.binding_update import BindingUpdate
