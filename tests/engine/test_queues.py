@@ -46,7 +46,9 @@ from tests.engine.nodes import (
     gre_header,
     packet,
 )
-from tests.engine.test_serve import LOOPBACK, LOOPBACK4, Bench, served
+from tests.engine.test_serve import LOOPBACK, LOOPBACK4, Bench, bench, served
+
+__all__ = ["bench"]  # a fixture
 
 pytestmark = pytest.mark.skipif(not engine.compiled, reason="the model keeps no packets")
 
@@ -186,41 +188,32 @@ def test_what_waits_for_a_visiting_node_that_is_here_again_goes_to_its_anchor_to
     assert waiting.heard() == []
 
 
-def test_what_a_router_gives_back_goes_before_what_came_to_the_anchor_since(
-    any_engine: Engine, tun_pair: Pair
-) -> None:
-    ours, kernel = tun_pair
-    with served(any_engine, ours, MIRROR) as (tun, [udp]):
-        bench = Bench(any_engine, tun, udp, kernel)
-        said = [packet(CORRESPONDENT, ANCHORED[5], payload=bytes([number])) for number in range(4)]
-        any_engine.tables.hold(ANCHORED, buffer=FOREVER)
-        for late in said[2:]:
-            kernel.send(late)
-        assert bench.delivered() == []
-        bench.arrive(*said[:2])
-        assert bench.delivered() == []
-        any_engine.tables.bind(ANCHORED, MIRROR, side=Side.ANCHOR)
-        assert bench.delivered() == said
-        assert bench.drops() == {}
+SAID = [packet(CORRESPONDENT, ANCHORED[5], payload=bytes([number])) for number in range(4)]
 
 
-def test_what_a_router_gives_back_to_a_node_that_the_kernel_delivers_to_waits_for_nothing(
-    any_engine: Engine, tun_pair: Pair
-) -> None:
-    ours, kernel = tun_pair
-    with served(any_engine, ours, MIRROR) as (tun, [udp]):
-        bench = Bench(any_engine, tun, udp, kernel)
-        said = [packet(CORRESPONDENT, ANCHORED[5], payload=bytes([number])) for number in range(4)]
-        any_engine.tables.leave_to_kernel(ANCHORED, FOREVER)
-        bench.arrive(*said[:2])
-        assert bench.delivered() == said[:2]
-        kernel.send(said[2])  # it has no link to the node any more
-        assert bench.delivered() == []
-        any_engine.tables.hold(ANCHORED, buffer=FOREVER)
-        bench.arrive(said[3])
-        any_engine.tables.bind(ANCHORED, MIRROR, side=Side.ANCHOR)
-        assert bench.delivered() == [said[3], said[2]]
-        assert bench.drops() == {}
+def test_what_a_router_gives_back_goes_before_what_came_to_the_anchor_since(bench: Bench) -> None:
+    bench.engine.tables.hold(ANCHORED, buffer=FOREVER)
+    for late in SAID[2:]:
+        bench.kernel.send(late)
+    assert bench.delivered() == []
+    bench.arrive(*SAID[:2])
+    assert bench.delivered() == []
+    bench.engine.tables.bind(ANCHORED, MIRROR, side=Side.ANCHOR)
+    assert bench.delivered() == SAID
+    assert bench.drops() == {}
+
+
+def test_what_a_router_gives_back_to_a_node_that_the_kernel_delivers_to_waits_for_nothing(bench: Bench) -> None:
+    bench.engine.tables.leave_to_kernel(ANCHORED, FOREVER)
+    bench.arrive(*SAID[:2])
+    assert bench.delivered() == SAID[:2]
+    bench.kernel.send(SAID[2])  # it has no link to the node any more
+    assert bench.delivered() == []
+    bench.engine.tables.hold(ANCHORED, buffer=FOREVER)
+    bench.arrive(SAID[3])
+    bench.engine.tables.bind(ANCHORED, MIRROR, side=Side.ANCHOR)
+    assert bench.delivered() == [SAID[3], SAID[2]]
+    assert bench.drops() == {}
 
 
 def test_what_a_visiting_node_sends_waits_for_nobody(waiting: Waiting) -> None:

@@ -1,6 +1,7 @@
 """The kernel knows the nodes that are here, and is made to forget those that left, not one by one."""
 
 import errno
+from collections.abc import Collection
 from ipaddress import IPv6Address
 
 import pytest
@@ -25,11 +26,11 @@ class Kernel:
         self.looks = 0
         self.broken = False
 
-    def uncertain_neighbors(self, index: int, link_layers: object = ()) -> list[Neighbor]:
+    def uncertain_neighbors(self, index: int, link_layers: Collection[bytes] = ()) -> list[Neighbor]:
         self.looks += 1
         if self.broken:
             raise NetlinkError(errno.ENOBUFS, "list neighbours")
-        return [each for each in self.table.values() if not each.link_layer or each.link_layer in link_layers]  # type: ignore[operator]
+        return [each for each in self.table.values() if not each.link_layer or each.link_layer in link_layers]
 
     def replace_neighbor(self, neighbor: Neighbor) -> None:
         self.table[neighbor.address] = neighbor
