@@ -16,7 +16,6 @@ COLLECTIONS = 700, 10, 2  # a full one after 14,000 objects more than before: a 
 def little_at_a_time() -> Iterator[None]:
     """All that is there now is frozen, and later on what each full collection has left."""
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.collect()  # of nothing: by how much it has found, the next one is put off
     gc.callbacks.append(_keep_survivors)

@@ -1,6 +1,5 @@
 """An LMA at work: no access links; its pools lead to the TUN as a whole; its sessions are durable before it answers."""
 
-import gc
 import logging
 from pathlib import Path
 
@@ -74,7 +73,6 @@ class LmaPart:
         assert self._store is not None
         assert self._driver is not None
         self._driver.feed(BindingsRestored(bindings=self._store.load()))
-        gc.freeze()  # nobody looks at all of that before it serves (garbage.py)
 
     def serve(self) -> None:
         """All there is comes in by the signalling sockets."""
