@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from engine import Tables, UnknownPrefix
 from engine.tables import Prefix
-from router.lingering import Later
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import Route, Rule
+from router.rounds import Later, Rounds
 
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV}
 LOOK_EVERY = 0.005  # s
@@ -41,9 +41,8 @@ class Homecomings:
     def __init__(self, netlink: Netlink, tables: Tables, later: Later) -> None:
         self._netlink = netlink
         self._tables = tables
-        self._later = later
         self._under_way: dict[Prefix, Homecoming] = {}
-        self._looking = False
+        self._rounds = Rounds(later, LOOK_EVERY, self._look)
 
     @property
     def under_way(self) -> bool:
@@ -58,7 +57,7 @@ class Homecomings:
         self._netlink.add_rule(rule)
         self._tables.bring_home(prefix)
         self._under_way[prefix] = Homecoming(rule=rule, route=route, take_over=take_over, settle=settle)
-        self._look_later()
+        self._rounds.begin()
 
     def end(self, prefix: Prefix) -> bool:
         """Whatever comes next, this is over. True: the kernel has not taken over yet, the engine has the prefix."""
@@ -73,13 +72,7 @@ class Homecomings:
         self._undo(lambda: self._netlink.delete_route(found.route))
         return not found.looks
 
-    def _look_later(self) -> None:
-        if self._under_way and not self._looking:
-            self._looking = True
-            self._later(LOOK_EVERY, self._look)
-
-    def _look(self) -> None:
-        self._looking = False
+    def _look(self) -> bool:
         for prefix, item in list(self._under_way.items()):
             if item.looks >= LOOKS:
                 self.end(prefix)
@@ -88,7 +81,7 @@ class Homecomings:
             elif self._tables.held(prefix) is None:
                 item.take_over()
                 item.looks = 1
-        self._look_later()
+        return bool(self._under_way)
 
     def _undo(self, change: Callable[[], None]) -> None:
         try:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable
 
 import engine
 from engine import Bundle, Tables
+from router.rounds import Later, Rounds
 
 SECONDS = 1.0  # as long as packets wait for a node at the router that it left
-
-Later = Callable[[float, Callable[[], None]], object]
 
 
 class Lingering:
@@ -20,10 +19,9 @@ class Lingering:
 
     def __init__(self, tables: Tables, later: Later, clock: Callable[[], float] = time.monotonic) -> None:
         self._tables = tables
-        self._later = later
         self._clock = clock
         self._kept: dict[bytes, tuple[float, Bundle]] = {}  # by tunnel: until when, monotonic s, and what holds it
-        self._looking = False
+        self._rounds = Rounds(later, SECONDS, self._look)
 
     def keep(self, ends: Iterable[engine.Path]) -> None:
         """A prefix leaves these."""
@@ -32,18 +30,12 @@ class Lingering:
             known = self._kept.pop(end.tunnel.key, None)  # the order is that of their ends
             bundle = self._tables.bundle([end]) if known is None else known[1]
             self._kept[end.tunnel.key] = until, bundle
-        self._look_later()
+        self._rounds.begin()
 
-    def _look_later(self) -> None:
-        if self._kept and not self._looking:
-            self._looking = True
-            self._later(SECONDS, self._look)
-
-    def _look(self) -> None:
-        self._looking = False
+    def _look(self) -> bool:
         now = self._clock()
         for key, (until, _) in list(self._kept.items()):
             if until > now:
                 break
             del self._kept[key]
-        self._look_later()
+        return bool(self._kept)

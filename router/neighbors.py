@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from ipaddress import IPv6Address
 
-from router.lingering import Later
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import Neighbor
 from router.links.rtnetlink_constants import NeighborState
+from router.rounds import Later, Rounds
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,9 @@ class Neighbors:
     ) -> None:
         self._netlink = netlink
         self._links = links
-        self._later = later
         self._clock = clock
         self._left: dict[bytes, float] = {}  # link-layer addresses of nodes, and when they left; in that order
-        self._looking = False
+        self._rounds = Rounds(later, SWEEP_EVERY, self._look) if later is not None else None
 
     def arrived(self, index: int, address: IPv6Address | None, link_layer: bytes) -> None:
         """A node is there; its link-local address may not be known yet. Raises NetlinkError."""
@@ -56,19 +55,13 @@ class Neighbors:
         """A node is there no more. Raises NetlinkError."""
         self._left.pop(link_layer, None)
         self._left[link_layer] = self._clock()
-        if self._later is None:
+        if self._rounds is not None:
+            self._rounds.begin()
+        else:
             self._sweep()
             del self._left[link_layer]
-        else:
-            self._look_later(self._later)
 
-    def _look_later(self, later: Later) -> None:
-        if self._left and not self._looking:
-            self._looking = True
-            later(SWEEP_EVERY, lambda: self._look(later))
-
-    def _look(self, later: Later) -> None:
-        self._looking = False
+    def _look(self) -> bool:
         try:
             self._sweep()
         except NetlinkError as error:
@@ -77,7 +70,7 @@ class Neighbors:
             if at + REMEMBERED > self._clock():
                 break
             del self._left[link_layer]
-        self._look_later(later)
+        return bool(self._left)
 
     def _sweep(self) -> None:
         for index in self._links:

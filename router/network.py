@@ -21,7 +21,7 @@ from router.errors import NoRights, RouterError
 from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedMatch, WantedRoute, edits
 from router.forwarding import Table as Where
 from router.homecoming import Homecomings
-from router.lingering import Later, Lingering
+from router.lingering import Lingering
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import (
     ANY_IPV4,
@@ -36,6 +36,7 @@ from router.links.rtnetlink import (
 )
 from router.links.rtnetlink_constants import AddressFlag, NeighborState, RouteKind, Table
 from router.neighbors import Neighbors
+from router.rounds import Later
 from router.source_guard import LAST_RESORT, SourceGuard
 from router.ways import Ends, Ways, refuse_numbers
 from signaling import actions
@@ -348,7 +349,7 @@ class Network:
         native = Edits(set_routes=edits(prefix, None, path).set_routes)
         try:
             self._homecomings.begin(
-                prefix, rule, route, lambda: self._apply(prefix, native), lambda: self._leave_to_kernel(prefix)
+                prefix, rule, route, lambda: self._apply(prefix, native), lambda: self._hold(prefix, native=True)
             )
         except NetlinkError:  # the interface may just have gone
             return False
@@ -518,10 +519,7 @@ class Network:
 
     def _bind(self, binding: WantedBinding, node: str) -> None:
         if not binding.tunnels:
-            if binding.native:
-                self._leave_to_kernel(binding.prefix)
-            else:
-                self._hold(binding.prefix, self._buffer if binding.waits else None)
+            self._hold(binding.prefix, native=binding.native, waits=binding.waits)
             self._ways.forget(binding.prefix)
             return
         ends = self._ends(binding.tunnels)
@@ -540,20 +538,15 @@ class Network:
             known = self._known_ends[id(tunnels)] = tunnels, ends
         return known[1]
 
-    def _hold(self, prefix: Prefix, buffer: HoldBuffer | None) -> None:
-        try:
-            self._tables.hold(prefix, buffer=buffer)
-        except MemoryError:  # as many as there can be are in use: the packets of this node are lost
-            self._tables.hold(prefix)
-
-    def _leave_to_kernel(self, prefix: Prefix) -> None:
-        if self._buffer is None:
-            self._tables.hold(prefix)
-            return
-        try:
-            self._tables.leave_to_kernel(prefix, self._buffer)
-        except MemoryError:  # should its link be lost, it loses packets
-            self._tables.hold(prefix)
+    def _hold(self, prefix: Prefix, *, native: bool, waits: bool = True) -> None:
+        if waits and self._buffer is not None:
+            with suppress(MemoryError):  # as many as there can be are in use: the packets of this node are lost
+                if native:
+                    self._tables.leave_to_kernel(prefix, self._buffer)
+                else:
+                    self._tables.hold(prefix, buffer=self._buffer)
+                return
+        self._tables.hold(prefix)
 
     def _tunnel(self, end: actions.TunnelEnd) -> Tunnel:
         local = end.local

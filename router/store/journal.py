@@ -17,8 +17,8 @@ from ipaddress import IPv6Network
 from pathlib import Path
 
 from router.errors import NoRights
-from router.store import encoding, needed_until
-from router.store.encoding import decode_one, encode_one
+from router.store import needed_until
+from router.store.encoding import decode_one, encode_one, plain_needed_until
 from signaling.dma.session import Session
 from signaling.settings import TIMESTAMP_UNITS
 
@@ -163,7 +163,7 @@ def _rewrite(file: int, end: int, beside: Path, unsaved: Container[Key]) -> int:
     for line in os.pread(file, end, 0).splitlines(keepends=True):
         with suppress(ValueError, TypeError, KeyError):  # it cannot be read, and is said again with the next start
             node, prefix, _, item = json.loads(line)
-            counts = (node, IPv6Network(prefix)) in unsaved if item is None else encoding.needed_until(item) >= now
+            counts = (node, IPv6Network(prefix)) in unsaved if item is None else plain_needed_until(item) >= now
             kept.pop((node, prefix), None)
             if counts:
                 kept[node, prefix] = line
