@@ -17,6 +17,8 @@ from engine._fast.waiting cimport Aside, Block, Blocks, Deadlines, Turn
 cdef enum:
     MOST_HOLDS = 65536
     BURST = 5000000          # ns of pace that a late wake-up may make up for
+    EASE = 100000000         # ns after which the pace is twice what it was
+    MOST_EASED = 16          # times
 
 cdef enum:                   # what becomes of a packet
     DIRECT = 1
@@ -48,6 +50,7 @@ cdef struct Hold:
     uint64_t octets_limit
     uint64_t limit           # ns a packet may wait
     uint64_t pace            # octets/s; 0: none
+    uint64_t released        # ns
     uint64_t next            # ns; when the next packet may go
     uint64_t listed          # ns; when somebody will look at it, NEVER
     Block *first

@@ -61,7 +61,7 @@ cdef uint32_t begin(Holds *holds, uint32_t packets, uint64_t octets, uint64_t li
         hold.made = True
     pthread_mutex_lock(&hold.lock)
     hold.owner = hold.packets = 0
-    hold.octets = hold.pace = hold.next = 0
+    hold.octets = hold.pace = hold.released = hold.next = 0
     hold.packets_limit = packets
     hold.octets_limit = octets
     hold.limit = limit
@@ -122,7 +122,7 @@ cdef void release(Holds *holds, uint32_t index, uint64_t pace, uint64_t now) noe
     pthread_mutex_lock(&hold.lock)
     if hold.phase == HOLDING:
         store8_relaxed(&hold.phase, DRAINING)
-        hold.next = now
+        hold.next = hold.released = now
     hold.pace = pace
     note_deadline(holds, hold, index)
     pthread_mutex_unlock(&hold.lock)
@@ -322,11 +322,12 @@ cdef bint put_back(Holds *holds, uint32_t index, uint32_t count) noexcept nogil:
 
 cdef inline void pay(Hold *hold, uint32_t length, uint64_t now) noexcept nogil:
     cdef uint64_t since = now - BURST if now > BURST else 0
+    cdef uint64_t eased = (now - hold.released) // EASE if now > hold.released else 0
     if hold.pace == 0:
         return
     if hold.next < since:
         hold.next = since
-    hold.next += length * <uint64_t>SECOND // hold.pace
+    hold.next += length * <uint64_t>SECOND // (hold.pace << (eased if eased < MOST_EASED else MOST_EASED))
 
 
 cdef void leave(Holds *holds, Turn *turn) noexcept nogil:

@@ -7,7 +7,8 @@
 * Bounded in packets, octets and time. A packet that finds it full is dropped (FULL): what came first is what a sender
   repeats last. One that waited `limit` ns is dropped (expired), draining or not.
 * The drain is paced, so that a burst of what was held does not overrun the new access link: `pace` octets per second
-  (0: no pace), and what a late wake-up missed is made up for, of BURST ns at most.
+  (0: no pace), and what a late wake-up missed is made up for, of BURST ns at most. It doubles with every EASE ns, or
+  a sender that is faster, and keeps to what is acknowledged, would never see the queue empty and be held to it for ever.
 * Order is kept: while there is a queue, or a worker has not sent what it took, new packets go behind it. But those that
   the former router of the node gives back are older than all that came here since: they go before those.
 
@@ -24,6 +25,8 @@ from engine.model.reorder import Room
 
 SECOND = 1_000_000_000  # ns
 BURST = 5_000_000  # ns
+EASE = 100_000_000  # ns
+MOST_EASED = 16  # times
 
 
 class Verdict(enum.IntEnum):
@@ -72,6 +75,7 @@ class Hold:
         self._taken: list[bytes] = []
         self._pace = 0  # octets/s
         self._next = 0  # ns, when the next packet may go
+        self._released = 0  # ns
 
     # --- for the path ---
 
@@ -142,7 +146,7 @@ class Hold:
         """The node is back: let what is held go, at pace octets per second."""
         if self.phase is Phase.HOLDING:
             self.phase = Phase.DRAINING
-            self._next = now
+            self._next = self._released = now
         self._pace = pace
         self._settle()
 
@@ -159,7 +163,8 @@ class Hold:
     def _pay(self, length: int, now: int) -> None:
         if self._pace == 0:
             return
-        self._next = max(self._next, now - BURST) + length * SECOND // self._pace
+        pace = self._pace << min(max(0, now - self._released) // EASE, MOST_EASED)
+        self._next = max(self._next, now - BURST) + length * SECOND // pace
 
     def _waiting(self) -> int:
         return sum(len(octets) for _, octets in self._queue)

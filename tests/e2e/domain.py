@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from types import TracebackType
@@ -229,9 +230,13 @@ class Domain:
                 assert "ERROR" not in log, f"{router.name}: {log}"
 
     def _show_logs(self) -> None:
-        for router in self.routers.values():
+        for router in self.routers.values():  # pytest shows all this with the failure
             if hasattr(router, "process"):
-                print(f"--- {router.name}\n{router.log()}")  # pytest shows it with the failure
+                with suppress(RouterError):
+                    print(f"--- {router.name}: {router.counters()}")
+                print(router.log())
+        for name, host in self.world.lab.hosts.items():
+            print(f"--- what the kernel of {name} dropped: {kernel_drops(host)}")
 
     def program(self, host: str, *arguments: str, module: str = "tests.e2e.traffic") -> Program:
         """Start a program of the demo on a host."""
@@ -261,6 +266,20 @@ class Domain:
     def serve(self) -> None:
         """Let the correspondent answer."""
         self.program("cn", "tcp-serve").wait_for("ready")
+
+
+def kernel_drops(host: Host) -> dict[str, int]:
+    """Packets that a full or closed queue of this kernel cost: device and direction, or counter of a protocol."""
+    with host.inside():
+        devices = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
+        protocols = Path("/proc/thread-self/net/snmp6").read_text().splitlines()
+    found = {}
+    for device, *numbers in (line.replace(":", " ").split() for line in devices):
+        found[f"{device} received"], found[f"{device} sent"] = int(numbers[3]), int(numbers[11])
+    for name, number in (line.split() for line in protocols):
+        if name in ("Udp6RcvbufErrors", "Ip6InDiscards", "Ip6OutDiscards", "Ip6OutNoRoutes"):
+            found[name] = int(number)
+    return {what: count for what, count in found.items() if count}
 
 
 def flowing(program: Program, more: int = 200_000, timeout: float = 10.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.model.hold import BURST, SECOND, Phase, Verdict
+from engine.model.hold import BURST, EASE, SECOND, Phase, Verdict
 from engine.model.hold import Hold as ModelHold
 
 try:
@@ -134,11 +135,24 @@ def test_the_drain_keeps_its_pace(hold: Any) -> None:
     assert drain(hold, SECOND + MS) == [1]
 
 
+def test_the_pace_doubles_so_that_a_faster_sender_does_not_keep_it_for_ever(hold: Any) -> None:
+    put(hold, *range(8))
+    hold.release(100_000, SECOND)  # 100 octets each: one in a millisecond
+    numbers, now = itertools.count(8), SECOND
+    while (verdict := put(hold, next(numbers), now=now)) == [Verdict.KEPT]:  # one in half a millisecond
+        drain(hold, now)
+        now += MS // 2
+        assert now < SECOND + LIMIT, "it waits behind others without end"
+    assert verdict == [Verdict.DIRECT]
+    assert EASE < now - SECOND < 4 * EASE
+    assert counted(hold).keys() == {"kept", "sent"}
+
+
 def test_a_late_wake_up_is_made_up_for_only_so_much(hold: Any) -> None:
     put(hold, *range(30))
     hold.release(100_000, SECOND)
     drain(hold, SECOND)
-    assert len(drain(hold, SECOND + 100 * MS)) == BURST // MS + 1
+    assert len(drain(hold, SECOND + 50 * MS)) == BURST // MS + 1
 
 
 def test_the_deadline_is_when_the_next_packet_may_go(hold: Any) -> None:
