@@ -33,6 +33,10 @@ ROUTER_LINK_LAYER = bytes.fromhex("00005e005213")  # RFC 6543 1
 ALL_NODES_LINK_LAYER = bytes.fromhex("333300000001")  # RFC 2464 7
 CURRENT_HOP_LIMIT = 64
 ADVERTISE_AGAIN = (0.1, 1.0)  # s after a change: any one advertisement may be lost (RFC 4861 6.2.4: at most three)
+# s after an advertisement that deprecates: a Linux host may have lost the work it put off until a moment later. Each
+# prefix of an advertisement makes an address preferred, then a worker look at all of them; one that is at it already
+# postpones the next look for minutes. One prefix more, of an address that is preferred anyway, makes it look again.
+LOOK_AGAIN = 0.02
 # s after a carrier appears, until somebody shows up; a host may need a moment before it can send
 SOLICIT_AT = (0.0, 0.001, 0.003, 0.006, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 PROBES = 3  # MAX_UNICAST_SOLICIT, RFC 4861 10
@@ -69,6 +73,8 @@ class Attachment:
     probe_interval: float = PROBE_INTERVAL
     advertised: int = 0  # advertisements since the last change
     changed: float = -inf  # monotonic s, of that change
+    repeat: float = inf  # monotonic s, of the next advertisement of all
+    look_again: float = inf  # monotonic s, of the next advertisement of what is preferred alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,19 +192,30 @@ class AccessLink(Generic[Who]):
     # --- advertisements ---
 
     def advertise(self, who: Who, offers: Sequence[Offer], now: float, *, changed: bool = True) -> list[Action]:
-        """A Router Advertisement to this node alone: all its prefixes, and when to repeat it."""
+        """A Router Advertisement to this node alone: all its prefixes, and when to repeat it.
+
+        A moment after one that deprecates there is one without those (RFC 4861 6.2.3 lets a router leave out options).
+        """
         item = self.attached.get(who)
         link = self.links.get(item.interface) if item else None
         if item is None or link is None:
             return []
         if changed:
-            item.advertised, item.changed = 0, now
-        again = now + self._advertise_every
-        if item.advertised < len(ADVERTISE_AGAIN):
-            again = max(now, item.changed + ADVERTISE_AGAIN[item.advertised])
-        item.advertised += 1
-        self._advertise.set(who, again)
+            item.advertised, item.changed, item.look_again = 0, now, inf
+        if now >= item.look_again:
+            item.look_again = inf
+            offers = [offer for offer in offers if offer.preferred_lifetime] or offers[:1]
+        else:
+            item.repeat = self._repeat(item, now)
+            item.advertised += 1
+            item.look_again = inf if all(offer.preferred_lifetime for offer in offers) else now + LOOK_AGAIN
+        self._advertise.set(who, min(item.repeat, item.look_again))
         return [self._advertisement(item, link, offers, self._settings.router_lifetime)]
+
+    def _repeat(self, item: Attachment, now: float) -> float:
+        if item.advertised < len(ADVERTISE_AGAIN):
+            return max(now, item.changed + ADVERTISE_AGAIN[item.advertised])
+        return now + self._advertise_every
 
     def announce(self, interface: str, offers: Sequence[Offer], now: float) -> list[Action]:
         """A Router Advertisement to all on a link that is one network, and when to repeat it."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from signaling.access_link import LOOK_AGAIN
 from signaling.actions import ExpectNode, SendOnLink
 from signaling.events import NodeDoubted, TunnelMtuChanged
 from signaling.wire import ipv6, neighbor
@@ -34,12 +35,19 @@ def on_link(world: World, kind: type, mar: str = "mar1") -> list[SendOnLink]:
     return [action for action in world[mar].did(SendOnLink) if isinstance(action.message, kind)]
 
 
+def complete(world: World, name: str = "mn1") -> list[tuple[float, RouterAdvertisement]]:
+    """Its advertisements of all it is offered, without those that are only for it to look at its addresses again."""
+    heard = world.hosts[name].advertisements
+    times = {round(at, 6) for at, _ in heard}
+    return [(at, advertisement) for at, advertisement in heard if round(at - LOOK_AGAIN, 6) not in times]
+
+
 def last(world: World, name: str = "mn1") -> RouterAdvertisement:
-    return world.hosts[name].advertisements[-1][1]
+    return complete(world, name)[-1][1]
 
 
 def told_at(world: World, name: str = "mn1") -> list[float]:
-    return [round(at, 6) for at, _ in world.hosts[name].advertisements]
+    return [round(at, 6) for at, _ in complete(world, name)]
 
 
 def offers(advertisement: RouterAdvertisement) -> dict[IPv6Network, tuple[float, float]]:
@@ -211,13 +219,34 @@ def test_an_old_prefix_is_offered_with_preferred_lifetime_zero() -> None:
     }
 
 
-def test_an_old_prefix_is_in_every_advertisement_as_long_as_the_node_visits() -> None:
+def test_an_old_prefix_is_in_every_complete_advertisement_as_long_as_the_node_visits() -> None:
     world = moved()
-    told = len(world.hosts["mn1"].advertisements)
+    told = len(complete(world))
     world.run_until(2000.0)
-    later = [offers(advertisement) for _, advertisement in world.hosts["mn1"].advertisements[told:]]
+    later = [offers(advertisement) for _, advertisement in complete(world)[told:]]
     assert len(later) > 3
     assert all(world.prefix("mn1", "mar1") in it for it in later)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["offered", "withdrawn"])
+def test_a_host_that_was_told_to_deprecate_is_made_to_look_at_its_addresses_once_more(kept: bool) -> None:
+    world = moved() if kept else refused_refresh()
+    heard = [(round(at, 6), offers(it)) for at, it in world.hosts["mn1"].advertisements if at > 10.0]
+    old = [at for at, told in heard if 0 in {preferred for _, preferred in told.values()}]
+    again = [(at, told) for at, told in heard if at not in old]
+    assert len(old) >= 3
+    assert [told for _, told in again] == [{world.prefix("mn1", "mar2"): (7200, 1800)}] * len(again)
+    assert {round(at + LOOK_AGAIN, 6) for at in old} <= {at for at, _ in again}
+
+
+def test_where_nothing_is_preferred_it_looks_again_for_one_that_is_not() -> None:
+    world = moved()
+    world.order("mar2", world["mar2"].mar.begin_drain(60.0, world.now))
+    world.run(0.5)
+    told = [offers(it) for _, it in world.hosts["mn1"].advertisements[-4:]]
+    both = {world.prefix("mn1", "mar2"): (7200, 0), world.prefix("mn1", "mar1"): (7200, 0)}
+    one = {world.prefix("mn1", "mar2"): (7200, 0)}
+    assert told == [both, one, both, one]
 
 
 def test_the_own_prefix_is_offered_before_an_anchor_has_answered() -> None:
@@ -275,7 +304,7 @@ def test_a_prefix_that_its_anchor_refuses_to_refresh_is_withdrawn() -> None:
 def test_a_withdrawal_is_repeated_because_one_may_be_lost() -> None:
     world = refused_refresh()
     world.run_until(276.0)
-    offered = [offers(it).get(IPv6Network("2001:db8:100::/64")) for _, it in world.hosts["mn1"].advertisements]
+    offered = [offers(it).get(IPv6Network("2001:db8:100::/64")) for _, it in complete(world)]
     assert offered[-4] != (0, 0)
     assert offered[-3:] == [(0, 0)] * 3
 

@@ -115,7 +115,7 @@ def test_a_moved_prefix_that_is_left_out_is_removed() -> None:
     world.run(1.0)
     notify(world, REASONS.FLOW_MOBILITY, MN1, ROUTED)
     assert MOVED.prefix not in world.mag.paths
-    world.run(0.1)
+    world.run(0.01)
     assert world.hosts["mn1"].offered()[MOVED.prefix] == 0
 
 
