@@ -8,7 +8,7 @@
   repeats last. One that waited `limit` ns is dropped (expired), draining or not.
 * The drain is paced, so that a burst of what was held does not overrun the new access link: `pace` octets per second
   (0: no pace), and what a late wake-up missed is made up for, of BURST ns at most. It doubles with every EASE ns, or
-  a sender that is faster, and keeps to what is acknowledged, would never see the queue empty and be held to it for ever.
+  a sender that is faster, and keeps to what is acknowledged, would never see it empty and be held to that for ever.
 * Order is kept: while there is a queue, or a worker has not sent what it took, new packets go behind it. But those that
   the former router of the node gives back are older than all that came here since: they go before those.
 

@@ -235,6 +235,8 @@ class Domain:
                 with suppress(RouterError):
                     print(f"--- {router.name}: {router.counters()}")
                 print(router.log())
+        for name, node in self.nodes.items():
+            print(f"--- {name}: {node.host.netlink.addresses(node.host.link('radio0').index)}")
         for name, host in self.world.lab.hosts.items():
             print(f"--- what the kernel of {name} dropped: {kernel_drops(host)}")
 
