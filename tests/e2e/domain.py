@@ -6,8 +6,10 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +18,7 @@ from typing import Any, Self
 from router.control.client import Client
 from router.demo.lab import PROJECT, Host
 from router.demo.toml import toml
-from router.demo.topology import CN_ADDRESS, World, node_link_layer, pool, underlay_address
+from router.demo.topology import CN_ADDRESS, Handover, World, node_link_layer, pool, underlay_address
 from router.demo.traffic import NewConnection, Program, new_connection
 from router.errors import RouterError
 from router.links.rtnetlink_constants import AddressFlag
@@ -86,6 +88,12 @@ class RouterProcess:
         """Its lines about one kind of event."""
         return [line for line in self.log().splitlines() if re.search(rf" INFO {event}( |$)", line)]
 
+    def said_at(self, event: str) -> float:
+        """Wait until it says so, and tell when it did so last; CLOCK_MONOTONIC, s, to a millisecond."""
+        day, clock = self.heard(event)[-1].split()[:2]
+        said = datetime.fromisoformat(f"{day}T{clock.replace(',', '.')}").timestamp()
+        return time.monotonic() - (time.time() - said)
+
     def heard(self, event: str, *words: str, times: int = 1) -> list[str]:
         """Wait for such lines that have all these words."""
 
@@ -135,9 +143,9 @@ class Node:
         self.host.sysctl("net/ipv6/conf/radio0/dad_transmits", 0)
         return self
 
-    def attach(self, mar: str) -> None:
-        """Go there, break before make."""
-        self._world.attach(mar, self.name)
+    def attach(self, mar: str) -> Handover:
+        """Go there, break before make. When that was."""
+        return self._world.attach(mar, self.name)
 
     def leave(self) -> None:
         """Go nowhere."""

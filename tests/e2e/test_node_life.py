@@ -19,7 +19,9 @@ from tests.eventually import eventually
 MakeDomain = Callable[..., Domain]
 
 UDP_RATE = 1000.0  # datagrams/s
-MOST_LOST = 100  # datagrams in one move, at that rate: far above what the demo measures
+# datagrams in one move, at that rate, beside those sent while the link was down and its router not told: a link within
+# one kernel loses all from when its other end begins to go, and tells of it when RCU and the one network lock let it
+MOST_LOST = 50
 
 
 def losses(sink: Program) -> int:
@@ -113,18 +115,19 @@ def test_connections_survive_a_walk_over_three_routers_and_back(
         arriving(sink)
         check_who_carries_what(it, at=1, visited=[])
 
-        lost = []
-        for at, visited in ((2, [1]), (3, [1, 2]), (1, [2, 3])):
+        lost, untold = [], []
+        for at, left, visited in ((2, 1, [1]), (3, 2, [1, 2]), (1, 3, [2, 3])):
             before = losses(sink)
-            node.attach(f"mar{at}")
+            handover = node.attach(f"mar{at}")
             arriving(sink)
             lost.append(losses(sink) - before)
+            untold.append(round(UDP_RATE * (it[f"mar{left}"].said_at("link-lost") - handover.broken)))
             check_who_carries_what(it, at=at, visited=visited)
             check_new_connections(it, node, at)
             flowing(download)
         record_property("lost", lost)
-        print("lost", lost)
-        assert max(lost) <= MOST_LOST
+        print("lost", lost, "untold", untold)
+        assert all(here <= MOST_LOST + there for here, there in zip(lost, untold, strict=True)), (lost, untold)
         assert node.default_gateways() == [ROUTER_ADDRESS]
 
         probe.stop()
