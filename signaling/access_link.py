@@ -194,7 +194,8 @@ class AccessLink(Generic[Who]):
     def advertise(self, who: Who, offers: Sequence[Offer], now: float, *, changed: bool = True) -> list[Action]:
         """A Router Advertisement to this node alone: all its prefixes, and when to repeat it.
 
-        A moment after one that deprecates there is one without those (RFC 4861 6.2.3 lets a router leave out options).
+        A moment after one of several that deprecates some there is one without those (RFC 4861 6.2.3 lets a router
+        leave out options).
         """
         item = self.attached.get(who)
         link = self.links.get(item.interface) if item else None
@@ -208,7 +209,8 @@ class AccessLink(Generic[Who]):
         else:
             item.repeat = self._repeat(item, now)
             item.advertised += 1
-            item.look_again = inf if all(offer.preferred_lifetime for offer in offers) else now + LOOK_AGAIN
+            several = len(offers) > 1 and not all(offer.preferred_lifetime for offer in offers)
+            item.look_again = now + LOOK_AGAIN if several else inf
         self._advertise.set(who, min(item.repeat, item.look_again))
         return [self._advertisement(item, link, offers, self._settings.router_lifetime)]
 

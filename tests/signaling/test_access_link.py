@@ -249,6 +249,15 @@ def test_where_nothing_is_preferred_it_looks_again_for_one_that_is_not() -> None
     assert told == [both, one, both, one]
 
 
+def test_one_alone_is_deprecated_without_another_look(world: World) -> None:
+    world.attach("mn1", "mar1")
+    world.run_until(10.0)
+    world.order("mar1", world["mar1"].mar.begin_drain(60.0, world.now))
+    world.run(0.5)
+    told = [(round(at, 6), offers(it)) for at, it in world.hosts["mn1"].advertisements if at >= 10.0]
+    assert told == [(at, {world.prefix("mn1", "mar1"): (7200, 0)}) for at in (10.0, 10.1)]
+
+
 def test_the_own_prefix_is_offered_before_an_anchor_has_answered() -> None:
     world = World(mars=2)
     world.attach("mn1", "mar1")
