@@ -183,6 +183,7 @@ class Domain:
         self.directory = directory
         self.world = World(mars=mars, nodes=nodes, mtu=mtu)
         self._programs: list[Program] = []
+        self._closed = False
         numbers = range(1, mars + 1)
         keys = {frozenset((a, b)): secrets.token_hex(16) for a in numbers for b in numbers if a < b}
         self.routers = {
@@ -203,7 +204,7 @@ class Domain:
             if error is None:
                 self.check_for_tracebacks()
             else:
-                self._show_logs()
+                self.show_logs()
         finally:
             self.close()
 
@@ -225,6 +226,7 @@ class Domain:
 
     def close(self) -> None:
         """End everything."""
+        self._closed = True
         self.world.close()
         for program in self._programs:
             program.close()
@@ -237,8 +239,11 @@ class Domain:
                 assert "Traceback" not in log, f"{router.name}: {log}"
                 assert "ERROR" not in log, f"{router.name}: {log}"
 
-    def _show_logs(self) -> None:
-        for router in self.routers.values():  # pytest shows all this with the failure
+    def show_logs(self) -> None:
+        """Print what routers said and kernels dropped, for pytest to show with a failure; nothing after the end."""
+        if self._closed:
+            return
+        for router in self.routers.values():
             if hasattr(router, "process"):
                 with suppress(RouterError):
                     print(f"--- {router.name}: {router.counters()}")

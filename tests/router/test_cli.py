@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -39,19 +39,26 @@ def answering(path: Path, lines: list[dict[str, object]], *, count: int = 1) -> 
         listener.bind(str(path))
         listener.listen()
 
+        def answer(connection: socket.socket) -> None:
+            request = b""
+            while b"\r\n\r\n" not in request or (request[:4] == b"POST" and request[-1:] != b"}"):
+                request += connection.recv(65536)
+            asked.append(request)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
         def serve() -> None:
-            for _ in range(count):
-                with listener.accept()[0] as connection:
-                    request = b""
-                    while b"\r\n\r\n" not in request or (request[:4] == b"POST" and request[-1:] != b"}"):
-                        request += connection.recv(65536)
-                    asked.append(request)
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            with suppress(OSError):  # shut down: nobody asked
+                for _ in range(count):
+                    with listener.accept()[0] as connection:
+                        answer(connection)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield asked
-        thread.join(5)
+        try:
+            yield asked
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 # Without a router
