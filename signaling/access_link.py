@@ -84,6 +84,7 @@ class Offer:
     prefix: IPv6Network
     valid_lifetime: int  # s
     preferred_lifetime: int  # s
+    adopted: bool = False  # another interface of the node was given it: what uses it is to be sent by this one now
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,7 @@ class AccessLink(Generic[Who]):
         link = self.links.get(item.interface) if item else None
         if item is None or link is None:
             return []
+        preference = self._preference(offers)
         if changed:
             item.advertised, item.changed, item.look_again = 0, now, inf
         if now >= item.look_again:
@@ -212,7 +214,12 @@ class AccessLink(Generic[Who]):
             several = len(offers) > 1 and not all(offer.preferred_lifetime for offer in offers)
             item.look_again = now + LOOK_AGAIN if several else inf
         self._advertise.set(who, min(item.repeat, item.look_again))
-        return [self._advertisement(item, link, offers, self._settings.router_lifetime)]
+        return [self._advertisement(item, link, offers, self._settings.router_lifetime, preference)]
+
+    def _preference(self, offers: Sequence[Offer]) -> RouterPreference:
+        """A host may go on sending by an interface that has no carrier; it takes the better router (RFC 4191 3.2)."""
+        adopted = any(offer.adopted for offer in offers)
+        return RouterPreference.HIGH if adopted and self.preference is RouterPreference.MEDIUM else self.preference
 
     def _repeat(self, item: Attachment, now: float) -> float:
         if item.advertised < len(ADVERTISE_AGAIN):
@@ -226,26 +233,30 @@ class AccessLink(Generic[Who]):
             return []
         self._announce.set(interface, now + self._advertise_every)
         self._counters["link.advertisements"] += 1
-        message = self._message(link, offers, self._settings.router_lifetime)
+        message = self._message(link, offers, self._settings.router_lifetime, self.preference)
         return [self._send(message, link, ALL_NODES, ALL_NODES_LINK_LAYER)]
 
     def farewell(self, who: Who, offers: Sequence[Offer]) -> list[Action]:
         """We stop being this node's router: prefixes as given, router lifetime 0 (RFC 4861 6.2.5)."""
         item = self.attached.get(who)
         link = self.links.get(item.interface) if item else None
-        return [self._advertisement(item, link, offers, 0)] if item and link else []
+        return [self._advertisement(item, link, offers, 0, RouterPreference.MEDIUM)] if item and link else []
 
     @property
     def _advertise_every(self) -> float:
         # the node must hear again before what it was told ends (RFC 8273 5)
         return min(self._settings.advertise_every, self._settings.preferred_lifetime / 3)
 
-    def _advertisement(self, item: Attachment, link: Link, offers: Sequence[Offer], router_lifetime: int) -> Action:
+    def _advertisement(
+        self, item: Attachment, link: Link, offers: Sequence[Offer], router_lifetime: int, preference: RouterPreference
+    ) -> Action:
         self._counters["link.advertisements"] += 1
-        message = self._message(link, offers, router_lifetime)
+        message = self._message(link, offers, router_lifetime, preference)
         return self._send(message, link, item.link_local or ALL_NODES, item.link_layer, item.node)
 
-    def _message(self, link: Link, offers: Sequence[Offer], router_lifetime: int) -> RouterAdvertisement:
+    def _message(
+        self, link: Link, offers: Sequence[Offer], router_lifetime: int, preference: RouterPreference
+    ) -> RouterAdvertisement:
         prefixes = tuple(
             PrefixInformation(
                 prefix=offer.prefix,
@@ -258,7 +269,7 @@ class AccessLink(Generic[Who]):
         mtu = max(MIN_MTU, min(self.tunnel_mtu, link.mtu))
         return RouterAdvertisement(
             hop_limit=CURRENT_HOP_LIMIT,
-            preference=self.preference if router_lifetime else RouterPreference.MEDIUM,
+            preference=preference,  # of a router that goes, medium (RFC 4191 2.2)
             router_lifetime=router_lifetime,
             options=(SourceLinkLayerAddress(address=link.link_layer), LinkMtu(mtu=mtu), *prefixes),
         )

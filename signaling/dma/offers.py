@@ -81,10 +81,11 @@ class Offers:
         """What another interface of the node has now is offered too: its addresses are on this one."""
         valid = self._settings.valid_lifetime
         preferred = 0 if self._draining.active else self._settings.preferred_lifetime
-        own = [Offer(prefix, valid, preferred) for prefix in self._anchor.local(*who)]
+        adopted = self._anchor.adopted(*who)
+        own = [Offer(prefix, valid, preferred, prefix in adopted) for prefix in self._anchor.local(*who)]
         preferred = 0 if own else preferred
         brought = [
-            Offer(item.prefix, min(valid, item.valid_lifetime), preferred)
+            Offer(item.prefix, min(valid, item.valid_lifetime), preferred, item.adopted)
             for item in self._registrar.visited(*who)
             if not item.ordered
         ]

@@ -143,6 +143,7 @@ class Registrar:
         if not item.step(Step.FOUND):
             return []
         item.anchor, item.handoff = session.anchor, handoff
+        item.lent_to = session.lent_to or session.link_layer
         item.ordered, item.policy, item.flows = order.ordered, order.policy, order.flows
         item.settle(here)
         return self._ask(item, now)

@@ -106,6 +106,7 @@ class Registration:
     handoff: int
     valid_lifetime: int  # s, the anchor's
     gateway: IPv6Address | None = None  # on the interface, as of `Place`
+    lent_to: bytes = b""  # link-layer address of the interface that was given the prefix; b"": not known
     ordered: bool = False  # somebody wants it here while its own interface is elsewhere: not advertised (RFC 7864 4.1)
     policy: str = ""  # name of the flow policy that `flows` are of; "": whoever ordered it brought them
     flows: tuple[FlowRule, ...] = ()  # that come here, if the prefix stays where it is
@@ -130,6 +131,11 @@ class Registration:
     def who(self) -> NodeInterface:
         """The interface that has the prefix here."""
         return NodeInterface(self.node, self.link_layer)
+
+    @property
+    def adopted(self) -> bool:
+        """It was given to another interface."""
+        return self.lent_to not in (b"", self.link_layer)
 
     def settle(self, here: Place) -> None:
         """That interface is there, or another one has the prefix from now on."""

@@ -10,7 +10,7 @@ import pytest
 from signaling.actions import LocalLink, TowardAnchor, TowardVisited
 from signaling.dma.session import State
 from signaling.flow_rules import FlowRule
-from signaling.iana import HandoffIndicator, RevocationTrigger
+from signaling.iana import HandoffIndicator, RevocationTrigger, RouterPreference
 from signaling.settings import NodeProfile
 from signaling.wire.binding_update import BindingUpdate
 from signaling.wire.neighbor import NeighborSolicitation
@@ -133,6 +133,54 @@ def test_the_prefix_of_an_interface_that_left_goes_to_the_one_that_stays() -> No
     assert world.path("mar1", prefix) == TowardVisited.at(world.address["mar2"])
     assert world.path("mar2", prefix) == from_anchor(world, "mar1", "mn1/2")
     assert handoffs(world, "mar2") == [HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES]
+
+
+def preference(world: World, name: str) -> RouterPreference:
+    return RouterPreference(world.hosts[name].advertisements[-1][1].preference)
+
+
+def test_the_router_that_adopts_a_prefix_is_the_one_to_send_by_until_its_interface_is_back() -> None:
+    """A host goes on sending by the interface that is gone, as long as no other router is better."""
+    world = at_two_routers()
+    assert preference(world, "mn1/2") is RouterPreference.MEDIUM
+    world.detach("mn1")
+    for _ in range(20):  # in every advertisement, that of all and that of what is preferred alone
+        world.run(0.1)
+        if world.path("mar2", world.prefix("mn1", "mar1")) is not None:
+            assert preference(world, "mn1/2") is RouterPreference.HIGH
+    assert world.path("mar2", world.prefix("mn1", "mar1")) is not None
+    world.attach("mn1", "mar1")
+    world.run(1.0)
+    assert preference(world, "mn1/2") is RouterPreference.MEDIUM
+    assert preference(world, "mn1") is RouterPreference.MEDIUM
+
+
+def test_so_it_is_where_that_interface_moves_to() -> None:
+    world = at_two_routers()
+    world.detach("mn1")
+    world.run(1.0)
+    world.move("mn1/2", "mar3")
+    world.run(1.0)
+    assert preference(world, "mn1/2") is RouterPreference.HIGH
+
+
+def test_so_it_is_at_the_router_of_both_interfaces() -> None:
+    world = two_interfaces()
+    for name in INTERFACES:
+        world.attach(name, "mar1")
+        world.run(5.0)
+    world.detach("mn1")
+    world.run(1.0)
+    assert preference(world, "mn1/2") is RouterPreference.HIGH
+
+
+def test_a_router_that_drains_is_not_the_one_to_send_by() -> None:
+    world = at_two_routers()
+    world.detach("mn1")
+    world.run(1.0)
+    world.order("mar2", world["mar2"].mar.begin_drain(60.0, world.now))
+    world.run(1.0)
+    assert preference(world, "mn1/2") is RouterPreference.LOW
 
 
 def test_an_interface_that_moves_has_its_time_to_show_itself_before_another_one_takes_its_prefix() -> None:
