@@ -32,7 +32,7 @@ ROUTER_ADDRESS = IPv6Address("fe80::200:5eff:fe00:5213")  # RFC 6543 1
 ROUTER_LINK_LAYER = bytes.fromhex("00005e005213")  # RFC 6543 1
 ALL_NODES_LINK_LAYER = bytes.fromhex("333300000001")  # RFC 2464 7
 CURRENT_HOP_LIMIT = 64
-ADVERTISE_AGAIN = (0.1, 1.0)  # s after a change: any one advertisement may be lost (RFC 4861 6.2.4: at most three)
+ADVERTISE_AGAIN = (0.1, 1.0)  # s after a change: any one advertisement may be lost (RFC 4861 6.2.4)
 # s after an advertisement that deprecates: a Linux host may have lost the work it put off until a moment later. Each
 # prefix of an advertisement makes an address preferred, then a worker look at all of them; one that is at it already
 # postpones the next look for minutes. One prefix more, of an address that is preferred anyway, makes it look again.
@@ -192,11 +192,13 @@ class AccessLink(Generic[Who]):
 
     # --- advertisements ---
 
-    def advertise(self, who: Who, offers: Sequence[Offer], now: float, *, changed: bool = True) -> list[Action]:
+    def advertise(
+        self, who: Who, offers: Sequence[Offer], now: float, *, changed: bool = True, due: bool = False
+    ) -> list[Action]:
         """A Router Advertisement to this node alone: all its prefixes, and when to repeat it.
 
         A moment after one of several that deprecates some there is one without those (RFC 4861 6.2.3 lets a router
-        leave out options).
+        leave out options). due: nobody asked, the time for it has come.
         """
         item = self.attached.get(who)
         link = self.links.get(item.interface) if item else None
@@ -205,7 +207,7 @@ class AccessLink(Generic[Who]):
         preference = self._preference(offers)
         if changed:
             item.advertised, item.changed, item.look_again = 0, now, inf
-        if now >= item.look_again:
+        if due and now >= item.look_again:
             item.look_again = inf
             offers = [offer for offer in offers if offer.preferred_lifetime] or offers[:1]
         else:

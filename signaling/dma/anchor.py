@@ -167,9 +167,9 @@ class Anchor:
         """The prefixes of a node that are anchored here and delivered here, to that interface; None: to any."""
         return [entry.prefix for entry in self._local(node, link_layer)]
 
-    def adopted(self, node: str, link_layer: bytes) -> list[IPv6Network]:
-        """Those delivered here to this interface that another one was given."""
-        return [it.prefix for it in self._local(node, link_layer) if it.lent_to not in (b"", link_layer)]
+    def lent(self, node: str, link_layer: bytes) -> list[tuple[IPv6Network, bytes]]:
+        """The same prefixes, and the link-layer address of the interface that was given each."""
+        return [(entry.prefix, entry.lent_to) for entry in self._local(node, link_layer)]
 
     def away(self, node: str, link_layer: bytes) -> list[IPv6Network]:
         """The prefixes anchored here that this interface was given, and another one at another router has now."""

@@ -1,6 +1,6 @@
 """What each interface of a node is offered: the prefix of this router preferred, those it brought along deprecated."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from signaling.access_link import AccessLink, Offer
@@ -26,7 +26,9 @@ class Offers:
         registrar: "Registrar | CentralRegistrar",
         here: Here,
         draining: Draining,
+        elsewhere: Mapping[str, Container[bytes]],
     ) -> None:
+        """elsewhere: by node, the link-layer addresses of its interfaces that are at other routers."""
         self.told: dict[NodeInterface, list[Offer]] = {}
         self._settings = settings
         self._access = access
@@ -34,6 +36,7 @@ class Offers:
         self._registrar = registrar
         self._here = here
         self._draining = draining
+        self._elsewhere = elsewhere
 
     def changes(self, nodes: Iterable[str], now: float) -> list[Action]:
         """Advertise to those nodes whose offers differ from what they were told last; what is lost is withdrawn.
@@ -51,9 +54,9 @@ class Offers:
             actions += self._access.advertise(who, offers, now)
         return actions
 
-    def again(self, who: NodeInterface, now: float) -> list[Action]:
-        """The same once more."""
-        return self._access.advertise(who, self.told.get(who, ()), now, changed=False)
+    def again(self, who: NodeInterface, now: float, *, due: bool = False) -> list[Action]:
+        """The same once more. due: as the time for it has come."""
+        return self._access.advertise(who, self.told.get(who, ()), now, changed=False, due=due)
 
     def anew(self, now: float) -> list[Action]:
         """To all that are here, as what this router wants of them has changed."""
@@ -77,15 +80,22 @@ class Offers:
         """It comes anew, or has left."""
         self.told.pop(who, None)
 
+    def _is_adopted(self, who: NodeInterface, lent_to: bytes) -> bool:
+        """Whether what was given to that interface is this one's, as that one is nowhere."""
+        known = any(lent_to) and any(who.link_layer)
+        return known and lent_to != who.link_layer and lent_to not in self._elsewhere.get(who.node, ())
+
     def _of(self, who: NodeInterface) -> list[Offer]:
         """What another interface of the node has now is offered too: its addresses are on this one."""
         valid = self._settings.valid_lifetime
         preferred = 0 if self._draining.active else self._settings.preferred_lifetime
-        adopted = self._anchor.adopted(*who)
-        own = [Offer(prefix, valid, preferred, prefix in adopted) for prefix in self._anchor.local(*who)]
+        own = [
+            Offer(prefix, valid, preferred, self._is_adopted(who, lent_to))
+            for prefix, lent_to in self._anchor.lent(*who)
+        ]
         preferred = 0 if own else preferred
         brought = [
-            Offer(item.prefix, min(valid, item.valid_lifetime), preferred, item.adopted)
+            Offer(item.prefix, min(valid, item.valid_lifetime), preferred, self._is_adopted(who, item.lent_to))
             for item in self._registrar.visited(*who)
             if not item.ordered
         ]

@@ -132,11 +132,6 @@ class Registration:
         """The interface that has the prefix here."""
         return NodeInterface(self.node, self.link_layer)
 
-    @property
-    def adopted(self) -> bool:
-        """It was given to another interface."""
-        return self.lent_to not in (b"", self.link_layer)
-
     def settle(self, here: Place) -> None:
         """That interface is there, or another one has the prefix from now on."""
         self.interface, self.link_layer, self.gateway = here.interface, here.link_layer, here.gateway

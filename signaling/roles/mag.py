@@ -137,7 +137,7 @@ class Mag:
         for item in news:
             actions += self._news(item, now)
         for who in findings.advertise:
-            actions += self.access.advertise(who, self._offered.get(who, ()), now, changed=False)
+            actions += self.access.advertise(who, self._offered.get(who, ()), now, changed=False, due=True)
         for interface in findings.announce:
             actions += self.access.announce(interface, self._announced.get(interface, ()), now)
         return self._noticed(actions, now) + self._tell_nodes(now)

@@ -91,11 +91,11 @@ class Mar:
         self.notifier = Notifier(*common)
         parts = self.anchor, self.registrar
         self.flows = FlowMobility(settings, *parts, self.notifier, self.door, nearest=self._nearest)
-        self.offers = Offers(settings, self.access, *parts, self.here, self.draining)
-        self.contests = Contests(self.door, settings.address, self.access, self.registrar, self.offers, look=self.wake)
         self.claims = Claims(
             settings, self.clock, self.access, self.here, self.profiles, self.registrar, self.flows, place=self._place
         )
+        self.offers = Offers(settings, self.access, *parts, self.here, self.draining, self.claims.elsewhere)
+        self.contests = Contests(self.door, settings.address, self.access, self.registrar, self.offers, look=self.wake)
         self._succession: Deadlines[str] = Deadlines()  # of nodes with an interface that left, and another one here
         self._disputed: dict[NodeInterface, bool] = {}  # here, and claimed by others; True: they are being asked
         self.reception = self._receiving()
@@ -152,7 +152,7 @@ class Mar:
             actions += self.draining.finish(now, empty=self._is_empty())
         actions += [FindSessions(node=node) for node in self.claims.find_again.due(now) if node in self.here]
         for who in findings.advertise:
-            actions += self.offers.again(who, now)
+            actions += self.offers.again(who, now, due=True)
         for over in (action for action in actions if isinstance(action, ForgetSession)):
             self.flows.forget(over.node, over.prefix)
         # what a node is offered changes only where a path does
@@ -378,7 +378,7 @@ class Mar:
         if event.sessions is None:
             self.claims.find_again.set(event.node, now + FIND_AGAIN)
             return [Note("store-away", {"node": event.node})]
-        return self.claims.claim(event.sessions, event.node, now)
+        return self.claims.claim(event.sessions, event.node, now) + self.offers.changes((event.node,), now)
 
     def _restored(self, event: SessionsRestored, now: float) -> list[Action]:
         unheard = tuple(it for it in event.sessions if self.anchor.cache.get(it.prefix) is None)

@@ -22,6 +22,7 @@ UDP_RATE = 1000.0  # datagrams/s
 # datagrams in one move, at that rate, beside those sent while the link was down and its router not told: a link within
 # one kernel loses all from when its other end begins to go, and tells of it when RCU and the one network lock let it
 MOST_LOST = 50
+MOST_UNTOLD = 1000  # those of a second
 
 
 def losses(sink: Program) -> int:
@@ -127,6 +128,7 @@ def test_connections_survive_a_walk_over_three_routers_and_back(
             flowing(download)
         record_property("lost", lost)
         print("lost", lost, "untold", untold)
+        assert max(untold) <= MOST_UNTOLD
         assert all(here <= MOST_LOST + there for here, there in zip(lost, untold, strict=True)), (lost, untold)
         assert node.default_gateways() == [ROUTER_ADDRESS]
 

@@ -40,9 +40,12 @@ def answering(path: Path, lines: list[dict[str, object]], *, count: int = 1) -> 
         listener.listen()
 
         def answer(connection: socket.socket) -> None:
+            connection.settimeout(20)  # as long as a client may take
             request = b""
             while b"\r\n\r\n" not in request or (request[:4] == b"POST" and request[-1:] != b"}"):
-                request += connection.recv(65536)
+                octets = connection.recv(65536)
+                assert octets, "it hung up before it had asked"
+                request += octets
             asked.append(request)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 

@@ -249,6 +249,16 @@ def test_where_nothing_is_preferred_it_looks_again_for_one_that_is_not() -> None
     assert told == [both, one, both, one]
 
 
+def test_a_node_that_solicits_meanwhile_is_told_all() -> None:
+    world = moved()
+    world.run_until(311.021)  # the next advertisement of all; the loop is late for the one behind it
+    world.hosts["mn1"].advertisements.clear()
+    link = world["mar2"].mar.access
+    (who,) = link.attached
+    (action,) = world["mar2"].mar.offers.again(who, world.now + 2 * LOOK_AGAIN)
+    assert len(list(action.message.options_of(PrefixInformation))) == 2
+
+
 def test_one_alone_is_deprecated_without_another_look(world: World) -> None:
     world.attach("mn1", "mar1")
     world.run_until(10.0)

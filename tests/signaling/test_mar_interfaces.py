@@ -155,6 +155,20 @@ def test_the_router_that_adopts_a_prefix_is_the_one_to_send_by_until_its_interfa
     assert preference(world, "mn1") is RouterPreference.MEDIUM
 
 
+@pytest.mark.parametrize("adopts", ["mar1", "mar2"])
+def test_it_is_no_longer_when_the_other_interface_is_anywhere(adopts: str) -> None:
+    world = two_interfaces()
+    for name, mar in (("mn1", "mar1"), ("mn1/2", adopts)):
+        world.attach(name, mar)
+        world.run(5.0)
+    world.detach("mn1")
+    world.run(5.0)
+    assert preference(world, "mn1/2") is RouterPreference.HIGH
+    world.attach("mn1", "mar3")
+    world.run(5.0)
+    assert preference(world, "mn1/2") is RouterPreference.MEDIUM
+
+
 def test_so_it_is_where_that_interface_moves_to() -> None:
     world = at_two_routers()
     world.detach("mn1")
