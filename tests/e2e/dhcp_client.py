@@ -29,6 +29,11 @@ echo "$reason $new_ip_address$new_ip6_prefix" >> {log}
 CONFIG = "supersede dhcp-renewal-time {renew};\nsupersede dhcp-rebinding-time 3000;\n"
 
 
+def wrote_lease(file: Path) -> bool:
+    """Whether the lease is on the disk, for the next dhclient to find: it is written after the script has run."""
+    return file.exists() and file.read_text().rstrip().endswith("}")
+
+
 class DhcpClient:
     """On radio0 of a node. renew: s after which it renews its IPv4 lease."""
 
@@ -51,6 +56,7 @@ class DhcpClient:
     def release(self, *arguments: str) -> None:
         """Have it give back what it got, and end."""
         assert self._running is not None
+        eventually(lambda: wrote_lease(self._leases), 10.0, "dhclient remembers its lease")
         self._running.send_signal(signal.SIGKILL)
         self._running.wait()
         self._run("-d", "-r", *arguments).wait(15.0)

@@ -31,6 +31,7 @@ from signaling.settings import Counters, MagSettings, Wants
 from signaling.wire import arp, dhcpv4, udp
 from signaling.wire.arp import ArpPacket
 from signaling.wire.dhcpv4 import BROADCAST, Dhcpv4Message
+from tests.e2e.dhcp_client import wrote_lease
 from tests.eventually import eventually, until
 
 pytestmark = [
@@ -159,8 +160,7 @@ class Client:
         return [line.strip() for line in self.log.read_text().splitlines() if not line.startswith("PREINIT")]
 
     def remembers(self) -> bool:
-        """Whether its lease is on the disk, for the next one to find: it writes it after the script has run."""
-        return bool(self.told()) and self.leases.read_text().rstrip().endswith("}")
+        return bool(self.told()) and wrote_lease(self.leases)
 
 
 @pytest.fixture
