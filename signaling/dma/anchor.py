@@ -13,7 +13,7 @@ from signaling.actions import Action, Bind, Closed, ForgetSession, Held, Note, P
 from signaling.deadlines import Deadlines
 from signaling.dma.binding_cache import BindingCache, Entry
 from signaling.dma.refusals import OF_ANOTHER_INTERFACE, at_the_anchor
-from signaling.dma.session import AWAY, Happening, Session, State
+from signaling.dma.session import AWAY, HERE, Happening, Session, State
 from signaling.dma.sharers import Sharers
 from signaling.dma.sharing import path_of, refusals, rules_for
 from signaling.dma.update_checks import UpdateChecks
@@ -31,7 +31,6 @@ from signaling.wire.options.option import Option
 KNOWS_CARE_OF = {*AWAY, State.GUARD, State.RELEASED}  # of the last registration
 SAVED_PERIODS = 10  # of a registration that the store may miss
 UNDELIVERED = (State.GUARD, State.HOLD, State.LOST)  # whoever has the node may have the prefix
-HERE = (State.LOCAL, State.SPLIT)  # the node is on our own link
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from signaling.actions import Action
 from signaling.deadlines import Deadlines
 from signaling.dma.flow_mobility import FlowMobility
 from signaling.dma.registrar import Registrar
-from signaling.dma.session import Session, State
+from signaling.dma.session import AWAY, HERE, Session, State
 from signaling.handoff import handoff_of_arrival
 from signaling.iana import HandoffIndicator
 from signaling.node_interface import Here, NodeInterface, Place
@@ -36,7 +36,7 @@ FIND_AGAIN = 2.0  # s, while the store is away, or while the node has to be aske
 CLAIM_WITHIN = 3.0  # s after a node was heard its prefixes may be claimed; longer than FIND_AGAIN
 SIBLING_WAITS = 0.25  # s an interface that left has to show itself elsewhere, before another one gets its prefixes
 LOST = (State.GUARD, State.HOLD)  # nobody has the prefix
-DELIVERED = (State.LOCAL, State.REMOTE, State.SPLIT)
+DELIVERED = HERE | AWAY
 
 
 class Claims:
@@ -58,7 +58,7 @@ class Claims:
         self.arriving: set[NodeInterface] = set()  # the store was not heard yet about their nodes
         self.find_again: Deadlines[str] = Deadlines()  # nodes about which the store is to be asked once more
         self.lost_since: dict[str, dict[IPv6Network, float]] = {}  # node -> prefix that nobody has -> monotonic s
-        self.elsewhere: dict[str, frozenset[bytes]] = {}  # node -> link-layer addresses of its interfaces elsewhere
+        self.elsewhere: dict[str, tuple[bytes, ...]] = {}  # node -> link-layer addresses of its interfaces elsewhere
         self._settings = settings
         self._clock = clock
         self._access = access
@@ -72,7 +72,7 @@ class Claims:
         """Ask the anchors of a node's prefixes to tunnel them here, those that its interfaces here may have."""
         actions: list[Action] = []
         there = (it for it in sessions if it.state in DELIVERED and it.care_of != self._settings.address)
-        self.elsewhere[node] = frozenset(session.link_layer for session in there)
+        self.elsewhere[node] = tuple(session.link_layer for session in there)
         for session in sessions:
             if session.anchor == self._settings.address or session.state is State.FREE:
                 continue

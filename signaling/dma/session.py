@@ -101,6 +101,7 @@ NEXT: dict[tuple[State, Happening], State] = {
 }
 
 
+HERE = {State.LOCAL, State.SPLIT}  # the node is on our own link
 AWAY = {State.REMOTE, State.LOST}  # a visited router has the prefix
 
 

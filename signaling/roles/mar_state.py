@@ -231,7 +231,7 @@ def _node_state(mar: Mar) -> NodeState:
         },
         disputed=dict(mar._disputed),
         lost_since=mar.claims.lost_since,
-        elsewhere={node: tuple(found) for node, found in mar.claims.elsewhere.items()},
+        elsewhere=mar.claims.elsewhere,
     )
 
 
@@ -245,7 +245,7 @@ def _take_up_nodes(mar: Mar, state: NodeState) -> None:
         mar.contests.open[who] = [Contest(*each) for each in said]
     mar._disputed.update(state.disputed)
     mar.claims.lost_since.update(state.lost_since)
-    mar.claims.elsewhere.update({node: frozenset(found) for node, found in state.elsewhere.items()})
+    mar.claims.elsewhere.update(state.elsewhere)
 
 
 def _flow_state(mar: Mar) -> FlowState:

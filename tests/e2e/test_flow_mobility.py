@@ -121,8 +121,7 @@ def test_when_a_radio_is_lost_its_connections_go_on_by_the_other_one(domain: Mak
     eventually(lambda: it["mar2"].nodes() == [NODE], 5.0, "the second radio is at mar2")
     it.world.detach()
     eventually(lambda: state(it) == "remote", 5.0, "the prefix is at mar2")
-    # when its host has given up the router it cannot reach, and TCP tries again: after 0.2 s, 0.6 s … 25 s, 51 s
-    flowing(web, timeout=30.0)
+    flowing(web, timeout=30.0)  # when its host has given up the router it cannot reach, and TCP tries again
     assert came_by(it, web) == {"radio0": set(), "radio1": {WEB}}
     finished(web)
 

@@ -1,7 +1,7 @@
 """A node with several interfaces: which router and which interface has each of its prefixes."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv6Network
 from typing import Any
 
@@ -42,6 +42,15 @@ def at_two_routers(*, world: World | None = None, **profile: Any) -> World:
     return world
 
 
+def at_one_router() -> World:
+    """Both interfaces at mar1."""
+    world = two_interfaces()
+    for name in INTERFACES:
+        world.attach(name, "mar1")
+        world.run(5.0)
+    return world
+
+
 def claim(world: World, prefix: IPv6Network) -> BindingUpdate:
     """The other interface is to have it."""
     switch = HandoffIndicatorOption(indicator=HandoffIndicator.HANDOFF_BETWEEN_TWO_DIFFERENT_INTERFACES)
@@ -79,10 +88,7 @@ def test_each_interface_gets_a_prefix_of_the_router_it_is_at() -> None:
 
 
 def test_two_interfaces_at_one_router_have_a_prefix_each() -> None:
-    world = two_interfaces()
-    for name in INTERFACES:
-        world.attach(name, "mar1")
-        world.run(5.0)
+    world = at_one_router()
     prefixes = [world.prefix(name, "mar1") for name in INTERFACES]
     assert len(set(prefixes)) == 2
     assert [world.path("mar1", prefix) for prefix in prefixes] == [local(world, name) for name in INTERFACES]
@@ -90,10 +96,7 @@ def test_two_interfaces_at_one_router_have_a_prefix_each() -> None:
 
 
 def test_when_one_of_two_interfaces_at_a_router_goes_elsewhere_only_its_prefix_follows() -> None:
-    world = two_interfaces()
-    for name in INTERFACES:
-        world.attach(name, "mar1")
-    world.run(5.0)
+    world = at_one_router()
     world.move("mn1/2", "mar2")
     world.run(5.0)
     stays, follows = world.prefix("mn1", "mar1"), world.prefix("mn1/2", "mar1")
@@ -104,10 +107,7 @@ def test_when_one_of_two_interfaces_at_a_router_goes_elsewhere_only_its_prefix_f
 
 
 def test_one_anchor_may_have_several_visited_routers_for_a_node() -> None:
-    world = two_interfaces()
-    for name in INTERFACES:
-        world.attach(name, "mar1")
-    world.run(5.0)
+    world = at_one_router()
     world.move("mn1", "mar2")
     world.move("mn1/2", "mar3")
     world.run(5.0)
@@ -143,24 +143,21 @@ def test_the_router_that_adopts_a_prefix_is_the_one_to_send_by_until_its_interfa
     """A host goes on sending by the interface that is gone, as long as no other router is better."""
     world = at_two_routers()
     assert preference(world, "mn1/2") is RouterPreference.MEDIUM
+    before = len(world.hosts["mn1/2"].advertisements)
     world.detach("mn1")
-    for _ in range(20):  # in every advertisement, that of all and that of what is preferred alone
-        world.run(0.1)
-        if world.path("mar2", world.prefix("mn1", "mar1")) is not None:
-            assert preference(world, "mn1/2") is RouterPreference.HIGH
-    assert world.path("mar2", world.prefix("mn1", "mar1")) is not None
+    world.run(2.0)
+    assert world.path("mar2", world.prefix("mn1", "mar1")) == from_anchor(world, "mar1", "mn1/2")
+    told = [it.preference for _, it in world.hosts["mn1/2"].advertisements[before:]]
+    assert told == [RouterPreference.HIGH] * 6  # three of all, and behind each one of what is preferred alone
     world.attach("mn1", "mar1")
     world.run(1.0)
     assert preference(world, "mn1/2") is RouterPreference.MEDIUM
     assert preference(world, "mn1") is RouterPreference.MEDIUM
 
 
-@pytest.mark.parametrize("adopts", ["mar1", "mar2"])
-def test_it_is_no_longer_when_the_other_interface_is_anywhere(adopts: str) -> None:
-    world = two_interfaces()
-    for name, mar in (("mn1", "mar1"), ("mn1/2", adopts)):
-        world.attach(name, mar)
-        world.run(5.0)
+@pytest.mark.parametrize("at", [at_one_router, at_two_routers])
+def test_it_is_no_longer_when_the_other_interface_is_anywhere(at: Callable[[], World]) -> None:
+    world = at()
     world.detach("mn1")
     world.run(5.0)
     assert preference(world, "mn1/2") is RouterPreference.HIGH
@@ -179,10 +176,7 @@ def test_so_it_is_where_that_interface_moves_to() -> None:
 
 
 def test_so_it_is_at_the_router_of_both_interfaces() -> None:
-    world = two_interfaces()
-    for name in INTERFACES:
-        world.attach(name, "mar1")
-        world.run(5.0)
+    world = at_one_router()
     world.detach("mn1")
     world.run(1.0)
     assert preference(world, "mn1/2") is RouterPreference.HIGH
@@ -208,10 +202,7 @@ def test_an_interface_that_moves_has_its_time_to_show_itself_before_another_one_
 
 
 def test_at_one_router_the_other_interface_takes_over_without_a_message() -> None:
-    world = two_interfaces()
-    for name in INTERFACES:
-        world.attach(name, "mar1")
-    world.run(5.0)
+    world = at_one_router()
     prefix = world.prefix("mn1", "mar1")
     world.detach("mn1")
     world.run(1.0)
