@@ -2,6 +2,7 @@
 
     from the TUN:       receive -> parse -> lookup -> choose -> depart (too big? shim, split, send) -> count
     from the underlay:  receive -> strip -> recognise -> parse -> pop -> arrange -> merge -> write -> count
+                                                                  pop -> doubt (nobody's yet) -> recognise, once more
 
 A Worker is what one thread needs to walk: nothing in it is shared, so nothing in it is locked. What it shares, the
 tables, it reads between enter and leave of an epoch, and never waits for whoever writes them.
@@ -10,6 +11,7 @@ tables, it reads between enter and leave of an epoch, and never waits for whoeve
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._fast.burst cimport WIDTH, Burst
+from engine._fast.doubts cimport Doubts
 from engine._fast.drops cimport REASONS
 from engine._fast.flows cimport Fragments
 from engine._fast.io cimport Inbox, Outbox, Port, Trouble
@@ -59,6 +61,7 @@ cdef struct Worker:
     uint64_t allowance_at    # ns, when that was so
     Burst *burst
     Burst *ordered           # what is delivered in the order of its sequence numbers
+    Doubts doubts            # what has no tunnel or no prefix yet
     Turn holding             # hold buffers this worker drains now
     Turn ordering            # reorder groups it delivers from now
     int bell                 # timer: something waited long enough

@@ -10,11 +10,12 @@ from libc.string cimport memcpy, memset
 
 from engine._fast cimport burst as bursts
 from engine._fast cimport (
-    bundles, chains, checksum, clamp, connections, epochs, flows, hold, icmp, io, offload, outer, prefixes, reorder,
-    spread, tap, tunnels, waiting,
+    bundles, chains, checksum, clamp, connections, doubts, epochs, flows, hold, icmp, io, offload, outer, prefixes,
+    reorder, spread, tap, tunnels, waiting,
 )
 from engine._fast.burst cimport ARENA, GSO_NONE, LARGEST
 from engine._fast.chains cimport Heads
+from engine._fast.doubts cimport Doubts
 from engine._fast.drops cimport ALIVE, KEPT, Drop
 from engine._fast.headers cimport (
     CE, ECT_0, ECT_1, GRE_HEADER, IP4_HEADER, IP6_HEADER, LEAST_MTU6, NOT_ECT, PROTO_TCP, TCP_HEADER, UDP_HEADER,
@@ -25,7 +26,7 @@ from engine._fast.headers cimport (
 from engine._fast.io cimport GRE_KIND, IP_KIND, SEND_ONLY, TSO, TUN_KIND, USO, VNET, Way
 from engine._fast.kernel cimport (
     CLOCK_MONOTONIC, POLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, close, exchange64, fetch_add32, iovec,
-    itimerspec, load32_relaxed, poll, pollfd, read, sched_yield, store32_relaxed, timerfd_create, timerfd_settime,
+    itimerspec, load32_acquire, load32_relaxed, poll, pollfd, read, sched_yield, store32_relaxed, timerfd_create, timerfd_settime,
 )
 from engine._fast.offload cimport MERGE_TCP4, MERGE_TCP6, MERGE_UDP4, MERGE_UDP6, VIRTIO, VIRTIO_HEADER, Output
 from engine._fast.outer cimport Strip
@@ -94,6 +95,8 @@ cdef inline uint64_t earliest(const Worker *worker) noexcept nogil:
         when = waiting.earliest(&(<hold.Holds *>worker.tables.holds).deadlines)
     if worker.tables.reorders != NULL:
         when = min(when, waiting.earliest(&(<reorder.Groups *>worker.tables.reorders).deadlines))
+    if worker.doubts.burst.count != 0:
+        when = min(when, worker.doubts.until[0])
     return when
 
 
@@ -409,6 +412,7 @@ cdef void heed_bell(Worker *worker) noexcept nogil:
     read(worker.bell, &times, sizeof(times))
     worker.alarm = 0                                      # whatever comes next has to be set anew
     begin(worker)
+    reconsider(worker)
     if worker.tables.holds != NULL:
         drain(worker)
     if worker.tables.reorders != NULL:
@@ -814,9 +818,11 @@ cdef int serve_underlay(Worker *worker, Port *port) noexcept nogil:
         return count
     while io.fill(&worker.inbox, port, worker.burst, &worker.arrivals) > 0:
         begin(worker)
+        reconsider(worker)
         if port.kind == GRE_KIND:
             strip(worker, outer.strip_gre)
         unwrap(worker)
+        doubt(worker)
         deliver(worker)
         end(worker)
         taken += <int>worker.burst.count
@@ -835,16 +841,15 @@ cdef void strip(Worker *worker, Strip take_off) noexcept nogil:
 
 cdef void unwrap(Worker *worker) noexcept nogil:
     """Packets without their outer headers are let in if their tunnel may carry them."""
-    recognise(worker)
+    recognise(worker, &worker.arrivals)
     parse(worker, True)
     count_all(worker, &worker.counted.from_underlay)
     pop(worker)
 
 
-cdef void recognise(Worker *worker) noexcept nogil:
+cdef void recognise(Worker *worker, const Arrivals *a) noexcept nogil:
     """Which tunnel? Only configured pairs of end points may speak to us (RFC 2473 3.3, RFC 6275 10.4.5)."""
     cdef Burst *burst = worker.burst
-    cdef Arrivals *a = &worker.arrivals
     cdef uint32_t i
     for i in range(burst.count):
         if burst.drop[i] != ALIVE:
@@ -956,6 +961,50 @@ cdef void set_ecn(uint8_t *packet, uint8_t ecn) noexcept nogil:
     packet[1] = <uint8_t>((packet[1] & 0xFC) | ecn)
     store16(packet + 10, 0)
     checksum.store(packet + 10, checksum.finish(checksum.add(packet, 4 * <uint32_t>(packet[0] & 15), 0)))
+
+
+# --- what nobody is known for yet ------------------------------------------------------------------------
+
+cdef inline bint is_nobodys(uint8_t drop) noexcept nogil:
+    """It died for want of a tunnel, or of a prefix that is bound to it."""
+    return drop == Drop.UNKNOWN_TUNNEL or drop == Drop.NOT_BOUND
+
+
+cdef void doubt(Worker *worker) noexcept nogil:
+    """What is nobody's waits a moment, as far as there is room: who tells of it may not have been heard yet."""
+    cdef Burst *burst = worker.burst
+    cdef uint32_t i
+    for i in range(burst.count):
+        if is_nobodys(burst.drop[i]) and doubts.keep(&worker.doubts, burst, i, &worker.arrivals, worker.now):
+            set_waiting(burst, i)
+
+
+cdef void reconsider(Worker *worker) noexcept nogil:
+    """Something was bound since, or it was long enough: what waits goes before what comes now, stays, or dies."""
+    cdef Doubts *room = &worker.doubts
+    cdef Burst *burst = worker.burst
+    cdef uint32_t edits, i
+    if room.burst.count == 0:
+        return
+    edits = load32_acquire(&worker.tables.binds) + load32_acquire(&worker.tables.generation)
+    if edits == room.edits and worker.now < room.until[0]:
+        return
+    room.edits = edits
+    worker.burst = room.burst
+    recognise(worker, &room.arrivals)
+    parse(worker, True)
+    pop(worker)
+    for i in range(room.burst.count):
+        if is_nobodys(room.burst.drop[i]) and worker.now < room.until[i]:
+            set_waiting(room.burst, i)
+    deliver(worker)
+    worker.burst = burst
+    doubts.stay(room)
+
+
+cdef inline void set_waiting(Burst *burst, uint32_t i) noexcept nogil:
+    burst.drop[i] = KEPT
+    burst.tunnel[i] = 0                                   # it came out of none yet
 
 
 # --- delivery --------------------------------------------------------------------------------------------
@@ -1370,7 +1419,7 @@ cdef Worker *create(Tables tables) except NULL:
     worker.ordered = bursts.allocate()
     worker.scratch = <uint8_t *>malloc(SCRATCH)
     if (worker.bell < 0 or worker.burst == NULL or worker.ordered == NULL or worker.scratch == NULL
-            or io.prepare(&worker.inbox) < 0 or flows.create(&worker.fragments) < 0
+            or io.prepare(&worker.inbox) < 0 or doubts.create(&worker.doubts) < 0 or flows.create(&worker.fragments) < 0
             or spread.create_decisions(&worker.decisions) < 0 or spread.create_schedules(&worker.schedules) < 0):
         destroy(tables, worker)
         raise MemoryError
@@ -1398,6 +1447,7 @@ cdef void destroy(Tables tables, Worker *worker):
     if worker.bell >= 0:
         close(worker.bell)
     tap.destroy(&worker.tap)
+    doubts.destroy(&worker.doubts)
     bursts.release(worker.ordered)
     spread.destroy_schedules(&worker.schedules)
     spread.destroy_decisions(&worker.decisions)

@@ -25,6 +25,7 @@ cdef struct State:
     Pins pins                # of flows, by all workers
     Connections connections  # of prefixes whose node is here, by all workers
     uint32_t generation      # rises with every change of a tunnel's state, a bundle or a policy (release)
+    uint32_t binds           # rises with every prefix that is bound, or put elsewhere (release)
     void *holds              # hold.Holds; NULL until there is one (made by queues)
     void *reorders           # reorder.Groups; NULL until there is one
     uint64_t lost            # packets of buffers that ended with their prefix; a worker counts them (atomic)

@@ -618,6 +618,7 @@ cdef class Tables:
             raise MemoryError
         if before != 0:
             self.let_go(old.many, old.target, old.policy)
+        store32_release(&self.state.binds, self.state.binds + 1)
         return 0
 
     cdef int keep_tunnel(self, Address address, uint16_t kind, uint8_t side) except -1:

@@ -1,0 +1,71 @@
+"""A copy of each packet that waits, and closing the ranks of those that go on waiting."""
+
+from libc.string cimport memcpy, memset
+
+from engine._fast cimport burst as bursts
+from engine._fast.burst cimport ARENA, GSO_NONE
+from engine._fast.drops cimport ALIVE, KEPT
+
+
+cdef int create(Doubts *doubts) noexcept nogil:
+    memset(doubts, 0, sizeof(Doubts))
+    doubts.burst = bursts.allocate()
+    return 0 if doubts.burst != NULL else -1
+
+
+cdef void destroy(Doubts *doubts) noexcept nogil:
+    bursts.release(doubts.burst)
+
+
+cdef bint keep(Doubts *doubts, const Burst *burst, uint32_t i, const Arrivals *arrivals, uint64_t now) noexcept nogil:
+    """Packet i waits from now on. False: there is no room."""
+    cdef Burst *waiting = doubts.burst
+    cdef uint32_t n = waiting.count
+    cdef uint32_t length = burst.length[i]
+    if n == 0:
+        doubts.octets = 0
+    if n == MOST or doubts.octets + length > <uint32_t>ARENA:
+        return False
+    waiting.packet[n] = waiting.arena + doubts.octets
+    memcpy(waiting.packet[n], burst.packet[i], length)
+    doubts.octets += length
+    line_up(doubts, n, burst, i, arrivals)
+    doubts.until[n] = now + WAIT
+    waiting.count = n + 1
+    return True
+
+
+cdef void stay(Doubts *doubts) noexcept nogil:
+    """They were looked at: those that are KEPT without a tunnel wait on, the others are gone."""
+    cdef Burst *waiting = doubts.burst
+    cdef uint32_t n = 0
+    cdef uint32_t i
+    for i in range(waiting.count):
+        if waiting.drop[i] != KEPT or waiting.tunnel[i] != 0:
+            continue                                      # KEPT with a tunnel: in another queue
+        waiting.packet[n] = waiting.packet[i]
+        line_up(doubts, n, waiting, i, &doubts.arrivals)
+        doubts.until[n] = doubts.until[i]
+        n += 1
+    waiting.count = n
+
+
+cdef inline void line_up(
+    Doubts *doubts, uint32_t n, const Burst *burst, uint32_t i, const Arrivals *arrivals,
+) noexcept nogil:
+    """Packet i has place n: all that is known of it before it is recognised. It is no bundle: tunnels carry none."""
+    cdef Burst *waiting = doubts.burst
+    cdef Arrivals *theirs = &doubts.arrivals
+    waiting.drop[n] = ALIVE
+    waiting.gso[n] = GSO_NONE
+    waiting.checksum_offset[n] = 0
+    waiting.length[n] = burst.length[i]
+    waiting.traffic_class[n] = burst.traffic_class[i]
+    waiting.sequenced[n] = burst.sequenced[i]
+    waiting.sequence[n] = burst.sequence[i]
+    theirs.kind[n] = arrivals.kind[i]
+    theirs.local[n] = arrivals.local[i]
+    theirs.peer[n] = arrivals.peer[i]
+    theirs.port[n] = arrivals.port[i]
+    theirs.key[n] = arrivals.key[i]
+    theirs.keyed[n] = arrivals.keyed[i]
