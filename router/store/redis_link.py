@@ -8,13 +8,14 @@ cluster says: it is asked before the first call, and again after a call has fail
 
 import asyncio
 import re
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
@@ -47,6 +48,14 @@ class Server:
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT))
 
 
+class Secured(SSLConnection):
+    """A connection with the certificates of all others: to read them anew stops the loop, and packets, for long."""
+
+    def __init__(self, *, certificates: ssl.SSLContext, **more: Any) -> None:
+        super().__init__(**more)
+        self.ssl_context.context = certificates
+
+
 class RedisLink:
     """shown: its name in errors. shards: the hash tag of each, in the order of their numbers."""
 
@@ -54,6 +63,7 @@ class RedisLink:
         self._url = url
         self._shown = shown
         self._servers: dict[Place, Server] = {}
+        self._certificates: ssl.SSLContext | None = None  # of all servers, once they were read
         self._places: list[Place] = [(url.host, url.port)] * len(shards)
         self._slots = [key_slot(tag.encode()) for tag in shards]
         self._doubted = url.cluster  # whether it is still known who has which shard
@@ -154,8 +164,29 @@ class RedisLink:
 
     def _server(self, place: Place) -> Server:
         if place not in self._servers:
-            self._servers[place] = Server(_client(self._url, place))
+            self._servers[place] = Server(self._client(place))
         return self._servers[place]
+
+    def _client(self, place: Place) -> Redis:
+        client = Redis(
+            host=place[0],
+            port=place[1],
+            db=self._url.database,
+            username=self._url.username,
+            password=self._url.password,
+            protocol=2,  # the same answers from every server
+            decode_responses=True,
+            encoding_errors="replace",
+            socket_timeout=None,  # calls have their own
+            socket_connect_timeout=CALL_WITHIN,
+            max_connections=CONNECTIONS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        if self._url.tls:
+            self._certificates = self._certificates or _certificates(self._url)
+            client.connection_pool.connection_class = Secured
+            client.connection_pool.connection_kwargs["certificates"] = self._certificates
+        return client
 
     def _follow(self, shard: int, error: ResponseError) -> bool:
         """Whether an error says that a shard is elsewhere, where it is looked for from now on."""
@@ -187,21 +218,9 @@ async def _evaluate(client: Any, script: Script, keys: list[str], arguments: tup
         return await client.eval(script.text, len(keys), *keys, *arguments)
 
 
-def _client(url: RedisUrl, place: Place) -> Redis:
-    tls: dict[str, Any] = {"ssl_ca_certs": url.ca, "ssl_certfile": url.cert, "ssl_keyfile": url.key} if url.tls else {}
-    return Redis(
-        host=place[0],
-        port=place[1],
-        db=url.database,
-        username=url.username,
-        password=url.password,
-        protocol=2,  # the same answers from every server
-        decode_responses=True,
-        encoding_errors="replace",
-        socket_timeout=None,  # calls have their own
-        socket_connect_timeout=CALL_WITHIN,
-        max_connections=CONNECTIONS,
-        retry=Retry(NoBackoff(), 0),
-        ssl=url.tls,
-        **tls,
-    )
+def _certificates(url: RedisUrl) -> ssl.SSLContext:
+    """Whom we believe: that authority and no other, or those of this machine; and what we show. Raises OSError."""
+    found = ssl.create_default_context(cafile=url.ca)
+    if url.cert is not None:
+        found.load_cert_chain(url.cert, url.key)
+    return found

@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+import trustme
 
 from tests.eventually import eventually
 
@@ -33,6 +35,26 @@ def needs_redis() -> None:
         if os.environ.get("CI"):
             pytest.fail("no redis-server: apt-get install redis-server")
         pytest.skip("NO REDIS-SERVER: the distributed store is not tested here: apt-get install redis-server")
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What a server and its clients show each other: one certificate for all, of an authority of the test's own."""
+
+    ca: Path
+    cert: Path
+    key: Path
+    password: str
+
+    @classmethod
+    def made(cls, directory: Path, password: str) -> "Secrets":
+        authority = trustme.CA()
+        issued = authority.issue_cert(HERE)
+        found = cls(directory / "ca.pem", directory / "cert.pem", directory / "key.pem", password)
+        authority.cert_pem.write_to_path(str(found.ca))
+        issued.cert_chain_pems[0].write_to_path(str(found.cert))
+        issued.private_key_pem.write_to_path(str(found.key))
+        return found
 
 
 @dataclass
@@ -90,25 +112,39 @@ class Proxy:
 class Server:
     """One redis-server. port: its own; announced: where clients are sent, of a cluster."""
 
-    def __init__(self, directory: Path, port: int, announced: int, bus: int | None) -> None:
+    def __init__(
+        self, directory: Path, port: int, announced: int, bus: int | None, secrets: Secrets | None = None
+    ) -> None:
         self.directory, self.port, self.announced, self.bus = directory, port, announced, bus
+        self._secrets = secrets
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir()
 
     @property
     def admin(self) -> redis.Redis:
-        return redis.Redis(HERE, self.port, decode_responses=True, socket_timeout=5)
+        secured: dict[str, Any] = {}
+        if self._secrets is not None:
+            ca, cert, key = (str(file) for file in (self._secrets.ca, self._secrets.cert, self._secrets.key))
+            secured = {"ssl": True, "ssl_ca_certs": ca, "ssl_certfile": cert, "ssl_keyfile": key}
+            secured["password"] = self._secrets.password
+        return redis.Redis(HERE, self.port, decode_responses=True, socket_timeout=5, **secured)
 
     def start(self) -> None:
         """Unless it runs."""
         if self._process is not None:
             return
         command = ["redis-server", "--port", str(self.port), "--bind", HERE, "--dir", str(self.directory)]
+        if self._secrets is not None:
+            command = ["redis-server", "--port", "0", "--tls-port", str(self.port), *command[3:]]
+            command += ["--tls-ca-cert-file", str(self._secrets.ca), "--tls-cert-file", str(self._secrets.cert)]
+            command += ["--tls-key-file", str(self._secrets.key), "--tls-cluster", "yes"]
+            command += ["--requirepass", self._secrets.password]
         command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--loglevel", "warning"]
         if self.bus is not None:
             command += ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
             command += ["--cluster-require-full-coverage", "no", "--cluster-port", str(self.bus)]
-            command += ["--cluster-announce-ip", HERE, "--cluster-announce-port", str(self.announced)]
+            kind = "" if self._secrets is None else "tls-"
+            command += ["--cluster-announce-ip", HERE, f"--cluster-announce-{kind}port", str(self.announced)]
             command += ["--cluster-announce-bus-port", str(self.bus)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         eventually(self._is_up, START_WITHIN, f"redis-server on port {self.port}")
@@ -137,13 +173,13 @@ class Server:
 class Servers:
     """All servers of one store, and what can go wrong with them."""
 
-    def __init__(self, directory: Path, count: int, *, proxied: bool) -> None:
+    def __init__(self, directory: Path, count: int, *, proxied: bool, secrets: Secrets | None = None) -> None:
         with ExitStack() as stack:
             ports = [_free_port(stack) for _ in range(3 * count)]
         trios = list(zip(ports[::3], ports[1::3], ports[2::3], strict=True))
         self.cluster = count > 1
         self.servers = [
-            Server(directory / str(port), port, front if proxied else port, bus if self.cluster else None)
+            Server(directory / str(port), port, front if proxied else port, bus if self.cluster else None, secrets)
             for port, front, bus in trios
         ]
         self.proxies = [Proxy(front, port) for port, front, _ in trios] if proxied else []
@@ -237,10 +273,12 @@ def _free_port(stack: ExitStack) -> int:
 
 
 @contextmanager
-def running(directory: Path, count: int, *, proxied: bool = False) -> Iterator[Servers]:
+def running(
+    directory: Path, count: int, *, proxied: bool = False, secrets: Secrets | None = None
+) -> Iterator[Servers]:
     """Servers that run until the end of the context."""
     needs_redis()
-    servers = Servers(directory, count, proxied=proxied)
+    servers = Servers(directory, count, proxied=proxied, secrets=secrets)
     try:
         servers.start(new=True)
         yield servers
