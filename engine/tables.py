@@ -34,6 +34,7 @@ Thing = TypeVar("Thing")
 MOST_PATHS = 16  # of a bundle, as in _fast/bundles.pxd
 MOST_RULES = 4096  # of a policy, as in _fast/rules.pxd
 FLOW_PAUSE = 0.2  # s: see Tables
+PATIENCE = 0.05  # s: see Tables
 MOST_PAUSE = 3600  # s
 MOST_EARLY = 65536  # packets of a reorder group, as in _fast/reorder.pxd
 MOST_SILENCE = 1e7  # s: see open_idle_after
@@ -230,11 +231,15 @@ class Tables:
     compiled: True wants C tables (raises NotCompiled), False Python ones, None the best there is.
     flow_pause: s that a flow must be silent before other weights, paths that came back or other preferences move it. No
     less than one path may be behind another, or the move reorders the flow. The default is above what accesses on the
-    ground differ by, and it is what TCP waits at least before it sends again (Linux); by satellite take 0.6. Raises
-    ValueError past an hour.
+    ground differ by, and it is what TCP waits at least before it sends again (Linux); by satellite take 0.6.
+    patience: s that a packet from the underlay may wait for its tunnel, or its prefix, to be bound: a peer sends it right
+    behind the message that tells of them, which comes by another socket. At each bind it is looked at again. 0: it dies
+    at once, as it always does in the model. Raises ValueError when either is past an hour.
     """
 
-    def __init__(self, *, compiled: bool | None = None, flow_pause: float = FLOW_PAUSE) -> None:
+    def __init__(
+        self, *, compiled: bool | None = None, flow_pause: float = FLOW_PAUSE, patience: float = PATIENCE
+    ) -> None:
         if compiled and not fast.available:
             raise NotCompiled("no compiled tables", cure="build them: python setup.py build_ext --inplace")
         use_fast = fast.Tables is not None and compiled is not False
@@ -246,6 +251,7 @@ class Tables:
         self._paces: dict[tuple[bytes, int], int] = {}
         self._open_idle_after = 0.0
         self.flow_pause = flow_pause
+        self.patience = patience
 
     @property
     def flow_pause(self) -> float:
@@ -254,10 +260,18 @@ class Tables:
 
     @flow_pause.setter
     def flow_pause(self, seconds: float) -> None:
-        if not 0 <= seconds <= MOST_PAUSE:
-            raise ValueError(f"a pause of {seconds} s is not 0 to {MOST_PAUSE}")
-        self.storage.set_flow_pause(round(seconds * 1e9))
+        self.storage.set_flow_pause(_nanoseconds("a pause", seconds))
         self._flow_pause = seconds
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a packet nobody is known for waits; 0: none does. It may be set at any time."""
+        return self._patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self.storage.set_patience(_nanoseconds("patience", seconds))
+        self._patience = seconds
 
     @property
     def compiled(self) -> bool:
@@ -610,6 +624,12 @@ class Tables:
             self.storage.keep_policy(number)
             self._policies[number] = policy = Policy(self.storage, number)
         return policy
+
+
+def _nanoseconds(what: str, seconds: float) -> int:
+    if not 0 <= seconds <= MOST_PAUSE:
+        raise ValueError(f"{what} of {seconds} s is not 0 to {MOST_PAUSE}")
+    return round(seconds * 1e9)
 
 
 def _octets(prefix: Prefix) -> tuple[bytes, int]:

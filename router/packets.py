@@ -155,9 +155,9 @@ class Packets:
             self._workers = None
         elif self._engine is not None:
             loop.remove_reader(self._engine.fileno())
-            self.take_up(self._engine.counters())
             for port in self._ports():
                 self._engine.remove_port(port)
+            self.take_up(self._engine.counters())
             self._engine = None
         tun = self._tuns[0]
         for packet in self._tables.take_out():

@@ -1,10 +1,10 @@
 """Packets nobody is known for yet: what tells of their tunnel, or of their prefix, may lie in its socket still.
 
 A visited router sends what its node says right behind its Proxy Binding Update, and who reads two sockets may find the
-packet first. So it waits, WAIT at most, and is looked at again as soon as anything was bound; then it goes before what
-came later. The waiting room is a burst, which walks the path as any other does.
+packet first. So it waits for an edit of the tables, State.patience at most; it is looked at again after each, and then
+goes before what came later. The waiting room is a burst, which walks the path as any other does.
 
-    path.recognise, path.pop: unknown -> keep -> bound or until -> recognise, pop -> delivered | unknown: stay, or dead
+    path.recognise, path.pop: unknown -> keep -> edit, or until -> recognise, pop -> delivered | unknown: stay, or dead
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -14,17 +14,17 @@ from engine._fast.outer cimport Arrivals
 
 cdef enum:
     MOST = 64                # packets: a stranger can fill it, and takes nothing but this from others
-    WAIT = 10000000          # ns
 
 cdef struct Doubts:          # of one worker
     Burst *burst             # all alive, in the order of their coming
     Arrivals arrivals
     uint64_t until[WIDTH]    # ns, monotonic
     uint32_t octets          # of the arena, used
-    uint32_t edits           # of the tables, when they were looked at last
+    uint32_t edits           # State.edits before they were looked at last; even: it differs while an edit is made
+    bint counted             # among State.doubters
 
 
 cdef int create(Doubts *doubts) noexcept nogil                             # -1: no memory
 cdef void destroy(Doubts *doubts) noexcept nogil
-cdef bint keep(Doubts *doubts, const Burst *burst, uint32_t i, const Arrivals *arrivals, uint64_t now) noexcept nogil
+cdef bint keep(Doubts *doubts, const Burst *burst, uint32_t i, const Arrivals *arrivals, uint64_t until) noexcept nogil
 cdef void stay(Doubts *doubts) noexcept nogil

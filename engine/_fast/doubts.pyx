@@ -1,6 +1,6 @@
 """A copy of each packet that waits, and closing the ranks of those that go on waiting."""
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memmove, memset
 
 from engine._fast cimport burst as bursts
 from engine._fast.burst cimport ARENA, GSO_NONE
@@ -17,21 +17,14 @@ cdef void destroy(Doubts *doubts) noexcept nogil:
     bursts.release(doubts.burst)
 
 
-cdef bint keep(Doubts *doubts, const Burst *burst, uint32_t i, const Arrivals *arrivals, uint64_t now) noexcept nogil:
+cdef bint keep(Doubts *doubts, const Burst *burst, uint32_t i, const Arrivals *arrivals, uint64_t until) noexcept nogil:
     """Packet i waits from now on. False: there is no room."""
-    cdef Burst *waiting = doubts.burst
-    cdef uint32_t n = waiting.count
-    cdef uint32_t length = burst.length[i]
-    if n == 0:
-        doubts.octets = 0
-    if n == MOST or doubts.octets + length > <uint32_t>ARENA:
+    cdef uint32_t n = doubts.burst.count
+    if n == MOST or doubts.octets + burst.length[i] > <uint32_t>ARENA:
         return False
-    waiting.packet[n] = waiting.arena + doubts.octets
-    memcpy(waiting.packet[n], burst.packet[i], length)
-    doubts.octets += length
     line_up(doubts, n, burst, i, arrivals)
-    doubts.until[n] = now + WAIT
-    waiting.count = n + 1
+    doubts.until[n] = until
+    doubts.burst.count = n + 1
     return True
 
 
@@ -40,10 +33,10 @@ cdef void stay(Doubts *doubts) noexcept nogil:
     cdef Burst *waiting = doubts.burst
     cdef uint32_t n = 0
     cdef uint32_t i
+    doubts.octets = 0
     for i in range(waiting.count):
         if waiting.drop[i] != KEPT or waiting.tunnel[i] != 0:
             continue                                      # KEPT with a tunnel: in another queue
-        waiting.packet[n] = waiting.packet[i]
         line_up(doubts, n, waiting, i, &doubts.arrivals)
         doubts.until[n] = doubts.until[i]
         n += 1
@@ -56,6 +49,9 @@ cdef inline void line_up(
     """Packet i has place n: all that is known of it before it is recognised. It is no bundle: tunnels carry none."""
     cdef Burst *waiting = doubts.burst
     cdef Arrivals *theirs = &doubts.arrivals
+    waiting.packet[n] = waiting.arena + doubts.octets
+    memmove(waiting.packet[n], burst.packet[i], burst.length[i])
+    doubts.octets += burst.length[i]
     waiting.drop[n] = ALIVE
     waiting.gso[n] = GSO_NONE
     waiting.checksum_offset[n] = 0

@@ -56,6 +56,7 @@ cdef struct Worker:
     Port *tun                # the first of them that is a TUN; NULL: none
     uint32_t clamp           # octets: TCP is told segments for packets of this size; 0: MSS is left alone
     uint64_t now             # ns, monotonic, when this burst began
+    uint32_t edits           # of the tables, when this burst began
     uint64_t dense           # ns, when the last burst of MANY packets began
     double allowance         # ICMP errors that may be sent
     uint64_t allowance_at    # ns, when that was so

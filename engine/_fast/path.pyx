@@ -25,8 +25,9 @@ from engine._fast.headers cimport (
 )
 from engine._fast.io cimport GRE_KIND, IP_KIND, SEND_ONLY, TSO, TUN_KIND, USO, VNET, Way
 from engine._fast.kernel cimport (
-    CLOCK_MONOTONIC, POLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, close, exchange64, fetch_add32, iovec,
-    itimerspec, load32_acquire, load32_relaxed, poll, pollfd, read, sched_yield, store32_relaxed, timerfd_create, timerfd_settime,
+    CLOCK_MONOTONIC, POLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, close, exchange64, fetch_add32, full_fence,
+    iovec, itimerspec, load32_acquire, load32_relaxed, load64_relaxed, poll, pollfd, read, sched_yield, store32_relaxed,
+    timerfd_create, timerfd_settime,
 )
 from engine._fast.offload cimport MERGE_TCP4, MERGE_TCP6, MERGE_UDP4, MERGE_UDP6, VIRTIO, VIRTIO_HEADER, Output
 from engine._fast.outer cimport Strip
@@ -38,6 +39,7 @@ cdef enum:
     MTU_AGE = 6000           # 0.1 s: ten minutes (RFC 8201 5.3)
     TAP_RING = 4194304       # octets
     LOOKS_AGAIN = 4          # for a binding, while edits take it away each time
+    AT_ONCE = 1              # ns: long past; 0 would be never
 
 
 # --- from the TUN: bursts of inner packets to their tunnels --------------------------------------------
@@ -48,6 +50,7 @@ cdef int serve_tun(Worker *worker, Port *port) noexcept nogil:
     if count <= 0:
         return count
     begin(worker)
+    reconsider(worker)
     parse(worker, False)
     count_all(worker, &worker.counted.from_tun)
     lookup(worker)
@@ -62,6 +65,7 @@ cdef void begin(Worker *worker) noexcept nogil:
     worker.now = monotonic()
     flows.tick(&worker.fragments, clock_of(worker.now))
     epochs.enter(&worker.tables.epochs, worker.number)
+    worker.edits = edits_of(worker)
 
 
 cdef void end(Worker *worker) noexcept nogil:
@@ -82,8 +86,8 @@ cdef void watch(Worker *worker) noexcept nogil:
         worker.alarm = when
         memset(&alarm, 0, sizeof(alarm))
         if when != waiting.NEVER:
-            alarm.it_value.tv_sec = <long>(when // SECOND)
-            alarm.it_value.tv_nsec = <long>(when % SECOND) + 1  # 0 would be never
+            alarm.it_value.tv_sec = <long>(max(when, <uint64_t>AT_ONCE) // SECOND)
+            alarm.it_value.tv_nsec = <long>(max(when, <uint64_t>AT_ONCE) % SECOND)
         timerfd_settime(worker.bell, TFD_TIMER_ABSTIME, &alarm, NULL)
         when = earliest(worker)                           # who rang meanwhile has changed it, and was not heard
 
@@ -96,7 +100,7 @@ cdef inline uint64_t earliest(const Worker *worker) noexcept nogil:
     if worker.tables.reorders != NULL:
         when = min(when, waiting.earliest(&(<reorder.Groups *>worker.tables.reorders).deadlines))
     if worker.doubts.burst.count != 0:
-        when = min(when, worker.doubts.until[0])
+        when = min(when, worker.doubts.until[0]) if edits_of(worker) == worker.doubts.edits else <uint64_t>AT_ONCE
     return when
 
 
@@ -970,36 +974,103 @@ cdef inline bint is_nobodys(uint8_t drop) noexcept nogil:
     return drop == Drop.UNKNOWN_TUNNEL or drop == Drop.NOT_BOUND
 
 
+cdef inline uint32_t edits_of(const Worker *worker) noexcept nogil:
+    """Differs from what it was, and from what it will be, while an edit is made."""
+    return load32_acquire(&worker.tables.edits)
+
+
 cdef void doubt(Worker *worker) noexcept nogil:
-    """What is nobody's waits a moment, as far as there is room: who tells of it may not have been heard yet."""
+    """What is nobody's waits, as far as there is room: who tells of it may not have been heard yet.
+
+    If that comes in this very moment, it goes first: others of its flow may be behind it in this burst.
+    """
     cdef Burst *burst = worker.burst
+    cdef Doubts *room = &worker.doubts
+    cdef uint64_t patience = load64_relaxed(&worker.tables.patience)
     cdef uint32_t i
+    if patience == 0:
+        return
+    if room.burst.count == 0:
+        room.edits = worker.edits & ~<uint32_t>1
     for i in range(burst.count):
-        if is_nobodys(burst.drop[i]) and doubts.keep(&worker.doubts, burst, i, &worker.arrivals, worker.now):
+        if is_nobodys(burst.drop[i]) and doubts.keep(room, burst, i, &worker.arrivals, worker.now + patience):
             set_waiting(burst, i)
+    ask_to_be_told(worker)
+    reconsider(worker)
+
+
+cdef void ask_to_be_told(Worker *worker) noexcept nogil:
+    """Edits ring the bells as long as somebody waits for one."""
+    cdef bint waits = worker.doubts.burst.count != 0
+    if waits == worker.doubts.counted:
+        return
+    worker.doubts.counted = waits
+    fetch_add32(&worker.tables.doubters, 1 if waits else <uint32_t>-1)
+    full_fence()                                          # whoever edits sees this, or we see the edit
 
 
 cdef void reconsider(Worker *worker) noexcept nogil:
-    """Something was bound since, or it was long enough: what waits goes before what comes now, stays, or dies."""
+    """The tables were edited, or it was long enough: what waits goes before what comes now, stays, or dies."""
     cdef Doubts *room = &worker.doubts
     cdef Burst *burst = worker.burst
     cdef uint32_t edits, i
     if room.burst.count == 0:
         return
-    edits = load32_acquire(&worker.tables.binds) + load32_acquire(&worker.tables.generation)
+    edits = edits_of(worker)
     if edits == room.edits and worker.now < room.until[0]:
         return
-    room.edits = edits
     worker.burst = room.burst
-    recognise(worker, &room.arrivals)
-    parse(worker, True)
-    pop(worker)
+    for i in range(LOOKS_AGAIN):                          # an edit in between would let in some, and not those before
+        edits = wait_for_even(worker)
+        try_all(worker)
+        if edits_of(worker) == edits:
+            break
+    room.edits = edits & ~<uint32_t>1
     for i in range(room.burst.count):
         if is_nobodys(room.burst.drop[i]) and worker.now < room.until[i]:
             set_waiting(room.burst, i)
     deliver(worker)
     worker.burst = burst
     doubts.stay(room)
+    ask_to_be_told(worker)
+
+
+cdef void try_all(Worker *worker) noexcept nogil:
+    """Who waits is let in if that may be, and touched by nothing that a second try would do again."""
+    cdef Burst *burst = worker.burst
+    cdef uint32_t i
+    for i in range(burst.count):
+        if burst.drop[i] != KEPT:                         # by a hold buffer, at the try before this one
+            burst.drop[i] = ALIVE
+    recognise(worker, &worker.doubts.arrivals)
+    parse(worker, True)
+    pop(worker)
+
+
+cdef uint32_t wait_for_even(const Worker *worker) noexcept nogil:
+    """The number of edits when none is being made: that takes a microsecond, unless who makes it was interrupted."""
+    cdef uint32_t edits = edits_of(worker)
+    cdef int k
+    for k in range(LOOKS):
+        if edits & 1 == 0:
+            break
+        sched_yield()
+        edits = edits_of(worker)
+    return edits
+
+
+cdef void look_back(Worker *worker) noexcept nogil:
+    """Without a burst that came: is anything known by now?"""
+    if worker.doubts.burst.count != 0:
+        begin(worker)
+        reconsider(worker)
+        end(worker)
+
+
+cdef void give_up(Worker *worker) noexcept nogil:
+    """The same for the last time: nobody will look again, and what waits is counted."""
+    memset(worker.doubts.until, 0, sizeof(worker.doubts.until))
+    look_back(worker)
 
 
 cdef inline void set_waiting(Burst *burst, uint32_t i) noexcept nogil:
@@ -1284,6 +1355,7 @@ cdef int attend(Worker *worker, uint32_t k) noexcept nogil:
 cdef int turn(Worker *worker) noexcept nogil:
     """Serve what is ready, then whatever comes while traffic is dense. -1, or the index of a port that is dead."""
     worker.dead = -1
+    look_back(worker)
     if look(worker, 0, -1) > 0 and worker.dead < 0:
         linger(worker)
     return worker.dead
@@ -1349,9 +1421,10 @@ cdef int run(Worker *worker, int stop) noexcept nogil:
     while worker.dead < 0:
         served = look(worker, -1, stop)
         if served < 0:
-            return -1
+            break
         if served > 0 and worker.dead < 0:
             linger(worker)
+    give_up(worker)
     return worker.dead
 
 
@@ -1443,6 +1516,8 @@ cdef void destroy(Tables tables, Worker *worker):
     if worker == NULL:
         return
     tables.state.bell[worker.number] = -1
+    if worker.doubts.counted:
+        fetch_add32(&worker.tables.doubters, <uint32_t>-1)
     tables.part(worker.number)
     if worker.bell >= 0:
         close(worker.bell)
@@ -1510,6 +1585,7 @@ cdef class Path:
         if k < 0:
             return False
         self.claim()
+        give_up(worker)
         for i in range(<uint32_t>k + 1, worker.count):
             worker.port[i - 1] = worker.port[i]
         worker.count -= 1

@@ -20,4 +20,3 @@ cdef class Queues:
     cdef int prepare_holds(self) except -1
     cdef int prepare_groups(self) except -1
     cdef int attach(self, bytes network, int kind, uint32_t index) except -1
-    cdef void ring(self) noexcept

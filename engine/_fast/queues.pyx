@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from engine._fast cimport epochs, hold, prefixes, reorder, tables, tunnels
 from engine._fast.epochs cimport MOST_WORKERS
-from engine._fast.kernel cimport fetch_add64, itimerspec, load32_relaxed, store32_relaxed, timerfd_settime
+from engine._fast.kernel cimport fetch_add64, load32_relaxed, store32_relaxed
 from engine._fast.offload cimport VIRTIO_HEADER
 
 from engine._fast.waiting cimport Block, give_back, octets
@@ -63,7 +63,7 @@ cdef class Queues:
             return False
         hold.release(<hold.Holds *>self.tables.state.holds, index, pace, tables.monotonic())
         self.released[network, kind] = None
-        self.ring()
+        tables.ring(&self.tables.state)
         return True
 
     def end(self, bytes network, int kind):
@@ -75,7 +75,7 @@ cdef class Queues:
         self.attach(network, kind, 0)
         self.leaving.append((self.tables.state.epochs.now, index))
         self.sweep()
-        self.ring()
+        tables.ring(&self.tables.state)
         return True
 
     def sweep(self):
@@ -203,16 +203,6 @@ cdef class Queues:
         if binding != 0:
             store32_relaxed(&prefixes.at(&self.tables.state.prefixes, binding).hold, index)
         return 0
-
-    cdef void ring(self) noexcept:
-        """Wake the workers: each looks what has to go now."""
-        cdef itimerspec at_once
-        cdef uint32_t worker
-        memset(&at_once, 0, sizeof(at_once))
-        at_once.it_value.tv_nsec = 1
-        for worker in range(<uint32_t>MOST_WORKERS):
-            if self.tables.state.bell[worker] > 0:
-                timerfd_settime(self.tables.state.bell[worker], 0, &at_once, NULL)
 
 
 cdef bytes with_header(Block *block):

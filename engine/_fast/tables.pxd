@@ -25,11 +25,13 @@ cdef struct State:
     Pins pins                # of flows, by all workers
     Connections connections  # of prefixes whose node is here, by all workers
     uint32_t generation      # rises with every change of a tunnel's state, a bundle or a policy (release)
-    uint32_t binds           # rises with every prefix that is bound, or put elsewhere (release)
+    uint32_t edits           # rises before and after all that lets other packets in: odd meanwhile (release)
+    uint32_t doubters        # workers that wait for such an edit (atomic)
+    uint64_t patience        # ns that a packet nobody is known for waits for one
     void *holds              # hold.Holds; NULL until there is one (made by queues)
     void *reorders           # reorder.Groups; NULL until there is one
     uint64_t lost            # packets of buffers that ended with their prefix; a worker counts them (atomic)
-    int bell[MOST_WORKERS]   # timer of each worker that wakes it for those; -1: no worker
+    int bell[MOST_WORKERS]   # timer of each worker that wakes it; -1: no worker
 
 
 cdef inline uint64_t monotonic() noexcept nogil:
@@ -80,6 +82,9 @@ cdef class Tables:
     cdef object target_of(self, uint8_t many, uint32_t target)
     cdef RuleCount rule_sum(self, uint32_t counter)
     cdef RuleCount rule_total(self, uint32_t counter)
+    cdef void begin_edit(self)
+    cdef void end_edit(self)
     cdef void changed(self)
 
 cdef Address network_of(bytes network, int kind) except *
+cdef void ring(State *state) noexcept

@@ -18,7 +18,8 @@ from engine._fast.burst cimport WIDTH
 from engine._fast.connections cimport OpenOnes
 from engine._fast.headers cimport is_mapped, load_address, store_address
 from engine._fast.kernel cimport (
-    load8_relaxed, load32_relaxed, load64_relaxed, store8_relaxed, store32_relaxed, store32_release,
+    full_fence, itimerspec, load8_relaxed, load32_relaxed, load64_relaxed, store8_relaxed, store32_relaxed,
+    store32_release, store64_relaxed, timerfd_settime,
 )
 from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, HERE, HOME, Binding
 from engine._fast.rules cimport MOST_COUNTERS, MOST_RULES, RULE_OCTETS, Rule, Rules
@@ -100,7 +101,9 @@ cdef class Tables:
         cdef uint32_t policy = binding.policy
         if index == 0:
             return False
+        self.begin_edit()                                 # a shorter prefix may show
         prefixes.remove(&self.state.prefixes, &self.state.epochs, index)
+        self.end_edit()
         self.let_go(many, target, policy)
         return True
 
@@ -302,7 +305,10 @@ cdef class Tables:
         False: another tunnel has that identity, and nothing has changed. MemoryError: the same.
         """
         cdef uint32_t index = self.some_tunnel(key)
-        cdef int answer = tunnels.follow(&self.state.tunnels, &self.state.epochs, index, <uint16_t>port)
+        cdef int answer
+        self.begin_edit()
+        answer = tunnels.follow(&self.state.tunnels, &self.state.epochs, index, <uint16_t>port)
+        self.end_edit()
         if answer == -1:
             raise MemoryError
         if answer < 0:
@@ -374,6 +380,10 @@ cdef class Tables:
             raise KeyError(bundle)
 
     # --- flows ---
+
+    def set_patience(self, uint64_t patience):
+        """ns that a packet waits for its tunnel, or its prefix, to be bound; 0: it dies at once."""
+        store64_relaxed(&self.state.patience, patience)
 
     def set_flow_pause(self, uint64_t pause):
         """ns that a flow is silent before weights, paths and preferences may move it; 0: they do so at once."""
@@ -523,8 +533,15 @@ cdef class Tables:
         """One user more of that tunnel."""
         cdef bytes key = face.key
         cdef bytes traits = face.traits
-        cdef uint32_t index = tunnels.acquire(
-            &self.state.tunnels, &self.state.epochs, checked(key, IDENTITY), checked(traits, TRAITS))
+        cdef const uint8_t *identity = checked(key, IDENTITY)
+        cdef const uint8_t *rest = checked(traits, TRAITS)
+        cdef bint new = tunnels.find_identity(&self.state.tunnels, identity) == 0
+        cdef uint32_t index
+        if new:
+            self.begin_edit()                             # whatever any peer may give back comes in by it
+        index = tunnels.acquire(&self.state.tunnels, &self.state.epochs, identity, rest)
+        if new:
+            self.end_edit()
         if index == 0:
             raise MemoryError
         while len(self.faces) <= <Py_ssize_t>index:
@@ -553,7 +570,9 @@ cdef class Tables:
                 taken += 1
             if before != 0:
                 left = tunnels_of(&self.state, before, leaving)
+            self.begin_edit()
             bundle = place_bundle(&self.state, &self.bound, before, members, taken)
+            self.end_edit()
             if bundle == 0:
                 raise MemoryError
         finally:
@@ -612,13 +631,16 @@ cdef class Tables:
         """Make the prefix point to target with policy, which are ours already. MemoryError: they are given back."""
         cdef uint32_t before = prefixes.find(&self.state.prefixes, address, kind)
         cdef Binding old = prefixes.at(&self.state.prefixes, before)[0]
-        if prefixes.put(&self.state.prefixes, &self.state.epochs, before, address, kind, side, many, target, policy,
-                        clock_now()) == 0:
+        cdef uint32_t index
+        self.begin_edit()
+        index = prefixes.put(&self.state.prefixes, &self.state.epochs, before, address, kind, side, many, target,
+                             policy, clock_now())
+        self.end_edit()
+        if index == 0:
             self.let_go(many, target, policy)
             raise MemoryError
         if before != 0:
             self.let_go(old.many, old.target, old.policy)
-        store32_release(&self.state.binds, self.state.binds + 1)
         return 0
 
     cdef int keep_tunnel(self, Address address, uint16_t kind, uint8_t side) except -1:
@@ -683,6 +705,17 @@ cdef class Tables:
             memset(&total, 0, sizeof(total))
         return total
 
+    cdef void begin_edit(self):
+        """Packets that nobody was known for may be let in by what comes: whoever looks meanwhile looks again."""
+        store32_release(&self.state.edits, self.state.edits + 1)
+
+    cdef void end_edit(self):
+        """It is done. Who waits for it is woken."""
+        store32_release(&self.state.edits, self.state.edits + 1)
+        full_fence()                                      # a worker that begins to wait sees this, or we see it
+        if load32_relaxed(&self.state.doubters) != 0:
+            ring(&self.state)
+
     cdef void changed(self):
         """The end of an edit on which decisions may depend."""
         store32_release(&self.state.generation, self.state.generation + 1)
@@ -690,6 +723,17 @@ cdef class Tables:
 
 
 # --- edits that no Python object takes part in ----------------------------------------------------------
+
+cdef void ring(State *state) noexcept:
+    """Wake the workers: each looks what may go now."""
+    cdef itimerspec at_once
+    cdef uint32_t worker
+    memset(&at_once, 0, sizeof(at_once))
+    at_once.it_value.tv_nsec = 1
+    for worker in range(<uint32_t>MOST_WORKERS):
+        if state.bell[worker] > 0:
+            timerfd_settime(state.bell[worker], 0, &at_once, NULL)
+
 
 cdef void destroy_queues(State *state) noexcept:
     if state.holds != NULL:
