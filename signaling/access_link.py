@@ -124,18 +124,23 @@ class AccessLink(Generic[Who]):
     def link_up(self, event: LinkUp, now: float) -> list[Action]:
         """A carrier appeared: ask whoever is there to show itself.
 
-        A host whose link comes back sends no Router Solicitation by itself.
+        A host whose link comes back sends no Router Solicitation by itself. Who was heard before we were told of the
+        carrier could not be answered: its advertisement is due now.
         """
         self.links[event.interface] = Link(event.interface, event.link_layer, event.mtu)
         self._solicit.set(event.interface, now)
-        return self.wake(now).actions
+        for who, item in self.attached.items():
+            if item.interface == event.interface:
+                item.advertised, item.changed = 0, now
+                self._advertise.set(who, now)
+        return self._ask_all(now)
 
     def solicit(self, now: float) -> list[Action]:
         """Ask on all links who is there, as when their carriers appeared."""
         for link in self.links.values():
             link.solicited = 0
             self._solicit.set(link.interface, now)
-        return self.wake(now).actions
+        return self._ask_all(now)
 
     def link_lost(self, interface: str) -> list[Who]:
         """The carrier went. Returns who was there."""
@@ -286,14 +291,16 @@ class AccessLink(Generic[Who]):
 
     def wake(self, now: float) -> Findings[Who]:
         """Solicit, repeat advertisements, probe silent nodes."""
-        findings: Findings[Who] = Findings([], [], [], [])
-        for interface in self._solicit.due(now):
-            findings.actions.extend(self._questions_to_all(self.links[interface], now))
+        findings: Findings[Who] = Findings(self._ask_all(now), [], [], [])
         findings.advertise.extend(self._advertise.due(now))
         findings.announce.extend(self._announce.due(now))
         for who in self._ask.due(now):
             self._probe(who, now, findings)
         return findings
+
+    def _ask_all(self, now: float) -> list[Action]:
+        """Of each link whose time it is."""
+        return [action for each in self._solicit.due(now) for action in self._questions_to_all(self.links[each], now)]
 
     def _questions_to_all(self, link: Link, now: float) -> list[Action]:
         """Two questions nobody on the link can overhear.

@@ -338,7 +338,7 @@ class Tables:
     # --- flows ---
 
     def set_patience(self, patience: int) -> None:
-        """ns that a packet waits for its tunnel, or its prefix, to be bound: here none does, the model keeps no packets."""
+        """ns that a packet waits for its tunnel, or its prefix, to be bound: none does here."""
 
     def set_flow_pause(self, pause: int) -> None:
         """ns that a flow is silent before weights, paths and preferences may move it; 0: they do so at once."""

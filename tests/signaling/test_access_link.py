@@ -74,6 +74,26 @@ def test_a_node_is_told_its_prefix_in_the_turn_it_attaches(world: World) -> None
     assert world.preferred("mn1") == [world.prefix("mn1", "mar1")]
 
 
+def test_a_node_heard_before_we_are_told_of_its_carrier_gets_its_advertisement_when_we_are(world: World) -> None:
+    world.carrier_lost("mar1")
+    world.attach("mn1", "mar1", trigger="mld")
+    world.run(5.0)
+    assert world.hosts["mn1"].advertisements == []
+    world.carrier("mar1", INTERFACE)
+    at = world.now
+    world.run(3.0)
+    assert world.preferred("mn1") == [world.prefix("mn1", "mar1")]
+    assert told_at(world) == [at, at + 0.1, at + 1.0]
+
+
+def test_a_carrier_that_appears_puts_off_nothing_that_is_due_on_other_links(world: World) -> None:
+    world.attach("mn1", "mar1")
+    world.now += 0.5  # the advertisement of 0.1 s later is due
+    world.carrier("mar1", "acc1")
+    world.run(0.0)
+    assert told_at(world) == [0.0, 0.5]
+
+
 def test_an_advertisement_goes_to_the_node_alone(world: World) -> None:
     world.attach("mn1", "mar1")
     (action,) = on_link(world, RouterAdvertisement)

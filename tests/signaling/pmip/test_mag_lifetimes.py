@@ -3,12 +3,12 @@
 from itertools import pairwise
 
 from signaling.actions import BackToAnchor, Bind, Held, Send, SendOnLink, TowardAnchor, Unbind
-from signaling.events import LinkLost
+from signaling.events import LinkLost, LinkUp
 from signaling.iana import HandoffIndicator
 from signaling.pmip.binding_update_list import Stage
 from signaling.wire.neighbor import RouterAdvertisement
 from signaling.wire.options.time import Timestamp
-from tests.signaling.pmip.pmip_world import INTERFACE, World, attached
+from tests.signaling.pmip.pmip_world import INTERFACE, ROUTER_LINK_LAYER, World, attached
 
 
 def unanswered(**settings: object) -> World:
@@ -197,6 +197,17 @@ def test_a_gateway_that_loses_a_node_says_no_farewell_to_it() -> None:
     world.host("mn1").at = "mag1"
     world.run(5.0)
     assert len(world.hosts["mn1"].advertisements) == before
+
+
+def test_a_node_heard_before_the_gateway_is_told_of_its_carrier_gets_its_advertisement_then() -> None:
+    world = World()
+    world.feed(LinkLost(interface=INTERFACE))
+    world.attach("mn1")
+    world.run(5.0)
+    assert world.hosts["mn1"].advertisements == []
+    world.feed(LinkUp(interface=INTERFACE, link_layer=ROUTER_LINK_LAYER, mtu=1500))
+    world.run(0.0)
+    assert len(world.hosts["mn1"].advertisements) == 1
 
 
 def test_a_lost_link_takes_all_its_nodes_along() -> None:
