@@ -233,8 +233,8 @@ class Tables:
     less than one path may be behind another, or the move reorders the flow. The default is above what accesses on the
     ground differ by, and it is what TCP waits at least before it sends again (Linux); by satellite take 0.6.
     patience: s that a packet from the underlay may wait for its tunnel, or its prefix, to be bound: a peer sends it
-    right behind the message that tells of them, which comes by another socket. At each bind it is looked at again. 0: it
-    dies at once, as it always does in the model. Raises ValueError when either is past an hour.
+    right behind the message that tells of them, which comes by another socket. At each bind it is looked at again. 0:
+    it dies at once, as it always does in the model. Raises ValueError when either is past an hour.
     """
 
     def __init__(

@@ -12,11 +12,18 @@ class ProxyStage(Stage[ProxyWorld]):
     """One LMA, two MAGs, and nodes that both MAGs know."""
 
     def __init__(
-        self, directory: Path, *, encapsulation: str = "udp", nodes: int = 1, local_routing: bool = False
+        self,
+        directory: Path,
+        *,
+        encapsulation: str = "udp",
+        nodes: int = 1,
+        local_routing: bool = False,
+        hold_seconds: float = 1.0,
     ) -> None:
         super().__init__(directory, ProxyWorld(nodes=nodes))
         self._encapsulation = encapsulation
         self._local_routing = local_routing
+        self._hold_seconds = hold_seconds
         self._keys = {name: new_key() for name in GATEWAYS}
 
     def told(self) -> dict[str, Told]:
@@ -34,7 +41,7 @@ class ProxyStage(Stage[ProxyWorld]):
         return toml(
             {
                 **basics(ANCHOR, self.directory, UNDERLAY[ANCHOR], self._encapsulation),
-                "anchor": {"prefixes": [str(POOL)]},
+                "anchor": {"prefixes": [str(POOL)], "hold_seconds": self._hold_seconds},
                 "store": {"url": f"sqlite://{self.directory / 'lma.db'}"},
                 "peer": peers,
             }

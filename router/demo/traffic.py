@@ -21,6 +21,7 @@ import argparse
 import errno
 import hashlib
 import json
+import math
 import os
 import signal
 import socket
@@ -363,15 +364,19 @@ def connect_often(chosen: argparse.Namespace) -> int:
 
 
 def udp_send(chosen: argparse.Namespace) -> int:
-    """Send numbered datagrams at a steady rate; an unreachable destination costs a number and nothing else."""
-    progress, period = Progress(Stop(chosen.seconds)), 1 / chosen.rate
+    """Send numbered datagrams at a steady rate; an unreachable destination costs a number and nothing else.
+
+    Seconds times rate of them, however late each is.
+    """
+    progress, period = Progress(Stop()), 1 / chosen.rate
+    most = round(chosen.seconds * chosen.rate) if chosen.seconds else math.inf
     probe = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     if chosen.source:
         probe.bind((chosen.source, 0))
     padding = bytes(max(0, chosen.size - PROBE.size))
     report("ready")
     start, sequence, unreachable = time.monotonic(), 0, 0
-    while not progress.over(sent=sequence):
+    while sequence < most and not progress.over(sent=sequence):
         if (early := start + sequence * period - time.monotonic()) > 0:
             time.sleep(min(early, LOOK_UP_EVERY))
             continue

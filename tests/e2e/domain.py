@@ -130,6 +130,11 @@ class RouterProcess:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def usable_at_once(host: Host, link: str = "radio0") -> None:
+    """No duplicate address detection: without probes alone the kernel would still wait for up to a second."""
+    host.sysctl(f"net/ipv6/conf/{link}/accept_dad", 0)
+
+
 class Node:
     """A mobile host and what its kernel made of what it heard."""
 
@@ -140,7 +145,7 @@ class Node:
 
     def no_duplicate_detection(self) -> Self:
         """Addresses are usable at once; where a test is not about how a stock host comes to them."""
-        self.host.sysctl("net/ipv6/conf/radio0/dad_transmits", 0)
+        usable_at_once(self.host)
         return self
 
     def attach(self, mar: str) -> Handover:
@@ -172,6 +177,20 @@ class Node:
     def connect(self) -> NewConnection:
         """A short connection to the correspondent; the kernel chooses the source."""
         return new_connection(self.host, str(CN_ADDRESS))
+
+    def begins_from(self, address: IPv6Address) -> None:
+        """Wait until new connections come from that address; all of them are well.
+
+        With each advertisement all addresses are preferred until a worker of its kernel has run, which waits for one
+        network lock.
+        """
+
+        def chosen() -> str:
+            connection = self.connect()
+            assert connection.error == ""
+            return connection.source
+
+        eventually(lambda: chosen() == str(address), 5.0, f"new connections come from {address}")
 
 
 class Domain:
@@ -297,15 +316,15 @@ def kernel_drops(host: Host) -> dict[str, int]:
     return {what: count for what, count in found.items() if count}
 
 
-def flowing(program: Program, more: int = 200_000, timeout: float = 10.0) -> None:
-    """Wait until a transfer has moved so many octets more."""
+def flowing(program: Program, more: int = 200_000, timeout: float = 15.0) -> None:
+    """Wait until a transfer has moved so many octets more than it had when it next reports: none of them before now."""
+    past = len(program.reports("progress"))
 
-    def octets() -> int:
-        found = program.reports("progress")
-        return int(found[-1].get("octets", found[-1].get("sent", 0))) if found else 0
+    def moved() -> bool:
+        octets = [int(each.get("octets", each.get("sent", 0))) for each in program.reports("progress")[past:]]
+        return bool(octets) and octets[-1] >= octets[0] + more
 
-    begin = octets()
-    eventually(lambda: octets() >= begin + more, timeout, f"{program.arguments} goes on")
+    eventually(moved, timeout, f"{program.arguments} goes on")
 
 
 def finished(program: Program) -> dict[str, Any]:

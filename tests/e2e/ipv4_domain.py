@@ -26,8 +26,8 @@ from router.demo.stage import Told
 from router.demo.toml import toml
 from router.demo.topology import Scene
 from router.demo.traffic import Program
-from tests.e2e.pmip_domain import octets, watched
-from tests.eventually import eventually
+from tests.e2e.domain import usable_at_once
+from tests.e2e.pmip_domain import watched
 
 CN_IPV4, CN_GATEWAY_IPV4 = IPv4Address("198.51.100.80"), IPv4Address("198.51.100.1")
 POOL_IPV4 = IPv4Network("10.1.0.0/24")
@@ -131,13 +131,7 @@ class Nat:
 def ipv4_domain(directory: Path, more: Mapping[str, Tables], **about: Any) -> Iterator[Ipv4Stage]:
     """An LMA with a pool of IPv4 home addresses and two MAGs, not started yet."""
     with Ipv4Stage(directory, more, **about) as stage, watched(stage):
-        for node in stage.world.nodes:  # usable at once: these tests are not about duplicate address detection
-            stage.world[node].sysctl("net/ipv6/conf/radio0/dad_transmits", 0)
+        for node in stage.world.nodes:  # these tests are not about duplicate address detection
+            usable_at_once(stage.world[node])
         stage.program("server", "cn", "tcp-serve").wait_for("ready")
         yield stage
-
-
-def flows(program: Program, more: int = 200_000, within: float = 15.0) -> None:
-    """Wait until a transfer has moved so many octets more."""
-    before = octets(program)
-    eventually(lambda: octets(program) >= before + more, within, f"{program.arguments} goes on")

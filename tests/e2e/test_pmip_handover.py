@@ -18,8 +18,8 @@ from router.demo.proxy_stage import ProxyStage
 from router.demo.proxy_world import GATEWAYS, POOL
 from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
-from tests.e2e.domain import finished
-from tests.e2e.pmip_domain import octets, proxy_domain
+from tests.e2e.domain import finished, flowing
+from tests.e2e.pmip_domain import proxy_domain
 from tests.eventually import eventually
 
 MOVES = 6
@@ -38,19 +38,14 @@ def download(stage: ProxyStage, node: str = "mn") -> Program:
     return program
 
 
-def flows(program: Program, more: int = 200_000) -> None:
-    before = octets(program)
-    eventually(lambda: octets(program) >= before + more, 10.0, "the download goes on")
-
-
 def test_a_download_and_its_address_outlive_every_move(domain: ProxyStage) -> None:
     domain.move(GATEWAYS[0])
     address = domain.wait_for_address(POOL)
     running = download(domain)
     for number in range(1, MOVES + 1):
-        flows(running)
+        flowing(running)
         domain.move(GATEWAYS[number % 2])
-    flows(running)
+    flowing(running)
     assert finished(running)["source"] == str(address)
     assert domain.addresses() == [address]
     for router in ("lma", *GATEWAYS):  # nothing came before its tunnel was known, or after it was forgotten
@@ -96,21 +91,22 @@ def test_a_handover_loses_few_datagrams(domain: ProxyStage) -> None:
     assert done["lost"] <= MOVES * LOST_AT_MOST
 
 
-def test_what_comes_for_a_node_between_gateways_waits_for_it(domain: ProxyStage) -> None:
-    domain.move("mag1")
-    address = domain.wait_for_address(POOL)
-    sink = domain.program("sink", "mn", "udp-sink")
-    sink.wait_for("ready")
-    domain.world.detach()
-    eventually(lambda: [row["path"] for row in domain.show("lma", "bindings")] == ["held"], what="the anchor knows")
-    probe = domain.program("probe", "cn", "udp-send", str(address))
-    eventually(lambda: domain.show("lma", "bindings")[0]["held"] >= 20, what="datagrams wait")
-    domain.move("mag2")
-    eventually(lambda: domain.reached_by() and list(domain.reached_by().values()) == ["mag2"], what="it is at mag2")
-    sent = probe.stop()["sent"]
-    eventually(lambda: sum(report["received"] for report in sink.reports("interval")) == sent, what="all arrive")
-    done = sink.stop()
-    assert (done["duplicates"], done["reordered"]) == (0, 0)
+def test_what_comes_for_a_node_between_gateways_waits_for_it(tmp_path: Path) -> None:
+    with proxy_domain(tmp_path, hold_seconds=30.0) as domain:
+        domain.move("mag1")
+        address = domain.wait_for_address(POOL)
+        sink = domain.program("sink", "mn", "udp-sink")
+        sink.wait_for("ready")
+        domain.world.detach()
+        eventually(lambda: [row["path"] for row in domain.show("lma", "bindings")] == ["held"], what="the anchor knows")
+        probe = domain.program("probe", "cn", "udp-send", str(address))
+        eventually(lambda: domain.show("lma", "bindings")[0]["held"] >= 20, what="datagrams wait")
+        domain.move("mag2")
+        eventually(lambda: domain.reached_by() and list(domain.reached_by().values()) == ["mag2"], what="it is at mag2")
+        sent = probe.stop()["sent"]
+        eventually(lambda: sum(report["received"] for report in sink.reports("interval")) == sent, what="all arrive")
+        done = sink.stop()
+        assert (done["duplicates"], done["reordered"]) == (0, 0)
 
 
 def test_two_nodes_have_prefixes_of_their_own_and_reach_each_other_across_gateways(domain: ProxyStage) -> None:

@@ -14,7 +14,7 @@ from router.demo.proxy_world import ANCHOR, GATEWAYS, POOL
 from router.demo.toml import toml
 from router.demo.topology import CN_ADDRESS
 from tests.e2e.dhcp_client import DhcpClient, with_client
-from tests.e2e.domain import finished
+from tests.e2e.domain import finished, flowing
 from tests.e2e.ipv4_domain import (
     ANY_IPV4,
     INSIDE,
@@ -22,7 +22,6 @@ from tests.e2e.ipv4_domain import (
     UNDERLAY_IPV4,
     Ipv4Stage,
     Nat,
-    flows,
     give_ipv4,
     ipv4_domain,
     with_nat,
@@ -61,10 +60,10 @@ def test_a_leased_address_and_its_connections_outlive_a_move_and_are_renewed_whe
     assert domain.ipv4_home() == [f"{address}/32"]
     assert [row["prefix"] for row in domain.show(MAG1, "leases")] == [f"{address}/32"]
     running = domain.download()
-    flows(running)
+    flowing(running)
     for gateway in (MAG2, MAG1, MAG2):
         domain.move(gateway)
-        flows(running)
+        flowing(running)
     renewals = client.told().count(f"RENEW {address}")
     eventually(lambda: client.told().count(f"RENEW {address}") > renewals + 1, 15.0, "it renews at mag2")
     assert domain.counter(MAG2, "dhcp.answers") > 0
@@ -83,11 +82,11 @@ def test_to_release_ends_ipv4_and_nothing_else(domain: Ipv4Stage, client: DhcpCl
     eventually(lambda: domain.ipv4_home() == [], 10.0, "the anchor has the address back")
     assert domain.counter(ANCHOR, "lma.family-deregistered") == 1
     assert [row["prefix"] for row in domain.show(MAG1, "bindings")] == [f"{str(home).rsplit(':', 4)[0]}::/64"]
-    flows(ipv6)
+    flowing(ipv6)
     finished(ipv6)
     client.start("-4")
     client.heard("BOUND")
-    flows(domain.download())
+    flowing(domain.download())
 
 
 @with_client
@@ -101,7 +100,7 @@ def test_nodes_of_one_subnet_reach_each_other_on_different_links(tmp_path: Path)
             client.start("-4")
             addresses[node] = client.heard("BOUND").split()[1]
         stage.program("server mn", "mn", "tcp-serve").wait_for("ready")
-        flows(stage.download(addresses["mn"], "mn2"))
+        flowing(stage.download(addresses["mn"], "mn2"))
 
 
 @with_client
@@ -112,7 +111,7 @@ def test_without_a_pool_there_is_no_ipv4_and_ipv6_is_as_ever(tmp_path: Path) -> 
         stage.wait_for_address(POOL)
         DhcpClient(stage.world["mn"], tmp_path / "dhclient").start("-4")
         eventually(lambda: stage.counter(MAG1, "dhcp.silence") > 0, 10.0, "its question is not answered")
-        flows(stage.download(CN_ADDRESS))
+        flowing(stage.download(CN_ADDRESS))
 
 
 # --- the underlay ---
@@ -142,10 +141,10 @@ def test_an_ipv4_underlay_carries_ipv6_nodes_that_move(
         stage.move(MAG1)
         address = stage.wait_for_address(POOL)
         running = stage.download(CN_ADDRESS)
-        flows(running)
+        flowing(running)
         assert {row["encapsulation"] for row in stage.show(ANCHOR, "tunnels")} == {encapsulation}
         stage.move(MAG2)
-        flows(running)
+        flowing(running)
         assert finished(running)["source"] == str(address)
 
 
@@ -159,7 +158,7 @@ def test_udp_is_forced_where_the_gateway_wants_it_and_the_anchor_agrees(
         stage.start_routers()
         stage.move(MAG1)
         stage.wait_for_address(POOL)
-        flows(stage.download(CN_ADDRESS))
+        flowing(stage.download(CN_ADDRESS))
         for router in (ANCHOR, MAG1):
             assert [row["encapsulation"] for row in stage.show(router, "tunnels")] == ["udp"]
 
@@ -201,11 +200,11 @@ def test_one_uplink_is_ipv6_and_the_other_ipv4(tmp_path: Path) -> None:
         wires = stage.world["wires"]
         for lost in (LTE, WLAN):
             for program in running:
-                flows(program)
+                flowing(program)
             wires.link_down(lost.toward(GATEWAY))
             eventually(lambda: one_way(stage), 10.0, f"the anchor is told that {lost.name} is gone")
             for program in running:
-                flows(program)
+                flowing(program)
             wires.link_up(lost.toward(GATEWAY))
             stage.wait_for_paths(BOTH_UP)
         for program in running:
@@ -256,7 +255,7 @@ def data_ports(stage: Ipv4Stage) -> set[int]:
 def test_tunnels_go_to_where_data_comes_from_behind_a_nat(natted: tuple[Ipv4Stage, Nat]) -> None:
     stage, _ = natted
     running = stage.download(CN_ADDRESS)
-    flows(running)
+    flowing(running)
     (port,) = data_ports(stage)
     assert 20000 <= port < 20100
     assert [row["encapsulation"] for row in stage.show(MAG1, "tunnels")] == ["udp"]
@@ -269,10 +268,10 @@ def test_a_nat_that_forgets_is_followed_to_its_new_port(natted: tuple[Ipv4Stage,
     stage, nat = natted
     running = stage.download(CN_ADDRESS)
     for first in (30000, 40000):
-        flows(running)
+        flowing(running)
         nat.use_ports(first)
         eventually(lambda first=first: min(data_ports(stage)) >= first, 10.0, "the anchor knows the new port")
-        flows(running)
+        flowing(running)
     finished(running)
     assert node_id(0) in {row["node"] for row in stage.show(ANCHOR, "bindings")}
 
@@ -289,7 +288,7 @@ def test_sessions_have_gre_keys_of_their_own(tmp_path: Path, asks: bool) -> None
             stage.world.attach(MAG1, node)
             stage.wait_for_address(POOL, node)
         for node in ("mn", "mn2"):
-            flows(stage.download(CN_ADDRESS, node))
+            flowing(stage.download(CN_ADDRESS, node))
         for router in (ANCHOR, MAG1):
             keys = {row["key"] for row in stage.show(router, "tunnels")}
             assert len(keys) == 2

@@ -29,9 +29,9 @@ from router.demo.topology import CN_ADDRESS, underlay_gateway
 from router.demo.traffic import Program
 from router.links.rtnetlink import ROUTE_PROTOCOL
 from router.links.rtnetlink_constants import AddressFlag
-from tests.e2e.domain import finished
+from tests.e2e.domain import finished, flowing
 from tests.e2e.packets import Forger, mobility
-from tests.e2e.pmip_domain import branch_domain, octets, proxy_domain
+from tests.e2e.pmip_domain import branch_domain, proxy_domain
 from tests.eventually import eventually
 
 NODE = node_id(0)
@@ -52,13 +52,8 @@ def domain(tmp_path: Path) -> Iterator[ProxyStage]:
 def download(stage: ProxyStage) -> Program:
     program = stage.program("download", "mn", "tcp-get", str(CN_ADDRESS), "--rate", "10")
     program.wait_for("connected")
-    flows(program)
+    flowing(program, timeout=AGAIN)
     return program
-
-
-def flows(program: Program, more: int = 200_000) -> None:
-    before = octets(program)
-    eventually(lambda: octets(program) >= before + more, AGAIN, "the download goes on")
 
 
 def kill(stage: ProxyStage, name: str) -> None:
@@ -121,7 +116,7 @@ def test_an_anchor_that_is_killed_under_traffic_comes_back_with_its_sessions(dom
     kill(domain, ANCHOR)
     domain.start_again(ANCHOR)
     assert sessions(domain) == before
-    flows(running)
+    flowing(running, timeout=AGAIN)
     assert lines(domain, "mag1", "peer-restarted") == []
     finished(running)
 
@@ -134,7 +129,7 @@ def test_an_anchor_that_lost_its_sessions_is_told_them_again(domain: ProxyStage)
     domain.start_again(ANCHOR)
     says(domain, "mag1", "peer-restarted", "peer=lma")
     eventually(lambda: [row[2:] for row in sessions(domain)] == [(gateway, prefixes)], 10.0, "it knows the node")
-    flows(running)
+    flowing(running, timeout=AGAIN)
     finished(running)
 
 
@@ -143,7 +138,7 @@ def test_a_gateway_that_is_killed_registers_its_node_again(domain: ProxyStage) -
     before = domain.addresses()
     kill(domain, "mag1")
     domain.start_again("mag1")
-    flows(running)
+    flowing(running, timeout=AGAIN)
     assert domain.addresses() == before
     assert finished(running)["source"] == str(before[0])
 
@@ -204,7 +199,7 @@ def test_a_policy_and_a_profile_are_changed_by_sighup(domain: ProxyStage) -> Non
     dropped = counter(domain, ANCHOR, "engine.drop.policy")
     eventually(lambda: counter(domain, ANCHOR, "engine.drop.policy") > dropped + 100, 5.0, "datagrams are dropped")
     assert sum(report["received"] for report in sink.reports("interval")) == 0
-    flows(running)
+    flowing(running, timeout=AGAIN)
     finished(running)
 
 
@@ -221,7 +216,7 @@ def test_a_key_is_changed_at_both_ends_while_a_session_stands(domain: ProxyStage
         told(domain, name, change)
     domain.move("mag2")
     domain.move("mag1")
-    flows(running)
+    flowing(running, timeout=AGAIN)
     finished(running)
     eventually(lambda: list(domain.reached_by().values()) == ["mag1"], 5.0, "it was believed")
 

@@ -74,7 +74,7 @@ def moved(it: Domain) -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def be_silent(it: Domain) -> None:
     """Nothing passes for longer than an idle prefix lives."""
-    eventually(lambda: visiting(it)["silence"] > SILENCE, SILENCE + 5.0, "the connection is silent")
+    eventually(lambda: (visiting(it)["silence"] or 0.0) > SILENCE, SILENCE + 5.0, "the connection is silent")
 
 
 @pytest.mark.parametrize("way", ["finished", "reset"])
@@ -114,7 +114,7 @@ def test_a_silent_connection_outlives_an_upgrade_of_the_router_it_visits(domain:
     with domain(settings={"anchor": {"idle_after": IDLE_AFTER}}).start() as it, moved(it) as ends:
         be_silent(it)
         take_over(it["mar2"])
-        eventually(lambda: visiting(it)["silence"] > 2 * SILENCE, SILENCE + 5.0, "it is silent still")
+        eventually(lambda: (visiting(it)["silence"] or 0.0) > 2 * SILENCE, SILENCE + 5.0, "it is silent still")
         assert state(it) == "remote"
         talk(*ends)
         assert visiting(it)["connections"] == 1

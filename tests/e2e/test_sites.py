@@ -21,8 +21,8 @@ from router.demo.topology import CN_ADDRESS
 from router.demo.traffic import Program
 from router.links.rtnetlink_constants import AddressFlag
 from tests.e2e.dhcp_client import DhcpClient, with_client
-from tests.e2e.domain import finished
-from tests.e2e.ipv4_domain import Ipv4Stage, flows, ipv4_domain
+from tests.e2e.domain import finished, flowing, usable_at_once
+from tests.e2e.ipv4_domain import Ipv4Stage, ipv4_domain
 from tests.e2e.pmip_domain import BOTH_UP, watched
 from tests.eventually import eventually
 
@@ -80,9 +80,9 @@ def test_a_network_keeps_its_delegated_prefix_and_connections_when_its_router_mo
     assert prefix.subnet_of(DELEGATED)
     running = moving.download()
     for gateway in (GATEWAYS[1], GATEWAYS[0], GATEWAYS[1]):
-        flows(running)
+        flowing(running)
         moving.stage.move(gateway)
-    flows(running)
+    flowing(running)
     assert prefix == IPv6Network(moving.client.told()[0].split()[1])
     assert str(prefix) in {row["prefix"] for row in moving.stage.show(GATEWAYS[1], "bindings")}
     finished(running)
@@ -91,7 +91,7 @@ def test_a_network_keeps_its_delegated_prefix_and_connections_when_its_router_mo
 @with_client
 def test_a_delegated_prefix_that_is_given_back_is_forwarded_no_more(moving: MovingNetwork) -> None:
     prefix = moving.lease()
-    flows(moving.download())
+    flowing(moving.download())
     moving.client.release("-6", "-P")
     gateway = GATEWAYS[0]
     eventually(
@@ -125,7 +125,7 @@ def _with(text: str, more: dict[str, Any]) -> str:
 def site(tmp_path: Path) -> Iterator[SiteStage]:
     with SiteStage(tmp_path) as stage, watched(stage):
         for node in HOSTS:
-            stage.world[node].sysctl("net/ipv6/conf/radio0/dad_transmits", 0)
+            usable_at_once(stage.world[node])
         stage.start_routers()
         stage.serve()
         stage.attach_hosts()
@@ -151,14 +151,14 @@ def test_a_site_outlives_the_loss_of_either_uplink(site: SiteStage, lost: Any) -
         for number in range(6)  # some on either path
     ]
     for program in running:
-        flows(program)
+        flowing(program)
     wires = site.world["wires"]
     wires.link_down(lost.toward("core"))
     eventually(lambda: list(site.paths().values()).count("up") == 1, 10.0, "one is left")
     for program in running:
-        flows(program)
+        flowing(program)
     wires.link_up(lost.toward("core"))
     site.wait_for_paths(BOTH_UP)
     for program in running:
-        flows(program)
+        flowing(program)
         finished(program)

@@ -5,12 +5,14 @@
 """
 
 import signal
+import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from router.demo.lab import Host
 from router.demo.topology import CN_ADDRESS
 from tests.e2e.domain import Domain, RouterProcess, finished, flowing
 from tests.eventually import eventually
@@ -29,12 +31,19 @@ def redis_at_the_correspondent(it: Domain) -> Iterator["subprocess.Popen[bytes]"
     """A server that forgets everything when it ends."""
     needs_redis()
     command = ["redis-server", "--bind", str(CN_ADDRESS), "--protected-mode", "no", "--save", "", "--dir"]
-    server = it.world["cn"].spawn([*command, str(it.directory)], stdout=subprocess.DEVNULL)
+    host = it.world["cn"]
+    server = host.spawn([*command, str(it.directory)], stdout=subprocess.DEVNULL)
     try:
+        eventually(lambda: listens(host), 20.0, "redis-server")
         yield server
     finally:
         server.kill()
         server.wait()
+
+
+def listens(host: Host) -> bool:
+    with host.inside(), socket.socket(socket.AF_INET6) as client:
+        return client.connect_ex((str(CN_ADDRESS), 6379)) == 0
 
 
 def told(router: RouterProcess, key: str) -> object:
@@ -76,13 +85,20 @@ def test_a_store_whose_file_was_deleted_delays_no_local_prefix(domain: MakeDomai
         eventually(lambda: ("native", None) in it["mar1"].paths().values(), 5.0)
 
 
+def spoil(file: Path) -> None:
+    """Overwrite it as a whole, and never cut it short: who has mapped it would die of that (SIGBUS)."""
+    garbage = b"no database at all, and not for the next few pages either. " * 300
+    with file.open("r+b") as opened:
+        opened.write(garbage * (1 + file.stat().st_size // len(garbage)))
+
+
 def test_a_store_that_is_garbage_now_delays_no_local_prefix(domain: MakeDomain) -> None:
     with domain().start() as it:
         node = it.mn.no_duplicate_detection()
         node.attach("mar1")
         node.address(it["mar1"].pool)
         for file in store_files(it):
-            file.write_bytes(b"no database at all, and not for the next few pages either. " * 300)
+            spoil(file)
         node.attach("mar2")
         node.address(it["mar2"].pool, AT_ONCE)
         assert [row["value"] for row in it["mar2"].show("config") if row["key"] == "store_reachable"] == [False]
@@ -205,7 +221,7 @@ def test_a_file_that_cannot_be_opened_at_the_start_is_no_reason_not_to(domain: M
         mine = node.address(it["mar1"].pool)
         it["mar1"].stop(signal.SIGKILL)
         for file in store_files(it):
-            file.write_bytes(b"no database at all, and not for the next few pages either. " * 300)
+            spoil(file)
         it["mar1"].start()
         assert told(it["mar1"], "store_restored") is False
         eventually(lambda: ("native", None) in it["mar1"].paths().values())

@@ -139,7 +139,7 @@ class Server:
             command += ["--tls-ca-cert-file", str(self._secrets.ca), "--tls-cert-file", str(self._secrets.cert)]
             command += ["--tls-key-file", str(self._secrets.key), "--tls-cluster", "yes"]
             command += ["--requirepass", self._secrets.password]
-        command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--loglevel", "warning"]
+        command += ["--save", "", "--appendonly", "yes", "--appendfsync", "no", "--loglevel", "warning"]
         if self.bus is not None:
             command += ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
             command += ["--cluster-require-full-coverage", "no", "--cluster-port", str(self.bus)]

@@ -18,10 +18,11 @@ import pytest
 import uvloop
 
 from router.control_sockets import ETH_P_IPV6
-from router.demo.lab import Host, Lab, available, connect
+from router.demo.lab import Host, Lab, available, connect, wait_until_up
 from router.errors import InUse, NoInterface
 from router.links.address_socket import AddressServer
 from router.links.attach import Identities
+from router.links.rtnetlink import AddressFlag
 from signaling.access_link import ROUTER_LINK_LAYER
 from signaling.actions import GiveAddress
 from signaling.address_service import Frame, Outcome
@@ -127,8 +128,16 @@ def lab() -> Iterator[Lab]:
         node.link_layer("eth0", MAC.hex(":"))
         router.link_up("eth1")
         node.link_up("eth0")
-        eventually(lambda: router.link("eth1").carrier and node.link("eth0").carrier)
+        for host, link in ((router, "eth1"), (node, "eth0")):
+            index = host.link(link).index
+            wait_until_up(host, index)
+            eventually(lambda h=host, i=index: settled(h, i), what="a link-local address to ask from")
         yield lab
+
+
+def settled(host: Host, index: int) -> bool:
+    own = host.netlink.addresses(index)
+    return any(item.address.is_link_local and not item.flags & AddressFlag.TENTATIVE for item in own)
 
 
 @pytest.fixture

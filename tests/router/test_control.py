@@ -298,12 +298,18 @@ def test_the_monitor_tells_what_happens_to_every_listener(router: Running) -> No
 
 @namespaces
 def test_the_monitor_begins_with_as_much_of_the_past_as_is_asked(router: Running, attached: str) -> None:
-    one, three = [], []
-    for count, into in ((1, one), (3, three)):
+    def last(count: int) -> list[dict[str, Any]]:
         events = router.client.monitor(count)
-        into += [next(events) for _ in range(count)]
+        found = [next(events) for _ in range(count)]
         events.close()  # type: ignore[attr-defined]
-    assert three[-1] == one[0]
+        return found
+
+    def undisturbed() -> tuple[Any, Any] | None:  # nothing happened meanwhile
+        before, one, after = last(3), last(1), last(3)
+        return (one, after) if before == after else None
+
+    one, three = eventually(undisturbed, what="a moment in which nothing happens")
+    assert one == three[-1:]
     assert render.line(one[0]).split()[1] == one[0]["event"]
 
 
