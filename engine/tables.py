@@ -35,6 +35,7 @@ MOST_PATHS = 16  # of a bundle, as in _fast/bundles.pxd
 MOST_RULES = 4096  # of a policy, as in _fast/rules.pxd
 FLOW_PAUSE = 0.2  # s: see Tables
 PATIENCE = 0.05  # s: see Tables
+TENTH = 100_000_000  # ns
 MOST_PAUSE = 3600  # s
 MOST_EARLY = 65536  # packets of a reorder group, as in _fast/reorder.pxd
 MOST_SILENCE = 1e7  # s: see open_idle_after
@@ -234,11 +235,19 @@ class Tables:
     ground differ by, and it is what TCP waits at least before it sends again (Linux); by satellite take 0.6.
     patience: s that a packet from the underlay may wait for its tunnel, or its prefix, to be bound: a peer sends it
     right behind the message that tells of them, which comes by another socket. At each bind it is looked at again. 0:
-    it dies at once, as it always does in the model. Raises ValueError when either is past an hour.
+    it dies at once, as it always does in the model.
+    transience: s, to 0.1, that the way a prefix had lets in what is still on it, when the prefix has another way (a
+    transient binding, RFC 6058). As long its tunnel is kept.
+    Raises ValueError when one of them is past an hour.
     """
 
     def __init__(
-        self, *, compiled: bool | None = None, flow_pause: float = FLOW_PAUSE, patience: float = PATIENCE
+        self,
+        *,
+        compiled: bool | None = None,
+        flow_pause: float = FLOW_PAUSE,
+        patience: float = PATIENCE,
+        transience: float = 0.0,
     ) -> None:
         if compiled and not fast.available:
             raise NotCompiled("no compiled tables", cure="build them: python setup.py build_ext --inplace")
@@ -252,6 +261,7 @@ class Tables:
         self._open_idle_after = 0.0
         self.flow_pause = flow_pause
         self.patience = patience
+        self.transience = transience
 
     @property
     def flow_pause(self) -> float:
@@ -272,6 +282,20 @@ class Tables:
     def patience(self, seconds: float) -> None:
         self.storage.set_patience(_nanoseconds("patience", seconds))
         self._patience = seconds
+
+    @property
+    def transience(self) -> float:
+        """Seconds that the former way of a prefix is let in by; 0: not at all. It may be set at any time."""
+        return self._transience
+
+    @transience.setter
+    def transience(self, seconds: float) -> None:
+        self.storage.set_transience(_nanoseconds("transience", seconds) // TENTH)
+        self._transience = seconds
+
+    def sweep(self) -> bool:
+        """Let go of former ways whose time is over, and of tunnels with the last of them. Whether there are others."""
+        return self.storage.sweep()
 
     @property
     def compiled(self) -> bool:
@@ -522,6 +546,7 @@ class Tables:
 
     def tunnels(self) -> list[TunnelStats]:
         """All tunnels with their counters, in the order of encapsulation, key, local and remote address."""
+        self.sweep()
         rows = sorted(self.storage.tunnels(), key=lambda row: row[0].key)
         return [
             TunnelStats(

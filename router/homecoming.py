@@ -10,10 +10,9 @@ those. Only what lies in the TUN at that very moment may come a moment late.
 
 import errno
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
-from engine import Tables, UnknownPrefix
+from engine import Tables
 from engine.tables import Prefix
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import Route, Rule
@@ -65,8 +64,6 @@ class Homecomings:
         if found is None:
             return False
         if found.looks:
-            with suppress(UnknownPrefix):
-                self._tables.unbind(prefix)  # and of the tunnel that it had
             found.settle()
         self._undo(lambda: self._netlink.delete_rule(found.rule))
         self._undo(lambda: self._netlink.delete_route(found.route))

@@ -33,6 +33,7 @@ from router.source_guard import SourceGuard
 log = logging.getLogger("openmar")
 
 LEAST_MTU = 1280  # octets, RFC 8200 5
+TRANSIENCE = 1.0  # s that a prefix is heard by its former way too: as long as packets wait for a node that left
 LOCALHOST, NOWHERE = IPv6Address("::1"), IPv6Address(0)
 
 
@@ -57,7 +58,7 @@ class Machine:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.tables = Tables()
+        self.tables = Tables(transience=TRANSIENCE)
         self.packets = Packets(config, self.tables)
         self.netlink: Netlink
         self.underlay: Underlay

@@ -21,7 +21,6 @@ from router.errors import NoRights, RouterError
 from router.forwarding import EVERYWHERE_IPV4, Device, Edits, WantedBinding, WantedMatch, WantedRoute, edits
 from router.forwarding import Table as Where
 from router.homecoming import Homecomings
-from router.lingering import Lingering
 from router.links.netlink import Netlink, NetlinkError
 from router.links.rtnetlink import (
     ANY_IPV4,
@@ -36,7 +35,7 @@ from router.links.rtnetlink import (
 )
 from router.links.rtnetlink_constants import AddressFlag, NeighborState, RouteKind, Table
 from router.neighbors import Neighbors
-from router.rounds import Later
+from router.rounds import Later, Rounds
 from router.source_guard import LAST_RESORT, SourceGuard
 from router.ways import Ends, Ways, refuse_numbers
 from signaling import actions
@@ -105,7 +104,7 @@ class Network:
         self._guard = guard or SourceGuard(table)
         self._buffer = buffer if tables.compiled else None  # the model keeps no packets
         self._homecomings = Homecomings(netlink, tables, later) if later and tables.compiled else None
-        self._lingering = Lingering(tables, later) if later else None
+        self._sweeps = Rounds(later, tables.transience, tables.sweep) if later and tables.transience else None
         self._changes = Changes(netlink, journal)
         self._tun = 0
         self._tun_name = ""
@@ -281,18 +280,18 @@ class Network:
         before = self._path_now(prefix)
         if self._aggregated and isinstance(path, actions.TowardVisited) and forwarding.only_engine(before):
             if path != before:
-                self._linger(before, path)
                 ends = self._ends(path.tunnels)
                 self._ways.bind(prefix, ends, side=Side.ANCHOR, policy=path.policy, node=node)
+                self._sweep_later(before)
             self.paths[prefix] = path
             self.nodes[prefix] = node
             return
         opened = self._shut_doors(prefix, path)
-        self._linger(before, path)
         if not self._bring_home(prefix, before, path):
             self._apply(prefix, edits(prefix, before, path, aggregated=self._aggregated), node, on_way)
         self.paths[prefix] = path
         self.nodes[prefix] = node
+        self._sweep_later(before)
         self._open_doors(prefix, opened)
         if prefix.version == 4:
             self._follow_ipv4(prefix, path)
@@ -323,12 +322,10 @@ class Network:
         if prefix.version == 4:
             self._follow_ipv4(prefix, None)
 
-    def _linger(self, before: actions.Path | None, path: actions.Path) -> None:
-        if self._lingering is None or not isinstance(before, actions.TowardVisited):
-            return
-        released = isinstance(path, actions.Closed)  # nobody may use it any more
-        if not released and before.tunnels != getattr(path, "tunnels", ()):
-            self._lingering.keep(self._ends(before.tunnels))
+    def _sweep_later(self, before: actions.Path | None) -> None:
+        """What is still on the path before is let in a little longer: the router that a node left learns late of it."""
+        if self._sweeps is not None and before is not None:
+            self._sweeps.begin()
 
     def _path_now(self, prefix: Prefix) -> actions.Path | None:
         """As kernel and engine have it; a homecoming ends here."""

@@ -147,7 +147,7 @@ class Packets:
         self._ended = counted if self._ended is None else self._ended + counted
 
     def pause(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Read nothing more; what comes waits in the kernel, and what waited here goes back to it."""
+        """Read nothing more; what comes waits in the kernel, and what waited here for its node goes back to it."""
         self.close_tap()
         if self._workers is not None:
             self._workers.stop()

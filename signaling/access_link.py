@@ -74,6 +74,7 @@ class Attachment:
     advertised: int = 0  # advertisements since the last change
     changed: float = -inf  # monotonic s, of that change
     repeat: float = inf  # monotonic s, of the next advertisement of all
+    unanswered: bool = False  # it was to be told something before its link was there
     look_again: float = inf  # monotonic s, of the next advertisement of what is preferred alone
 
 
@@ -130,7 +131,7 @@ class AccessLink(Generic[Who]):
         self.links[event.interface] = Link(event.interface, event.link_layer, event.mtu)
         self._solicit.set(event.interface, now)
         for who, item in self.attached.items():
-            if item.interface == event.interface:
+            if item.interface == event.interface and item.unanswered:
                 item.advertised, item.changed = 0, now
                 self._advertise.set(who, now)
         return self._ask_all(now)
@@ -207,7 +208,10 @@ class AccessLink(Generic[Who]):
         """
         item = self.attached.get(who)
         link = self.links.get(item.interface) if item else None
-        if item is None or link is None:
+        if item is None:
+            return []
+        item.unanswered = link is None
+        if link is None:
             return []
         preference = self._preference(offers)
         if changed:

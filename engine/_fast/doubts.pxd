@@ -7,7 +7,7 @@ goes before what came later. The waiting room is a burst, which walks the path a
     path.recognise, path.pop: unknown -> keep -> edit, or until -> recognise, pop -> delivered | unknown: stay, or dead
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from engine._fast.burst cimport WIDTH, Burst
 from engine._fast.outer cimport Arrivals
@@ -26,5 +26,6 @@ cdef struct Doubts:          # of one worker
 
 cdef int create(Doubts *doubts) noexcept nogil                             # -1: no memory
 cdef void destroy(Doubts *doubts) noexcept nogil
+cdef uint64_t next_end(const Doubts *doubts) noexcept nogil
 cdef bint keep(Doubts *doubts, const Burst *burst, uint32_t i, const Arrivals *arrivals, uint64_t until) noexcept nogil
 cdef void stay(Doubts *doubts) noexcept nogil

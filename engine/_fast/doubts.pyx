@@ -17,6 +17,15 @@ cdef void destroy(Doubts *doubts) noexcept nogil:
     bursts.release(doubts.burst)
 
 
+cdef uint64_t next_end(const Doubts *doubts) noexcept nogil:
+    """ns, when the first of them has waited long enough. Some waits."""
+    cdef uint64_t when = doubts.until[0]
+    cdef uint32_t i
+    for i in range(1, doubts.burst.count):
+        when = min(when, doubts.until[i])
+    return when
+
+
 cdef bint keep(Doubts *doubts, const Burst *burst, uint32_t i, const Arrivals *arrivals, uint64_t until) noexcept nogil:
     """Packet i waits from now on. False: there is no room."""
     cdef uint32_t n = doubts.burst.count
@@ -49,8 +58,9 @@ cdef inline void line_up(
     """Packet i has place n: all that is known of it before it is recognised. It is no bundle: tunnels carry none."""
     cdef Burst *waiting = doubts.burst
     cdef Arrivals *theirs = &doubts.arrivals
-    waiting.packet[n] = waiting.arena + doubts.octets
-    memmove(waiting.packet[n], burst.packet[i], burst.length[i])
+    cdef uint8_t *place = waiting.arena + doubts.octets
+    memmove(place, burst.packet[i], burst.length[i])      # before its own place is written over: burst may be waiting
+    waiting.packet[n] = place
     doubts.octets += burst.length[i]
     waiting.drop[n] = ALIVE
     waiting.gso[n] = GSO_NONE

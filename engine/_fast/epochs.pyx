@@ -103,7 +103,7 @@ cdef void retire(Epochs *epochs, void *what, uint64_t number) noexcept nogil:
     if block == NULL or block.end == LIMBO:
         block = new_block(epochs)
         if block == NULL:
-            # no memory to remember it: a burst is short, and its readers want nothing of us
+            # no memory to remember it: a burst is short, and its readers wait for us no longer than a few yields
             while not passed(epochs, thing.stamp):
                 sched_yield()
             dispose(&thing)

@@ -5,7 +5,8 @@
                                                                   pop -> doubt (nobody's yet) -> recognise, once more
 
 A Worker is what one thread needs to walk: nothing in it is shared, so nothing in it is locked. What it shares, the
-tables, it reads between enter and leave of an epoch, and never waits for whoever writes them.
+tables, it reads between enter and leave of an epoch, and waits for nobody who writes them; but where packets are in
+doubt it gives way to an edit that is being made (wait_for_even).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

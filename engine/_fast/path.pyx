@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 from engine._fast cimport burst as bursts
 from engine._fast cimport (
     bundles, chains, checksum, clamp, connections, doubts, epochs, flows, hold, icmp, io, offload, outer, prefixes,
-    reorder, spread, tap, tunnels, waiting,
+    reorder, spread, tap, transients, tunnels, waiting,
 )
 from engine._fast.burst cimport ARENA, GSO_NONE, LARGEST
 from engine._fast.chains cimport Heads
@@ -40,6 +40,7 @@ cdef enum:
     TAP_RING = 4194304       # octets
     LOOKS_AGAIN = 4          # for a binding, while edits take it away each time
     AT_ONCE = 1              # ns: long past; 0 would be never
+    YIELDS = 50              # to who makes an edit, before what waits is looked at all the same
 
 
 # --- from the TUN: bursts of inner packets to their tunnels --------------------------------------------
@@ -86,8 +87,8 @@ cdef void watch(Worker *worker) noexcept nogil:
         worker.alarm = when
         memset(&alarm, 0, sizeof(alarm))
         if when != waiting.NEVER:
-            alarm.it_value.tv_sec = <long>(max(when, <uint64_t>AT_ONCE) // SECOND)
-            alarm.it_value.tv_nsec = <long>(max(when, <uint64_t>AT_ONCE) % SECOND)
+            alarm.it_value.tv_sec = <long>(when // SECOND)
+            alarm.it_value.tv_nsec = <long>(when % SECOND)
         timerfd_settime(worker.bell, TFD_TIMER_ABSTIME, &alarm, NULL)
         when = earliest(worker)                           # who rang meanwhile has changed it, and was not heard
 
@@ -95,13 +96,16 @@ cdef void watch(Worker *worker) noexcept nogil:
 cdef inline uint64_t earliest(const Worker *worker) noexcept nogil:
     """ns, when the next packet that waits has to go."""
     cdef uint64_t when = waiting.NEVER
+    cdef uint32_t edits
     if worker.tables.holds != NULL:
         when = waiting.earliest(&(<hold.Holds *>worker.tables.holds).deadlines)
     if worker.tables.reorders != NULL:
         when = min(when, waiting.earliest(&(<reorder.Groups *>worker.tables.reorders).deadlines))
     if worker.doubts.burst.count != 0:
-        when = min(when, worker.doubts.until[0]) if edits_of(worker) == worker.doubts.edits else <uint64_t>AT_ONCE
-    return when
+        # an edit that is being made rings when it is done
+        edits = edits_of(worker)
+        when = min(when, doubts.next_end(&worker.doubts)) if edits & 1 or edits == worker.doubts.edits else 0
+    return max(when, <uint64_t>AT_ONCE)
 
 
 cdef void parse(Worker *worker, bint inward) noexcept nogil:
@@ -884,7 +888,7 @@ cdef void pop(Worker *worker) noexcept nogil:
     prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop, ANCHOR | HELD | HERE,
                      worker.found)
     for i in range(burst.count):
-        if burst.drop[i] == ALIVE and not bound_to(tables, worker.found[i], burst.tunnel[i]):
+        if burst.drop[i] == ALIVE and not may_come_by(worker, worker.found[i], burst.tunnel[i]):
             worker.found[i] = 0
         worker.turned[i] = worker.found[i] == 0
     prefixes.look_up(&tables.prefixes, burst.count, burst.destination, burst.family, burst.drop,
@@ -892,7 +896,7 @@ cdef void pop(Worker *worker) noexcept nogil:
     for i in range(burst.count):
         if burst.drop[i] != ALIVE:
             continue
-        if not bound_to(tables, worker.found[i], burst.tunnel[i]) and not given_back(worker, i):
+        if not may_come_by(worker, worker.found[i], burst.tunnel[i]) and not given_back(worker, i):
             burst.drop[i] = Drop.NOT_BOUND
             continue
         if burst.family[i] == 4 and comes_back(tunnels.at(&tables.tunnels, burst.tunnel[i]), burst.destination[i]):
@@ -928,14 +932,29 @@ cdef inline bint comes_back(const Tunnel *tunnel, Address destination) noexcept 
     return tunnel.encapsulation == GRE and same_address(tunnel.remote, destination)
 
 
-cdef inline bint bound_to(State *tables, uint32_t found, uint32_t tunnel) noexcept nogil:
+cdef inline bint may_come_by(const Worker *worker, uint32_t found, uint32_t tunnel) noexcept nogil:
+    """The prefix is bound to that tunnel, or was until a moment ago."""
     cdef const Binding *binding
     if found == 0:
         return False
-    binding = prefixes.at(&tables.prefixes, found)
-    if binding.many:
-        return is_member(bundles.members(&tables.bundles, binding.target), tunnel)
-    return binding.target == tunnel
+    binding = prefixes.at(&worker.tables.prefixes, found)
+    return leads_to(worker.tables, binding.many, binding.target, tunnel) or came_by(worker, binding, tunnel)
+
+
+cdef inline bint leads_to(State *tables, bint many, uint32_t target, uint32_t tunnel) noexcept nogil:
+    if many:
+        return is_member(bundles.members(&tables.bundles, target), tunnel)
+    return target == tunnel
+
+
+cdef bint came_by(const Worker *worker, const Binding *binding, uint32_t tunnel) noexcept nogil:
+    """By the way that the prefix had before, as long as its packets may still be on it (RFC 6058)."""
+    cdef uint32_t former = load32_relaxed(&binding.former)
+    cdef const transients.Transient *before
+    if former == 0:
+        return False
+    before = transients.standing(&worker.tables.transients, former, worker.fragments.clock)
+    return before != NULL and leads_to(worker.tables, before.many, load32_relaxed(&before.target), tunnel)
 
 
 cdef inline bint is_member(const bundles.Members *members, uint32_t tunnel) noexcept nogil:
@@ -988,25 +1007,25 @@ cdef void doubt(Worker *worker) noexcept nogil:
     cdef Doubts *room = &worker.doubts
     cdef uint64_t patience = load64_relaxed(&worker.tables.patience)
     cdef uint32_t i
-    if patience == 0:
-        return
     if room.burst.count == 0:
         room.edits = worker.edits & ~<uint32_t>1
     for i in range(burst.count):
-        if is_nobodys(burst.drop[i]) and doubts.keep(room, burst, i, &worker.arrivals, worker.now + patience):
+        if (patience != 0 and is_nobodys(burst.drop[i])
+                and doubts.keep(room, burst, i, &worker.arrivals, worker.now + patience)):
             set_waiting(burst, i)
     ask_to_be_told(worker)
     reconsider(worker)
 
 
 cdef void ask_to_be_told(Worker *worker) noexcept nogil:
-    """Edits ring the bells as long as somebody waits for one."""
+    """The next edit rings our bell, as long as somebody waits for one."""
     cdef bint waits = worker.doubts.burst.count != 0
-    if waits == worker.doubts.counted:
-        return
-    worker.doubts.counted = waits
-    fetch_add32(&worker.tables.doubters, 1 if waits else <uint32_t>-1)
-    full_fence()                                          # whoever edits sees this, or we see the edit
+    if waits != worker.doubts.counted:
+        worker.doubts.counted = waits
+        fetch_add32(&worker.tables.doubters, 1 if waits else <uint32_t>-1)
+    if waits:
+        store32_relaxed(&worker.tables.wakes[worker.number], 1)
+        full_fence()                                      # whoever edits sees this, or we see the edit
 
 
 cdef void reconsider(Worker *worker) noexcept nogil:
@@ -1017,7 +1036,7 @@ cdef void reconsider(Worker *worker) noexcept nogil:
     if room.burst.count == 0:
         return
     edits = edits_of(worker)
-    if edits == room.edits and worker.now < room.until[0]:
+    if edits == room.edits and worker.now < doubts.next_end(room):
         return
     worker.burst = room.burst
     for i in range(LOOKS_AGAIN):                          # an edit in between would let in some, and not those before
@@ -1036,11 +1055,11 @@ cdef void reconsider(Worker *worker) noexcept nogil:
 
 
 cdef void try_all(Worker *worker) noexcept nogil:
-    """Who waits is let in if that may be, and touched by nothing that a second try would do again."""
+    """Who waits is let in if that may be. A further try finds those alive again that no hold buffer has taken."""
     cdef Burst *burst = worker.burst
     cdef uint32_t i
     for i in range(burst.count):
-        if burst.drop[i] != KEPT:                         # by a hold buffer, at the try before this one
+        if burst.drop[i] != KEPT and burst.drop[i] != Drop.HOLD_FULL:
             burst.drop[i] = ALIVE
     recognise(worker, &worker.doubts.arrivals)
     parse(worker, True)
@@ -1051,7 +1070,7 @@ cdef uint32_t wait_for_even(const Worker *worker) noexcept nogil:
     """The number of edits when none is being made: that takes a microsecond, unless who makes it was interrupted."""
     cdef uint32_t edits = edits_of(worker)
     cdef int k
-    for k in range(LOOKS):
+    for k in range(YIELDS):
         if edits & 1 == 0:
             break
         sched_yield()
@@ -1068,7 +1087,7 @@ cdef void look_back(Worker *worker) noexcept nogil:
 
 
 cdef void give_up(Worker *worker) noexcept nogil:
-    """The same for the last time: nobody will look again, and what waits is counted."""
+    """The same for the last time: nothing is served any more, and what waits is counted."""
     memset(worker.doubts.until, 0, sizeof(worker.doubts.until))
     look_back(worker)
 
@@ -1585,7 +1604,10 @@ cdef class Path:
         if k < 0:
             return False
         self.claim()
-        give_up(worker)
+        if worker.count == 1:
+            give_up(worker)
+        else:
+            look_back(worker)
         for i in range(<uint32_t>k + 1, worker.count):
             worker.port[i - 1] = worker.port[i]
         worker.count -= 1

@@ -3,7 +3,7 @@
     2001:db8:a1:100::/64 -> chain -> Binding (64 octets, one cache line)
     10.1.0.0/16 is ::ffff:10.1.0.0 with kind 4 << 8 | 16
 
-A linked binding never changes, but for `last`, `crowded` and `hold`: an edit puts a new entry in the place of the old
+A linked binding never changes, but for `last`, `crowded`, `hold` and `former`: an edit puts a new entry in the place of the old
 one by one store, so that a reader sees (side, many, target, policy) of one edit, and never misses a prefix that stays.
 """
 
@@ -37,11 +37,11 @@ cdef struct Binding:         # 64 octets, aligned to 64
     uint16_t kind            # family << 8 | length in bits of that family
     uint8_t side             # ANCHOR, ACCESS, HELD, HOME or HERE
     uint8_t many             # target is a bundle, not a tunnel
-    uint32_t target          # index in tunnels or bundles; when HELD, HOME or HERE that of before, 0: none
+    uint32_t target          # index in tunnels or bundles; when HELD or HOME that of before, 0: none
     uint32_t policy          # index in policies; 0: none
     uint32_t hold            # index in holds; 0: none (atomic)
-    uint32_t last            # clock of the last packet either way; 0: none yet (atomic, written by workers)
-    uint32_t born            # clock of the first bind of this prefix
+    uint32_t last            # clock of the last packet << 1 | 1, or of the first bind << 1 (atomic, written by workers)
+    uint32_t former          # index in transients: the way before this one; 0: none (atomic)
     uint32_t crowded         # clock of the last packet of connections that are open but not followed; 0: none (atomic)
     uint8_t listed           # writer only: it is in the table, not free or in limbo
     uint8_t unused[3]
@@ -72,8 +72,9 @@ cdef inline Binding *at(const Prefixes *prefixes, uint32_t index) noexcept nogil
 
 cdef inline void touch(Binding *binding, uint32_t clock) noexcept nogil:
     """A packet of this prefix passed. Written when the time is RECENT no more: the line stays clean and shared."""
-    if clock - load32_relaxed(&binding.last) > RECENT:
-        store32_relaxed(&binding.last, clock)
+    cdef uint32_t last = load32_relaxed(&binding.last)
+    if (clock << 1 | 1) - (last | 1) > 2 * RECENT or last & 1 == 0:
+        store32_relaxed(&binding.last, clock << 1 | 1)
 
 
 cdef inline uint64_t hash_of(const Prefixes *prefixes, uint64_t high, uint64_t low, uint64_t salt) noexcept nogil:
@@ -139,7 +140,7 @@ cdef void destroy(Prefixes *prefixes) noexcept nogil
 cdef uint32_t find(Prefixes *prefixes, Address network, uint16_t kind) noexcept nogil
 cdef uint32_t put(
     Prefixes *prefixes, Epochs *epochs, uint32_t before, Address network, uint16_t kind, uint8_t side, uint8_t many,
-    uint32_t target, uint32_t policy, uint32_t clock,
+    uint32_t target, uint32_t policy, uint32_t former, uint32_t clock,
 ) noexcept nogil
 cdef void remove(Prefixes *prefixes, Epochs *epochs, uint32_t index) noexcept nogil
 cdef Address network_of(Address address, uint16_t kind) noexcept nogil

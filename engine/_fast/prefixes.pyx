@@ -134,7 +134,7 @@ cdef uint32_t find(Prefixes *prefixes, Address network, uint16_t kind) noexcept 
 
 cdef uint32_t put(
     Prefixes *prefixes, Epochs *epochs, uint32_t before, Address network, uint16_t kind, uint8_t side, uint8_t many,
-    uint32_t target, uint32_t policy, uint32_t clock,
+    uint32_t target, uint32_t policy, uint32_t former, uint32_t clock,
 ) noexcept nogil:
     """Add a binding (before: 0), or put a new one in the place of that one (before: what find gave).
 
@@ -156,9 +156,10 @@ cdef uint32_t put(
     binding.many = many
     binding.target = target
     binding.policy = policy
+    binding.former = former
     binding.listed = True
     if before == 0:
-        binding.born = clock
+        binding.last = clock << 1
         chains.add(&prefixes.chains, epochs, index)
     else:
         take_over(binding_at(prefixes, before), binding)
@@ -201,7 +202,6 @@ cdef void take_over(const Binding *before, Binding *after) noexcept nogil:
     after.last = load32_relaxed(&before.last)
     after.hold = load32_relaxed(&before.hold)
     after.crowded = load32_relaxed(&before.crowded)
-    after.born = before.born
 
 
 cdef void bury(Prefixes *prefixes, Epochs *readers, uint32_t index) noexcept nogil:

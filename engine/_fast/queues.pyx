@@ -8,7 +8,6 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from engine._fast cimport epochs, hold, prefixes, reorder, tables, tunnels
-from engine._fast.epochs cimport MOST_WORKERS
 from engine._fast.kernel cimport fetch_add64, load32_relaxed, store32_relaxed
 from engine._fast.offload cimport VIRTIO_HEADER
 
@@ -54,7 +53,7 @@ cdef class Queues:
 
     def leave_to_kernel(self, bytes network, int kind):
         """The node is here, and the kernel delivers: what it brings to us waits, what is given back it gets."""
-        self.tables.keep_tunnel(tables.network_of(network, kind), <unsigned short>kind, prefixes.HERE)
+        self.tables.leave_way(tables.network_of(network, kind), <unsigned short>kind, prefixes.HERE)
 
     def release(self, bytes network, int kind, uint64_t pace):
         """The node is somewhere again: what waited may go, pace octets/s (0: at once). False: nothing is held for it."""
@@ -63,7 +62,7 @@ cdef class Queues:
             return False
         hold.release(<hold.Holds *>self.tables.state.holds, index, pace, tables.monotonic())
         self.released[network, kind] = None
-        tables.ring(&self.tables.state)
+        tables.ring_all(&self.tables.state)
         return True
 
     def end(self, bytes network, int kind):
@@ -75,7 +74,7 @@ cdef class Queues:
         self.attach(network, kind, 0)
         self.leaving.append((self.tables.state.epochs.now, index))
         self.sweep()
-        tables.ring(&self.tables.state)
+        tables.ring_all(&self.tables.state)
         return True
 
     def sweep(self):

@@ -11,6 +11,7 @@ from engine._fast.pins cimport Pins
 from engine._fast.prefixes cimport Binding, Prefixes
 from engine._fast.rules cimport Policies, RuleCount
 from engine._fast.slabs cimport Slab
+from engine._fast.transients cimport Transients
 from engine._fast.tunnels cimport TunnelCount, Tunnels
 
 cdef enum:
@@ -22,11 +23,13 @@ cdef struct State:
     Tunnels tunnels
     Bundles bundles
     Policies policies
+    Transients transients
     Pins pins                # of flows, by all workers
     Connections connections  # of prefixes whose node is here, by all workers
     uint32_t generation      # rises with every change of a tunnel's state, a bundle or a policy (release)
     uint32_t edits           # rises before and after all that lets other packets in: odd meanwhile (release)
     uint32_t doubters        # workers that wait for such an edit (atomic)
+    uint32_t wakes[MOST_WORKERS]  # the next edit is to ring the bell of that worker (atomic)
     uint64_t patience        # ns that a packet nobody is known for waits for one
     void *holds              # hold.Holds; NULL until there is one (made by queues)
     void *reorders           # reorder.Groups; NULL until there is one
@@ -55,6 +58,7 @@ cdef class Tables:
     cdef object __weakref__
     cdef list faces          # Python object of each tunnel, by index; an old one stays until the index is taken again
     cdef dict rule_faces     # policy -> its rules, the Python objects
+    cdef uint32_t transience # 0.1 s
     cdef Slab bound          # of uint32_t, by index of the bundle: bindings that lead to it
     cdef RuleCount *rule_counted[MOST_WORKERS]  # NULL: this worker never counted
     cdef RuleCount *rule_before                 # the sum when the counter was taken
@@ -70,9 +74,14 @@ cdef class Tables:
     cdef uint32_t acquire_bundle(self, list paths, uint32_t before) except 0
     cdef uint32_t acquire_policy(self, list faces, uint32_t before) except 0
     cdef int put(
-        self, Address address, uint16_t kind, uint8_t side, uint8_t many, uint32_t target, uint32_t policy,
+        self, Address address, uint16_t kind, uint8_t side, uint8_t many, uint32_t target, uint32_t policy, bint remember,
     ) except -1
+    cdef uint32_t remembered(self, uint32_t before, Address address, uint8_t many, uint32_t target)
+    cdef void forget_former(self, uint32_t index)
     cdef int keep_tunnel(self, Address address, uint16_t kind, uint8_t side) except -1
+    cdef int leave_way(self, Address address, uint16_t kind, uint8_t side) except -1
+    cdef void unlink_way(self, uint8_t many, uint32_t target)
+    cdef void let_go_of_way(self, uint8_t many, uint32_t target)
     cdef void take_target(self, uint8_t many, uint32_t target)
     cdef void let_go(self, uint8_t many, uint32_t target, uint32_t policy)
     cdef void let_go_of_bundle(self, uint32_t bundle)
@@ -82,9 +91,9 @@ cdef class Tables:
     cdef object target_of(self, uint8_t many, uint32_t target)
     cdef RuleCount rule_sum(self, uint32_t counter)
     cdef RuleCount rule_total(self, uint32_t counter)
-    cdef void begin_edit(self)
-    cdef void end_edit(self)
+    cdef void begin_edit(self) noexcept
+    cdef void end_edit(self) noexcept
     cdef void changed(self)
 
 cdef Address network_of(bytes network, int kind) except *
-cdef void ring(State *state) noexcept
+cdef void ring_all(State *state) noexcept

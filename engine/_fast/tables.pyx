@@ -12,7 +12,9 @@ import os
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 
-from engine._fast cimport bundles, connections, epochs, hold, pins, prefixes, reorder, rules, slabs, tunnels
+from engine._fast cimport (
+    bundles, connections, epochs, hold, pins, prefixes, reorder, rules, slabs, transients, tunnels,
+)
 from engine._fast.bundles cimport MOST_BUNDLES, MOST_MEMBERS, Member, Members
 from engine._fast.burst cimport WIDTH
 from engine._fast.connections cimport OpenOnes
@@ -38,7 +40,7 @@ cdef class Tables:
         if (epochs.create(&self.state.epochs) < 0 or prefixes.create(&self.state.prefixes, seed.high) < 0
                 or tunnels.create(&self.state.tunnels, seed.low) < 0 or bundles.create(&self.state.bundles) < 0
                 or rules.create(&self.state.policies) < 0 or pins.create(&self.state.pins) < 0
-                or connections.create(&self.state.connections) < 0
+                or connections.create(&self.state.connections) < 0 or transients.create(&self.state.transients) < 0
                 or slabs.create(&self.bound, sizeof(uint32_t), MOST_BUNDLES, 0) < 0):
             raise MemoryError
 
@@ -51,6 +53,7 @@ cdef class Tables:
         rules.destroy(&self.state.policies)
         pins.destroy(&self.state.pins)
         connections.destroy(&self.state.connections)
+        transients.destroy(&self.state.transients)
         slabs.destroy(&self.bound)
         destroy_queues(&self.state)
         free(self.rule_before)
@@ -80,7 +83,7 @@ cdef class Tables:
             tunnels.at(&self.state.tunnels, target).prefixes += 1
         if policy != 0:
             rules.keep(&self.state.policies, policy)
-        self.put(address, <uint16_t>kind, <uint8_t>side, many, target, policy)
+        self.put(address, <uint16_t>kind, <uint8_t>side, many, target, policy, True)
 
     def hold(self, bytes network, int kind, bint waits=False):
         """The node is nowhere: packets to the prefix die of NODE_AWAY, or wait in a buffer.
@@ -90,7 +93,7 @@ cdef class Tables:
         if waits:
             self.keep_tunnel(network_of(network, kind), <uint16_t>kind, HELD)
         else:
-            self.put(network_of(network, kind), <uint16_t>kind, HELD, False, 0, 0)
+            self.put(network_of(network, kind), <uint16_t>kind, HELD, False, 0, 0, False)
 
     def unbind(self, bytes network, int kind):
         """Forget the prefix. False: it was not known."""
@@ -99,12 +102,14 @@ cdef class Tables:
         cdef uint8_t many = binding.many
         cdef uint32_t target = binding.target
         cdef uint32_t policy = binding.policy
+        cdef uint32_t former = binding.former
         if index == 0:
             return False
         self.begin_edit()                                 # a shorter prefix may show
         prefixes.remove(&self.state.prefixes, &self.state.epochs, index)
         self.end_edit()
         self.let_go(many, target, policy)
+        self.forget_former(former)
         return True
 
     def bindings(self):
@@ -151,18 +156,16 @@ cdef class Tables:
         if index == 0:
             raise KeyError(network)
         last = load32_relaxed(&prefixes.at(&self.state.prefixes, index).last)
-        return None if last == 0 else since(last) / 10
+        return since_half(last) / 10 if last & 1 else None
 
     def idle(self, double seconds):
         """(network, kind) of every prefix without a packet for that long, counted from its first bind. No order."""
         cdef list rows = []
         cdef Binding *binding
-        cdef uint32_t last
         cdef uint32_t i = 1
         while i < self.state.prefixes.entries.used:
             binding = prefixes.at(&self.state.prefixes, i)
-            last = load32_relaxed(&binding.last)
-            if binding.listed and since(last if last != 0 else binding.born) >= seconds * 10:
+            if binding.listed and since_half(load32_relaxed(&binding.last)) >= seconds * 10:
                 rows.append(self.row_of(i)[:2])
             i += 1
         return rows
@@ -236,6 +239,31 @@ cdef class Tables:
                 number, age = counted.get(each.prefix, (0, 0xFFFFFFFF))
                 counted[each.prefix] = number + 1, min(age, connections.age_of(each, now))
         return counted
+
+    # --- ways before ---
+
+    def set_transience(self, uint32_t tenths):
+        """0.1 s that the way a prefix had lets in what is of it, from when it has another; 0: not at all."""
+        self.transience = tenths
+
+    def sweep(self):
+        """Let go of ways whose time is over. Whether there are others."""
+        cdef uint32_t index = transients.pop(&self.state.transients, clock_now())
+        cdef transients.Transient *found
+        cdef Address network
+        cdef uint32_t binding
+        while index != 0:
+            found = transients.at(&self.state.transients, index)
+            network.high = found.high
+            network.low = found.low
+            binding = prefixes.find(&self.state.prefixes, network, found.kind)
+            if prefixes.at(&self.state.prefixes, binding).former == index:
+                store32_relaxed(&prefixes.at(&self.state.prefixes, binding).former, 0)
+            self.forget_former(index)
+            epochs.retire_entry(&self.state.epochs, &self.state.transients.slab, index)
+            index = transients.pop(&self.state.transients, clock_now())
+        epochs.reclaim(&self.state.epochs)
+        return self.state.transients.oldest != 0
 
     # --- tunnels ---
 
@@ -535,12 +563,10 @@ cdef class Tables:
         cdef bytes traits = face.traits
         cdef const uint8_t *identity = checked(key, IDENTITY)
         cdef const uint8_t *rest = checked(traits, TRAITS)
-        cdef bint new = tunnels.find_identity(&self.state.tunnels, identity) == 0
-        cdef uint32_t index
-        if new:
+        cdef uint32_t index = tunnels.acquire(&self.state.tunnels, identity, rest)
+        if index == 0:
             self.begin_edit()                             # whatever any peer may give back comes in by it
-        index = tunnels.acquire(&self.state.tunnels, &self.state.epochs, identity, rest)
-        if new:
+            index = tunnels.add(&self.state.tunnels, &self.state.epochs, identity, rest)
             self.end_edit()
         if index == 0:
             raise MemoryError
@@ -626,22 +652,54 @@ cdef class Tables:
                 self.rule_before[block.rule[k].counter] = self.rule_sum(block.rule[k].counter)
 
     cdef int put(
-        self, Address address, uint16_t kind, uint8_t side, uint8_t many, uint32_t target, uint32_t policy,
+        self, Address address, uint16_t kind, uint8_t side, uint8_t many, uint32_t target, uint32_t policy, bint remember,
     ) except -1:
-        """Make the prefix point to target with policy, which are ours already. MemoryError: they are given back."""
+        """Make the prefix point to target with policy, which are ours already. MemoryError: they are given back.
+
+        remember: what comes by the way it had is let in for a while.
+        """
         cdef uint32_t before = prefixes.find(&self.state.prefixes, address, kind)
         cdef Binding old = prefixes.at(&self.state.prefixes, before)[0]
+        cdef uint32_t former = self.remembered(before, address, many, target) if remember and before != 0 else 0
         cdef uint32_t index
         self.begin_edit()
         index = prefixes.put(&self.state.prefixes, &self.state.epochs, before, address, kind, side, many, target,
-                             policy, clock_now())
+                             policy, former, clock_now())
         self.end_edit()
         if index == 0:
+            if former != old.former:
+                self.forget_former(former)
             self.let_go(many, target, policy)
             raise MemoryError
         if before != 0:
             self.let_go(old.many, old.target, old.policy)
+            if former != old.former:
+                self.forget_former(old.former)
         return 0
+
+    cdef uint32_t remembered(self, uint32_t before, Address address, uint8_t many, uint32_t target):
+        """The transient binding of a prefix that gets this way: of the one it has, or the one that it has already."""
+        cdef Binding *now = prefixes.at(&self.state.prefixes, before)
+        cdef uint32_t index
+        if self.transience == 0 or now.target == 0 or (now.many == many and now.target == target):
+            return now.former
+        index = transients.add(
+            &self.state.transients, address, now.kind, now.many, now.target, clock_now() + self.transience)
+        if index == 0:
+            return 0                                      # no memory: late packets are lost, no more than that
+        if now.many:
+            bundles.keep(&self.state.bundles, now.target)
+        else:
+            tunnels.hold(&self.state.tunnels, now.target)
+        return index
+
+    cdef void forget_former(self, uint32_t index):
+        """Its way is let go; the entry stays until its time."""
+        cdef transients.Transient *found = transients.at(&self.state.transients, index)
+        cdef uint32_t target = found.target
+        if index != 0 and target != 0:
+            store32_relaxed(&found.target, 0)
+            self.let_go_of_way(found.many, target)
 
     cdef int keep_tunnel(self, Address address, uint16_t kind, uint8_t side) except -1:
         """Put the prefix on that side, with the tunnel or the bundle that it has, if any, and without a policy."""
@@ -654,7 +712,11 @@ cdef class Tables:
         elif target != 0:
             tunnels.hold(&self.state.tunnels, target)
             tunnels.at(&self.state.tunnels, target).prefixes += 1
-        return self.put(address, kind, side, many, target, 0)
+        return self.put(address, kind, side, many, target, 0, True)
+
+    cdef int leave_way(self, Address address, uint16_t kind, uint8_t side) except -1:
+        """Put the prefix on that side, with no way."""
+        return self.put(address, kind, side, False, 0, 0, True)
 
     cdef void take_target(self, uint8_t many, uint32_t target):
         bundles.keep(&self.state.bundles, target)
@@ -662,14 +724,24 @@ cdef class Tables:
 
     cdef void let_go(self, uint8_t many, uint32_t target, uint32_t policy):
         """A binding is gone: it gives back what it held."""
-        if many:
-            (<uint32_t *>self.bound.base)[target] -= 1
-            self.let_go_of_bundle(target)
-        elif target != 0:
-            tunnels.at(&self.state.tunnels, target).prefixes -= 1
-            tunnels.release(&self.state.tunnels, &self.state.epochs, target)
+        self.unlink_way(many, target)
+        self.let_go_of_way(many, target)
         if policy != 0:
             self.let_go_of_policy(policy)
+
+    cdef void unlink_way(self, uint8_t many, uint32_t target):
+        """One prefix less leads there."""
+        if many:
+            (<uint32_t *>self.bound.base)[target] -= 1
+        elif target != 0:
+            tunnels.at(&self.state.tunnels, target).prefixes -= 1
+
+    cdef void let_go_of_way(self, uint8_t many, uint32_t target):
+        """One reference less."""
+        if many:
+            self.let_go_of_bundle(target)
+        elif target != 0:
+            tunnels.release(&self.state.tunnels, &self.state.epochs, target)
 
     cdef void let_go_of_bundle(self, uint32_t bundle):
         cdef uint32_t leaving[MOST_MEMBERS]
@@ -705,16 +777,21 @@ cdef class Tables:
             memset(&total, 0, sizeof(total))
         return total
 
-    cdef void begin_edit(self):
+    cdef void begin_edit(self) noexcept:
         """Packets that nobody was known for may be let in by what comes: whoever looks meanwhile looks again."""
         store32_release(&self.state.edits, self.state.edits + 1)
 
-    cdef void end_edit(self):
-        """It is done. Who waits for it is woken."""
+    cdef void end_edit(self) noexcept:
+        """It is done. Who waits for it is woken, once until it has looked."""
+        cdef uint32_t worker
         store32_release(&self.state.edits, self.state.edits + 1)
         full_fence()                                      # a worker that begins to wait sees this, or we see it
-        if load32_relaxed(&self.state.doubters) != 0:
-            ring(&self.state)
+        if load32_relaxed(&self.state.doubters) == 0:
+            return
+        for worker in range(<uint32_t>MOST_WORKERS):
+            if load32_relaxed(&self.state.wakes[worker]) != 0:
+                store32_relaxed(&self.state.wakes[worker], 0)
+                ring(&self.state, worker)
 
     cdef void changed(self):
         """The end of an edit on which decisions may depend."""
@@ -724,15 +801,19 @@ cdef class Tables:
 
 # --- edits that no Python object takes part in ----------------------------------------------------------
 
-cdef void ring(State *state) noexcept:
-    """Wake the workers: each looks what may go now."""
+cdef void ring(State *state, uint32_t worker) noexcept:
+    """Wake a worker: it looks what may go now."""
     cdef itimerspec at_once
-    cdef uint32_t worker
     memset(&at_once, 0, sizeof(at_once))
     at_once.it_value.tv_nsec = 1
+    if state.bell[worker] > 0:
+        timerfd_settime(state.bell[worker], 0, &at_once, NULL)
+
+
+cdef void ring_all(State *state) noexcept:
+    cdef uint32_t worker
     for worker in range(<uint32_t>MOST_WORKERS):
-        if state.bell[worker] > 0:
-            timerfd_settime(state.bell[worker], 0, &at_once, NULL)
+        ring(state, worker)
 
 
 cdef void destroy_queues(State *state) noexcept:
@@ -900,6 +981,12 @@ cdef bytes octets_of(Address address):
     cdef uint8_t octets[16]
     store_address(octets, address)
     return (<char *>octets)[:16]
+
+
+cdef uint32_t since_half(uint32_t doubled) noexcept:
+    """The same for Binding.last."""
+    cdef uint32_t passed = (clock_now() - (doubled >> 1)) & <uint32_t>0x7FFFFFFFU
+    return passed if passed < <uint32_t>0x40000000U else 0
 
 
 cdef uint32_t since(uint32_t clock) noexcept:

@@ -103,7 +103,8 @@ cdef uint32_t find(
 cdef int create(Tunnels *tunnels, uint64_t seed) noexcept nogil
 cdef void destroy(Tunnels *tunnels) noexcept nogil
 cdef uint32_t find_identity(Tunnels *tunnels, const uint8_t *identity) noexcept nogil
-cdef uint32_t acquire(Tunnels *tunnels, Epochs *epochs, const uint8_t *identity, const uint8_t *traits) noexcept nogil
+cdef uint32_t acquire(Tunnels *tunnels, const uint8_t *identity, const uint8_t *traits) noexcept nogil
+cdef uint32_t add(Tunnels *tunnels, Epochs *epochs, const uint8_t *identity, const uint8_t *traits) noexcept nogil
 cdef void hold(Tunnels *tunnels, uint32_t index) noexcept nogil
 cdef bint release(Tunnels *tunnels, Epochs *epochs, uint32_t index) noexcept nogil
 cdef int follow(Tunnels *tunnels, Epochs *epochs, uint32_t index, uint16_t port) noexcept nogil

@@ -155,20 +155,24 @@ cdef Identity read_identity(const uint8_t *octets) noexcept nogil:
     return identity
 
 
-cdef uint32_t acquire(Tunnels *tunnels, Epochs *epochs, const uint8_t *octets, const uint8_t *traits) noexcept nogil:
-    """Index of the tunnel of that identity, made when new; one user more. 0: no memory, or too many.
+cdef uint32_t acquire(Tunnels *tunnels, const uint8_t *octets, const uint8_t *traits) noexcept nogil:
+    """Index of the tunnel of that identity, which has one user more; 0: there is none.
 
     octets: IDENTITY, traits: TRAITS. The newest traits hold.
     """
-    cdef Identity identity = read_identity(octets)
-    cdef uint32_t index = tunnel_of(tunnels, &identity)
-    if index == 0:
-        index = make(tunnels, epochs, &identity, traits)
-        if index == 0:
-            return 0
-    else:
+    cdef uint32_t index = find_identity(tunnels, octets)
+    if index != 0:
         set_traits(entry_at(tunnels, index), traits)
-    entry_at(tunnels, index).users += 1
+        entry_at(tunnels, index).users += 1
+    return index
+
+
+cdef uint32_t add(Tunnels *tunnels, Epochs *epochs, const uint8_t *octets, const uint8_t *traits) noexcept nogil:
+    """Index of a new tunnel of that identity, which has one user. 0: no memory, or too many."""
+    cdef Identity identity = read_identity(octets)
+    cdef uint32_t index = make(tunnels, epochs, &identity, traits)
+    if index != 0:
+        entry_at(tunnels, index).users = 1
     return index
 
 

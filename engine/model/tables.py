@@ -43,6 +43,7 @@ class BindingEntry:
     policy: int
     born: float  # s, monotonic: first bind of the prefix
     last: float | None = None  # s, monotonic: its last packet
+    former: tuple[bytes | int, float] | None = None  # its way before; until when packets come by it, s, monotonic
     crowded: int | None = None  # clock of the last packet of connections that are open but not followed
 
 
@@ -90,6 +91,7 @@ class Tables:
         self._connections = Connections()
         self._generation = 0
         self._serial = 0
+        self._transience = 0.0  # s
 
     # --- prefixes ---
 
@@ -106,18 +108,16 @@ class Tables:
             target = to
         else:
             target = self._use(to)
-        self._put(prefix, side, target, policy)
+        self._put(prefix, side, target, policy, remember=True)
 
     def hold(self, network: bytes, kind: int, waits: bool = False) -> None:
         """The node is nowhere. waits: what is still on its way through the tunnel that the prefix had is let in."""
         prefix = _prefix(network, kind)
         before = self._bindings.get(prefix)
         to = before.to if before and waits else None
-        if isinstance(to, int):
-            self._bundles[to].users += 1
-        elif to is not None:
-            self._tunnels[to].users += 1
-        self._put(prefix, HELD, to, 0)
+        if to is not None:
+            self._keep(to)
+        self._put(prefix, HELD, to, 0, remember=waits)
 
     def unbind(self, network: bytes, kind: int) -> bool:
         """Forget the prefix. False: it was not known."""
@@ -127,6 +127,7 @@ class Tables:
         self._kinds[kind] -= 1
         self._kinds += Counter()  # forgets kinds nobody uses
         self._let_go(entry.to, entry.policy)
+        self._forget_former(entry)
         return True
 
     def bindings(self) -> list[BindingRow]:
@@ -216,6 +217,19 @@ class Tables:
         """Packets of open connections that are not followed, as there is no place for them."""
         return self._connections.crowded
 
+    # --- ways before ---
+
+    def set_transience(self, tenths: int) -> None:
+        """0.1 s that the way a prefix had lets in what is of it, from when it has another; 0: not at all."""
+        self._transience = tenths / 10
+
+    def sweep(self) -> bool:
+        """Let go of ways whose time is over. Whether there are others."""
+        for entry in self._bindings.values():
+            if entry.former is not None and entry.former[1] < time.monotonic():
+                self._forget_former(entry)
+        return any(entry.former is not None for entry in self._bindings.values())
+
     # --- tunnels ---
 
     def tunnels(self) -> list[TunnelRow]:
@@ -272,6 +286,8 @@ class Tables:
         for binding in self._bindings.values():
             if binding.to == key:
                 binding.to = face.key
+            if binding.former is not None and binding.former[0] == key:
+                binding.former = face.key, binding.former[1]
         for bundle in self._bundles.values():
             bundle.paths = [(face.key if path[0] == key else path[0], *path[1:]) for path in bundle.paths]
         return True
@@ -394,14 +410,34 @@ class Tables:
 
     # --- inside ---
 
-    def _put(self, prefix: tuple[int, int], side: int, to: bytes | int | None, policy: int) -> None:
+    def _put(self, prefix: tuple[int, int], side: int, to: bytes | int | None, policy: int, *, remember: bool) -> None:
         before = self._bindings.get(prefix)
         if before is None:
             self._kinds[prefix[0]] += 1
             self._bindings[prefix] = BindingEntry(side, to, policy, time.monotonic())
+            return
+        after = BindingEntry(side, to, policy, before.born, before.last, crowded=before.crowded)
+        self._bindings[prefix] = after
+        if remember and self._transience and before.to not in (None, to):
+            self._keep(before.to)
+            after.former = before.to, time.monotonic() + self._transience
+            self._forget_former(before)
+        elif remember:
+            after.former = before.former
         else:
-            self._bindings[prefix] = BindingEntry(side, to, policy, before.born, before.last, before.crowded)
-            self._let_go(before.to, before.policy)
+            self._forget_former(before)
+        self._let_go(before.to, before.policy)
+
+    def _keep(self, to: bytes | int) -> None:
+        if isinstance(to, int):
+            self._bundles[to].users += 1
+        else:
+            self._tunnels[to].users += 1
+
+    def _forget_former(self, entry: BindingEntry) -> None:
+        if entry.former is not None:
+            self._let_go(entry.former[0], 0)
+            entry.former = None
 
     def _row(self, prefix: tuple[int, int]) -> BindingRow:
         entry = self._bindings[prefix]
@@ -409,8 +445,12 @@ class Tables:
         return _network(prefix), prefix[0], entry.side, None if entry.side == HELD else target, entry.policy
 
     def leads_to(self, row: BindingRow, tunnel: Tunnel) -> bool:
-        """Whether what comes out of that tunnel may be of the prefix of a row; of a held one, that it had."""
-        to = self._bindings[_prefix(row[0], row[1])].to
+        """Whether what comes out of that tunnel may be of the prefix of a row, by the way it has, or had just now."""
+        entry = self._bindings[_prefix(row[0], row[1])]
+        ways = [entry.to, *([entry.former[0]] if entry.former and entry.former[1] >= time.monotonic() else [])]
+        return any(self._goes_by(way, tunnel) for way in ways)
+
+    def _goes_by(self, to: bytes | int | None, tunnel: Tunnel) -> bool:
         if isinstance(to, int):
             return tunnel.key in (path[0] for path in self._bundles[to].paths)
         return to is not None and self._tunnels[to].face == tunnel

@@ -7,6 +7,7 @@ cluster says: it is asked before the first call, and again after a call has fail
 """
 
 import asyncio
+import os
 import re
 import ssl
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, SSLConnection
+from redis.asyncio.connection import RedisSSLContext
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
@@ -48,12 +50,35 @@ class Server:
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT))
 
 
-class Secured(SSLConnection):
-    """A connection with the certificates of all others: to read them anew stops the loop, and packets, for long."""
+class Certificates(RedisSSLContext):
+    """Whom we believe: that authority and no other, or those of this machine; and what we show. For all connections.
 
-    def __init__(self, *, certificates: ssl.SSLContext, **more: Any) -> None:
+    To read them takes so long that packets would wait: it is done again only when a file has changed.
+    """
+
+    def __init__(self, url: RedisUrl) -> None:
+        super().__init__()
+        self._url = url
+        self._of: list[tuple[str, int, int]] = []  # file, its inode, and when it was changed, ns
+
+    def get(self) -> ssl.SSLContext:
+        """As the files are now; asked at each connect. Raises OSError."""
+        files = [file for file in (self._url.ca, self._url.cert, self._url.key) if file is not None]
+        now = [(file, found.st_ino, found.st_mtime_ns) for file in files for found in (os.stat(file),)]
+        if self.context is None or now != self._of:
+            self.context = ssl.create_default_context(cafile=self._url.ca)
+            if self._url.cert is not None:
+                self.context.load_cert_chain(self._url.cert, self._url.key)
+            self._of = now
+        return self.context
+
+
+class Secured(SSLConnection):
+    """A connection that asks them."""
+
+    def __init__(self, *, certificates: Certificates, **more: Any) -> None:
         super().__init__(**more)
-        self.ssl_context.context = certificates
+        self.ssl_context = certificates
 
 
 class RedisLink:
@@ -63,7 +88,7 @@ class RedisLink:
         self._url = url
         self._shown = shown
         self._servers: dict[Place, Server] = {}
-        self._certificates: ssl.SSLContext | None = None  # of all servers, once they were read
+        self._certificates = Certificates(url)
         self._places: list[Place] = [(url.host, url.port)] * len(shards)
         self._slots = [key_slot(tag.encode()) for tag in shards]
         self._doubted = url.cluster  # whether it is still known who has which shard
@@ -183,7 +208,6 @@ class RedisLink:
             retry=Retry(NoBackoff(), 0),
         )
         if self._url.tls:
-            self._certificates = self._certificates or _certificates(self._url)
             client.connection_pool.connection_class = Secured
             client.connection_pool.connection_kwargs["certificates"] = self._certificates
         return client
@@ -216,11 +240,3 @@ async def _evaluate(client: Any, script: Script, keys: list[str], arguments: tup
         return await client.evalsha(script.digest, len(keys), *keys, *arguments)
     except NoScriptError:  # a server that has not run it yet, or was restarted
         return await client.eval(script.text, len(keys), *keys, *arguments)
-
-
-def _certificates(url: RedisUrl) -> ssl.SSLContext:
-    """Whom we believe: that authority and no other, or those of this machine; and what we show. Raises OSError."""
-    found = ssl.create_default_context(cafile=url.ca)
-    if url.cert is not None:
-        found.load_cert_chain(url.cert, url.key)
-    return found

@@ -201,6 +201,31 @@ def test_the_memory_of_those_that_have_gone_is_free_while_others_wait(patient: B
     assert patient.delivered() == [waits.says(n) for n in range(31)]
 
 
+def test_octets_behind_a_packet_that_waits_do_not_become_another(patient: Bench, peers: list[Peer]) -> None:
+    peer, other = peers[:2]
+    bad = packet(other.prefix[5], CORRESPONDENT, payload=b"forged  ")
+    peer.sock.sendto(peer.says(0) + bad, ("::1", UDP_PORT))  # looked at once its tunnel is known: then it is cut
+    peer.send(1)
+    other.send(2)
+    assert patient.delivered() == []
+    for each in (peer, other):
+        patient.engine.tables.bind(IPv6Network(f"2001:db8:a1:eee{each is peer:d}::/64"), each.tunnel, side=Side.ANCHOR)
+    assert patient.delivered() == []
+    bind(patient.engine, peer)
+    bind(patient.engine, other)
+    assert sorted(patient.delivered()) == sorted([peer.says(0), peer.says(1), other.says(2)])
+
+
+def test_patience_that_ends_is_no_reason_to_wait_for_those_before(patient: Bench, peers: list[Peer]) -> None:
+    peers[0].send(1)
+    assert patient.delivered() == []
+    patient.engine.tables.patience = SHORT
+    peers[1].send(2)
+    serve_until(lambda: patient.drops() == {Drop.UNKNOWN_TUNNEL: 1}, patient.engine)
+    bind(patient.engine, peers[0])
+    assert patient.delivered() == [peers[0].says(1)]
+
+
 def test_congestion_that_its_way_marked_is_not_forgotten(patient: Bench) -> None:
     patient.arrive(packet(HELD[5], CORRESPONDENT, traffic_class=ECT_0), traffic_class=CE)
     assert patient.delivered() == []
@@ -234,10 +259,14 @@ def test_numbered_packets_find_their_places_among_the_others(
         assert {reason: n for reason, n in any_engine.counters().drops.items() if n} == {}
 
 
-def test_those_that_wait_when_a_port_closes_are_counted(patient: Bench, peers: list[Peer]) -> None:
+def test_those_that_wait_go_on_waiting_when_a_port_closes_and_are_counted_with_the_last(
+    patient: Bench, peers: list[Peer]
+) -> None:
     peers[0].send(1, 2)
     assert patient.delivered() == []
     patient.engine.remove_port(patient.udp)
+    assert patient.drops() == {}
+    patient.engine.remove_port(patient.tun)
     assert patient.drops() == {Drop.UNKNOWN_TUNNEL: 2}
 
 

@@ -10,7 +10,7 @@ from router.links.netlink import NetlinkError
 from router.links.rtnetlink import Neighbor
 from router.links.rtnetlink_constants import NeighborState
 from router.neighbors import REMEMBERED, SWEEP_EVERY, Neighbors
-from tests.router.test_lingering import Clock
+from tests.router.clock import Clock
 
 LINK = 7
 FIRST, SECOND = IPv6Address("fe80::11"), IPv6Address("fe80::22")

@@ -1,6 +1,7 @@
 """A store on the far side of TLS and a password, as docs/stores.md has it; and what is said when it is not so."""
 
 import asyncio
+import shutil
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,3 +89,21 @@ async def test_certificates_are_read_once_for_all_connections(
     await one.close()
     assert {record.revision for record in found} == {0}
     assert read == [str(secrets.ca)]
+
+
+@sync
+async def test_certificates_that_are_renewed_are_read_again(secrets: Secrets, tmp_path: Path) -> None:
+    ours = {name: tmp_path / path.name for name, path in files(secrets).items()}
+    (tmp_path / "strangers").mkdir()
+    (tmp_path / "data").mkdir()
+    strangers = files(Secrets.made(tmp_path / "strangers", PASSWORD))
+    with running(tmp_path / "data", 1, secrets=secrets) as servers:
+        for name, path in strangers.items():
+            shutil.copy(path, ours[name])
+        one = open_store(url(servers, ours))
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            await one.get(NODE)
+        for name, path in files(secrets).items():
+            shutil.copy(path, ours[name])
+        assert (await one.get(NODE)).revision == 0
+        await one.close()

@@ -199,6 +199,16 @@ def test_a_gateway_that_loses_a_node_says_no_farewell_to_it() -> None:
     assert len(world.hosts["mn1"].advertisements) == before
 
 
+def test_a_node_that_is_not_served_yet_hears_nothing_when_its_carrier_is_told() -> None:
+    world = World()
+    world.lma.silent = True
+    world.feed(LinkLost(interface=INTERFACE))
+    world.attach("mn1")
+    world.feed(LinkUp(interface=INTERFACE, link_layer=ROUTER_LINK_LAYER, mtu=1500))
+    world.run(5.0)
+    assert world.hosts["mn1"].advertisements == []
+
+
 def test_a_node_heard_before_the_gateway_is_told_of_its_carrier_gets_its_advertisement_then() -> None:
     world = World()
     world.feed(LinkLost(interface=INTERFACE))

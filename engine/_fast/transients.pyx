@@ -1,0 +1,51 @@
+"""The queue of transient bindings: entries come at its end, and are taken from its front when their time is over."""
+
+from libc.string cimport memset
+
+from engine._fast cimport slabs
+
+
+cdef int create(Transients *transients) noexcept nogil:
+    cdef Transient shape
+    memset(transients, 0, sizeof(Transients))
+    return slabs.create(&transients.slab, sizeof(Transient), MOST_TRANSIENTS,
+                        <uint32_t>(<uint8_t *>&shape.next_free - <uint8_t *>&shape))
+
+
+cdef void destroy(Transients *transients) noexcept nogil:
+    """No reader is left, and limbo is empty."""
+    slabs.destroy(&transients.slab)
+
+
+cdef uint32_t add(
+    Transients *transients, Address network, uint16_t kind, uint8_t many, uint32_t target, uint32_t until,
+) noexcept nogil:
+    """A new entry, which is the last to go. 0: no memory, or too many."""
+    cdef uint32_t index = slabs.take(&transients.slab)
+    cdef Transient *made = at(transients, index)
+    if index == 0:
+        return 0
+    made.high = network.high
+    made.low = network.low
+    made.kind = kind
+    made.many = many
+    made.target = target
+    made.until = until
+    made.following = 0
+    if transients.newest != 0:
+        at(transients, transients.newest).following = index
+    else:
+        transients.oldest = index
+    transients.newest = index
+    return index
+
+
+cdef uint32_t pop(Transients *transients, uint32_t clock) noexcept nogil:
+    """The first entry whose time is over, out of the queue: the caller retires it. 0: there is none."""
+    cdef uint32_t index = transients.oldest
+    if index == 0 or <int32_t>(at(transients, index).until - clock) >= 0:
+        return 0
+    transients.oldest = at(transients, index).following
+    if transients.oldest == 0:
+        transients.newest = 0
+    return index
