@@ -26,6 +26,7 @@ from router.errors import NoRights, RouterError
 from router.links.netlink import ROUTE_PROTOCOL, Netlink, NetlinkError
 from router.links.rtnetlink import Rule
 from router.network import RULE_PRIORITY, Network
+from router.rounds import Later
 from router.source_guard import FIRST_TABLE, SourceGuard
 from signaling.access_link import ROUTER_ADDRESS, ROUTER_LINK_LAYER
 from signaling.actions import (
@@ -49,6 +50,7 @@ from signaling.settings import Wants, WayState
 from signaling.wire.traffic_selector import Range, TrafficSelector
 from tests.engine.nodes import segment
 from tests.eventually import eventually
+from tests.router.clock import Clock
 
 pytestmark = [
     pytest.mark.namespaces,
@@ -90,10 +92,13 @@ class Bench:
         *,
         aggregated: bool = False,
         guard: SourceGuard | None = None,
+        buffer: HoldBuffer | None = None,
+        later: Later | None = None,
+        transience: float = 0.0,
     ) -> Network:
         """The network of the next run of the router."""
         netlink = self.stack.enter_context(Netlink())
-        self.tables = Tables()
+        self.tables = Tables(transience=transience)
         return Network(
             netlink,
             self.tables,
@@ -103,6 +108,8 @@ class Bench:
             journal=self.journal,
             aggregated=aggregated,
             guard=guard,
+            buffer=buffer,
+            later=later,
         )
 
     def index(self, name: str) -> int:
@@ -328,6 +335,28 @@ def test_a_prefix_nobody_has_is_unreachable(begun: Bench) -> None:
 
 
 # An anchor of pools
+
+
+@pytest.mark.parametrize("between", [[], [Held()]], ids=["at once", "held in between"])
+def test_the_tunnel_that_a_prefix_leaves_is_kept_for_a_while_and_swept(bench: Bench, between: list[Way]) -> None:
+    clock = Clock()
+    network = bench.another(aggregated=True, buffer=HoldBuffer(), later=clock.later, transience=0.1)
+
+    def known() -> set[Tunnel]:
+        return {row[0] for row in bench.tables.storage.tunnels()}
+
+    for path in (TowardVisited.at(PEER), *between, TowardVisited.at(OTHER)):
+        network.bind(PREFIX, path, NODE)
+    assert known() == {tunnel(PEER), tunnel(OTHER)}
+
+    def swept() -> bool:
+        clock.run(0.1)
+        return known() == {tunnel(OTHER)}
+
+    eventually(swept)
+    clock.run(0.1)
+    assert clock.due == []  # nobody looks any more
+    network.close()
 
 
 def test_pools_lead_to_the_tun_and_prefixes_of_them_have_no_routes(bench: Bench) -> None:
