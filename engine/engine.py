@@ -162,12 +162,15 @@ class Engine:
 
     # --- the tap: copies of packets, for engine.capture ---
 
-    def open_tap(self, tunnel: Tunnel | None, *, outer: bool = False, snap: int = SNAP) -> None:
+    def open_tap(
+        self, tunnel: Tunnel | None, *, outer: bool = False, snap: int = SNAP, ahead: int | None = None
+    ) -> None:
         """Copy what goes through tunnel (None: through any of them) from the next burst on, until close_tap.
 
         outer: with the headers it has on the underlay. snap: octets kept of each packet. Segments that the kernel
-        handed over as one are one packet. May be called while another thread serves. Raises UnknownTunnel;
-        NotCompiled: the model has no tap; RuntimeError: the tap is open.
+        handed over as one are one packet. ahead: ns that the wall clock is before the monotonic one, if engines are to
+        agree. May be called while another thread serves. Raises UnknownTunnel; NotCompiled: the model has no tap;
+        RuntimeError: the tap is open.
         """
         expect("no capture", tunnel, Tunnel, NoneType)
         if isinstance(self._path, model.Path):
@@ -175,7 +178,7 @@ class Engine:
         if self._lost_before is not None:
             raise RuntimeError("the tap of this engine is open already")
         before = self._path.close_tap()
-        offset = time.time_ns() - time.monotonic_ns()
+        offset = _wall_ahead() if ahead is None else ahead
         if not self._path.open_tap(tunnel.key if tunnel else None, snap, outer, offset):
             raise UnknownTunnel("no such tunnel here", where=str(tunnel), why="nothing is bound to it")
         self._lost_before = before
@@ -246,9 +249,10 @@ class Workers:
     def open_tap(self, tunnel: Tunnel | None, *, outer: bool = False, snap: int = SNAP) -> None:
         """The taps of all workers, or none: as of Engine."""
         opened: list[Engine] = []
+        ahead = _wall_ahead()
         try:
             for engine in self.engines:
-                engine.open_tap(tunnel, outer=outer, snap=snap)
+                engine.open_tap(tunnel, outer=outer, snap=snap, ahead=ahead)
                 opened.append(engine)
         except BaseException:
             for engine in opened:
@@ -268,6 +272,11 @@ class Workers:
         for port in ports:
             if port.fd == dead:
                 self._on_down(_down(port, "it is gone"))
+
+
+def _wall_ahead() -> int:
+    """ns that the wall clock is before the monotonic one. What comes between two readings makes it less."""
+    return max(time.time_ns() - time.monotonic_ns() for _ in range(3))
 
 
 def _checked(packets: Iterable[bytes]) -> list[bytes]:

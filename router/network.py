@@ -52,6 +52,7 @@ LINK_LOCAL_LENGTH = 64
 OTHERWISE = 2 * DEFAULT_METRIC  # of routes for what another one has no link for
 TUN_QUEUE = 10_000  # packets that wait while one process takes over from another; the driver's 500 are soon full
 MOST_ENDS = 4096  # kept as objects of the engine
+LOOKS = 3  # at the router's address, until it is as we want it
 TENTH = 0.1  # s: to so much the engine knows when a packet passed
 
 
@@ -647,11 +648,19 @@ class Network:
         return Address(index=index, address=ROUTER_ADDRESS, prefixlen=LINK_LOCAL_LENGTH, flags=AddressFlag.NODAD)
 
     def _take_router_address(self, index: int) -> None:
-        # an interface with our MAC makes this address itself when switched on, and then asks whether others have it
-        for address in self._netlink.addresses(index):
-            if address.address == ROUTER_ADDRESS and address.flags & (AddressFlag.TENTATIVE | AddressFlag.DADFAILED):
+        # an interface with our MAC makes this address itself when switched on, and then asks whether others have it;
+        # it may do so between our looking and our adding, and what we add to changes nothing of that
+        for _ in range(LOOKS):
+            for address in self._uncertain(index):
                 self._quietly(self._netlink.delete_address, address)
-        self._netlink.add_address(self._router_address(index))
+            self._netlink.add_address(self._router_address(index))
+            if not self._uncertain(index):
+                break
+
+    def _uncertain(self, index: int) -> list[Address]:
+        """The address of the router there, if the kernel asks whether others have it, or found that they have."""
+        own = (each for each in self._netlink.addresses(index) if each.address == ROUTER_ADDRESS)
+        return [each for each in own if each.flags & (AddressFlag.TENTATIVE | AddressFlag.DADFAILED)]
 
     def _fix_link_layer(self, link: Link) -> None:
         self._changes.note(Change(kind="link_layer", name=link.name, value=link.link_layer.hex()))

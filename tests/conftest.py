@@ -3,9 +3,13 @@
 from contextlib import suppress
 
 import pytest
+from hypothesis import settings
 
 from router.demo.lab import CLONE_NEWNET, unshare
 from router.links.netlink import Netlink
+
+settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -245,6 +245,7 @@ cdef class Tables:
     def set_transience(self, uint32_t tenths):
         """0.1 s that the way a prefix had lets in what is of it, from when it has another; 0: not at all."""
         self.transience = tenths
+        transients.shorten(&self.state.transients, clock_now() + tenths)
 
     def sweep(self):
         """Let go of ways whose time is over. Whether there are others."""

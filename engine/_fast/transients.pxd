@@ -5,7 +5,7 @@
 
 A node that has moved is heard through its new router before all has come that it sent through the one before. Of several
 ways before only the last is remembered. An entry holds a reference on its tunnel or bundle; one that is let go early
-has target 0, and stays in the queue until its time.
+has target 0, and stays in the queue until it is the oldest.
 """
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
@@ -53,4 +53,5 @@ cdef void destroy(Transients *transients) noexcept nogil
 cdef uint32_t add(
     Transients *transients, Address network, uint16_t kind, uint8_t many, uint32_t target, uint32_t until,
 ) noexcept nogil
+cdef void shorten(Transients *transients, uint32_t until) noexcept nogil
 cdef uint32_t pop(Transients *transients, uint32_t clock) noexcept nogil

@@ -40,10 +40,19 @@ cdef uint32_t add(
     return index
 
 
-cdef uint32_t pop(Transients *transients, uint32_t clock) noexcept nogil:
-    """The first entry whose time is over, out of the queue: the caller retires it. 0: there is none."""
+cdef void shorten(Transients *transients, uint32_t until) noexcept nogil:
+    """None is to stand longer than until then."""
     cdef uint32_t index = transients.oldest
-    if index == 0 or <int32_t>(at(transients, index).until - clock) >= 0:
+    while index != 0:
+        if <int32_t>(at(transients, index).until - until) > 0:
+            at(transients, index).until = until
+        index = at(transients, index).following
+
+
+cdef uint32_t pop(Transients *transients, uint32_t clock) noexcept nogil:
+    """The first entry, if it does not stand any more, out of the queue: the caller retires it. 0: it does."""
+    cdef uint32_t index = transients.oldest
+    if index == 0 or standing(transients, index, clock) != NULL:
         return 0
     transients.oldest = at(transients, index).following
     if transients.oldest == 0:

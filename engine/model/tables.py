@@ -222,6 +222,10 @@ class Tables:
     def set_transience(self, tenths: int) -> None:
         """0.1 s that the way a prefix had lets in what is of it, from when it has another; 0: not at all."""
         self._transience = tenths / 10
+        until = time.monotonic() + self._transience
+        for entry in self._bindings.values():
+            if entry.former is not None:
+                entry.former = entry.former[0], min(entry.former[1], until)
 
     def sweep(self) -> bool:
         """Let go of ways whose time is over. Whether there are others."""

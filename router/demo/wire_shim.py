@@ -238,8 +238,9 @@ class Shim:
             time.sleep(PAUSE)
 
     def _carry(self, readable: Sequence[int]) -> None:
+        # an interruption between two readings makes it less
+        since_stamp = max(time.monotonic() - time.time() for _ in range(2))
         now = time.monotonic()
-        since_stamp = now - time.time()
         for near, way, far in self._ways:
             idle = True
             for frame, stamp in near.frames():

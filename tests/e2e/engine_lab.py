@@ -25,7 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from engine import (
@@ -49,7 +48,7 @@ from engine import (
 )
 from engine.offloads import ALL
 from router.demo.lab import Host, Lab, connect
-from tests.engine.descriptors import give_ipv4, route_ipv4
+from tests.engine.descriptors import give_ipv4, route_ipv4, wait_for_address
 from tests.engine.nodes import GRE
 from tests.eventually import eventually
 
@@ -172,18 +171,6 @@ class End:
     def stats(self, tunnel: Tunnel) -> TunnelStats:
         """Of a tunnel."""
         return next(each for each in self.tables.tunnels() if each.tunnel == tunnel)
-
-
-def wait_for_address(host: Host, address: str) -> None:
-    """The kernel takes packets to an IPv6 address, and answers for it, a little after it was given."""
-    own = IPv6Address(address).packed.hex()
-
-    def usable() -> bool:
-        with host.inside():
-            rows = [row.split() for row in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()]
-        return any(row[0] == own and int(row[8], 16) & RTF_LOCAL for row in rows)
-
-    eventually(usable, what=f"{address} of {host.name} is usable")
 
 
 def widen(sock: socket.socket) -> None:

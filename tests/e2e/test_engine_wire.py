@@ -395,8 +395,12 @@ def test_a_slow_path_delays_and_disorders_nothing_that_is_spread(pair: Pair) -> 
     _, there = groups
     assert there.stats().early > 100
     assert there.stats().strays == there.stats().twins == 0
-    first, second = (packets_out(pair.near, tunnel) for tunnel in tunnels)
-    assert abs(first - second) <= 2
+
+    def is_even() -> bool:  # but for what found no room, and was not sent
+        first, second = (packets_out(pair.near, tunnel) for tunnel in tunnels)
+        return abs(first - second) <= 2 + pair.near.drops().get(Drop.UNDERLAY_FULL, 0)
+
+    eventually(is_even, what="every other packet went by each path")
 
 
 def test_what_is_doubled_survives_the_loss_of_a_path_and_arrives_once(pair: Pair) -> None:
@@ -415,7 +419,7 @@ def test_what_is_doubled_survives_the_loss_of_a_path_and_arrives_once(pair: Pair
             eventually(all_are_known, what="the other copies have come, or have been lost")
         nothing_more(receiver)
     assert (fickle.swallowed, steady.swallowed) == (400, 400)
-    assert pair.far.drops() == {Drop.TWIN: 1000}
+    eventually(lambda: pair.far.drops() == {Drop.TWIN: 1000}, what="each second copy is counted")
 
 
 def test_a_connection_that_is_doubled_is_exact(pair: Pair) -> None:

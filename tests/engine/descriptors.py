@@ -70,5 +70,15 @@ def usable(address: IPv6Address) -> bool:
     return any(row[0] == address.packed.hex() and int(row[8], 16) & RTF_LOCAL for row in rows)
 
 
+def wait_for_address(host: Host, address: str) -> None:
+    """The kernel of a host takes packets to an IPv6 address, and answers for it, a little after it was given."""
+
+    def is_usable() -> bool:
+        with host.inside():
+            return usable(IPv6Address(address))
+
+    eventually(is_usable, what=f"{address} of {host.name} is usable")
+
+
 def sockaddr4(address: bytes) -> bytes:
     return struct.pack("=H2x4s8x", socket.AF_INET, address)

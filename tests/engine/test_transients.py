@@ -104,11 +104,21 @@ def test_its_time_is_over_whether_or_not_somebody_looks(any_engine: Engine) -> N
 def test_its_tunnel_is_kept_as_long_and_no_longer(any_engine: Engine) -> None:
     tables = any_engine.tables
     last_long(tables)
-    tables.transience = SHORT
     tables.bind(ANCHORED, OTHER, side=Side.ANCHOR)
     assert {each.tunnel: each.prefixes for each in tables.tunnels()} == {TUNNEL: 0, OTHER: 1}
+    tables.transience = SHORT
+    tables.bind(ANCHORED, TUNNEL, side=Side.ANCHOR)
     eventually(lambda: not tables.sweep(), PATIENCE)
-    assert known(tables) == {OTHER}
+    assert known(tables) == {TUNNEL}
+
+
+def test_a_shorter_time_holds_for_those_that_there_are(any_engine: Engine) -> None:
+    tables = any_engine.tables
+    for prefix in (ANCHORED, ANCHORED4):
+        tables.bind(prefix, OTHER, side=Side.ANCHOR)
+    tables.transience = SHORT
+    eventually(lambda: not tables.sweep(), PATIENCE)
+    assert decapsulate(any_engine, BACK, TUNNEL) is Drop.NOT_BOUND
 
 
 def test_nothing_is_left_of_a_prefix_that_is_forgotten(any_engine: Engine) -> None:

@@ -150,9 +150,12 @@ def test_tunnels_count_what_all_workers_carried(two_workers: tuple[Workers, Kern
     kernels.say(0, 3)
     kernels.say(1, 5)
     kernels.listen(lambda: len(kernels.heard[0]) + len(kernels.heard[1]) == 8)
-    settled(workers, 8)
-    counted = {stats.tunnel: (stats.packets_out, stats.packets_in) for stats in tables.tunnels()}
-    assert counted == {FORTH: (3, 5), BACK: (5, 3)}
+
+    def counted() -> dict[Tunnel, tuple[int, int]]:
+        return {stats.tunnel: (stats.packets_out, stats.packets_in) for stats in tables.tunnels()}
+
+    eventually(lambda: counted() == {FORTH: (3, 5), BACK: (5, 3)}, PATIENCE)
+    assert settled(workers, 8).packets_to_tun == 8
 
 
 def test_a_worker_whose_port_is_gone_says_so_and_the_other_works_on(compiled: bool, tables: Tables) -> None:

@@ -119,7 +119,8 @@ class World:
     """Tables that are edited at random, and an engine over them. Two of them with the same dice are alike."""
 
     def __init__(self, dice: random.Random, *, compiled: bool) -> None:
-        self.tables = Tables(compiled=compiled)
+        # the twins look at the clock one after the other: a pause is over for both, or for none
+        self.tables = Tables(compiled=compiled, flow_pause=dice.choice([0.0, 3600.0]))
         self.tables.open_idle_after = 7440.0
         self.engine = Engine(self.tables, clamp_mss=dice.choice([0, 1280, 1400]))
         self.bundles = [self.tables.bundle(paths(dice)) for _ in range(3)]

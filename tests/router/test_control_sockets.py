@@ -24,7 +24,7 @@ from router.control_sockets import (
     SignalingSockets,
     frame_filter,
 )
-from router.demo.lab import Host, Lab, available, connect
+from router.demo.lab import Host, Lab, available, connect, wait_until_up
 from router.errors import InUse, NoInterface
 from router.links.rtnetlink import Address as LinkAddress
 from signaling.settings import Address, Transport
@@ -42,6 +42,7 @@ from signaling.wire.neighbor import (
     NeighborSolicitation,
     RouterSolicitation,
 )
+from tests.engine.descriptors import wait_for_address
 from tests.eventually import eventually, until
 
 pytestmark = [
@@ -224,7 +225,8 @@ def test_a_link_that_goes_down_and_comes_back_is_heard_again(loop: asyncio.Abstr
         assert link.ours.send(udp(), KNOWN) is not None
         router.link_up("eth1")
         node.link_up("eth0")
-        run_until(loop, lambda: router.link("eth1").carrier)
+        for host, name in ((router, "eth1"), (node, "eth0")):
+            wait_until_up(host, host.link(name).index)
         assert link.passes(solicitation, STRANGER)
         link.close()
 
@@ -244,6 +246,8 @@ def peers() -> Iterator[tuple[Host, Host]]:
         connect(mar1, "eth0", mar2, "eth0")
         mar1.address("eth0", f"{MAR1}/64")
         mar2.address("eth0", f"{MAR2}/64")
+        for host, address in ((mar1, MAR1), (mar2, MAR2)):
+            wait_for_address(host, str(address))
         yield mar1, mar2
 
 

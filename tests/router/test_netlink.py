@@ -38,6 +38,7 @@ from router.links.netlink import (
 )
 from router.links.rtnetlink import ANY_IPV4, NextHop
 from router.links.rtnetlink_constants import Message, MessageFlag, RouteProtocol
+from tests.engine.descriptors import wait_for_address
 from tests.eventually import becomes
 
 pytestmark = [
@@ -71,6 +72,7 @@ def bench() -> Iterator[Bench]:
         here, there = lab.host("here"), lab.host("there")
         connect(here, "eth0", there, "eth0")
         here.address("eth0", f"{OURS}/64")
+        wait_for_address(here, str(OURS))
         with here.inside():
             oracle = IPRoute()
         try:

@@ -492,16 +492,15 @@ def remove_alone(path: Path) -> None:
 
 def replace_by_another(path: Path) -> None:
     """A store that has more in it, and not of this domain."""
-    other = open_store(f"sqlite://{path.with_name('other.db')}")
-
-    async def fill() -> None:
-        for number in range(100, 120):
-            await other.save(replace(ELSEWHERE, node=f"mn{number}@example.org"))
-        await other.close()
-
-    asyncio.run(fill())
     remove(path)
     path.with_name("other.db").rename(path)
+
+
+async def fill_another(path: Path) -> None:
+    other = open_store(f"sqlite://{path.with_name('other.db')}")
+    for number in range(100, 120):
+        await other.save(replace(ELSEWHERE, node=f"mn{number}@example.org"))
+    await other.close()
 
 
 @pytest.mark.parametrize("lose", [remove, remove_alone, replace_by_another])
@@ -521,7 +520,8 @@ async def test_a_file_that_went_is_made_again_with_all_that_its_routers_have_len
         it.sessions.save(lent(11))
         neighbour.sessions.save(ELSEWHERE)
         await until(lambda: it.sessions.unsaved == neighbour.sessions.unsaved == 0)
-        await in_thread(lambda: lose(path))
+        await fill_another(path)
+        lose(path)  # and no store looks meanwhile
         it.sessions.save(lent(12))
         later = open_store(f"sqlite://{path}")
         await until_true(lambda: stored(later), {lent(11), lent(12)})
