@@ -236,8 +236,8 @@ class Tables:
     patience: s that a packet from the underlay may wait for its tunnel, or its prefix, to be bound: a peer sends it
     right behind the message that tells of them, which comes by another socket. At each bind it is looked at again. 0:
     it dies at once, as it always does in the model.
-    transience: s, to 0.1, that the way a prefix had lets in what is still on it, when the prefix has another way (a
-    transient binding, RFC 6058). As long its tunnel is kept.
+    transience: s, up to the next 0.1, that the way a prefix had lets in what is still on it, when the prefix has
+    another way (a transient binding, RFC 6058). As long its tunnels are kept.
     Raises ValueError when one of them is past an hour.
     """
 
@@ -290,8 +290,9 @@ class Tables:
 
     @transience.setter
     def transience(self, seconds: float) -> None:
-        self.storage.set_transience(_nanoseconds("transience", seconds) // TENTH)
-        self._transience = seconds
+        tenths = -(-_nanoseconds("transience", seconds) // TENTH)
+        self.storage.set_transience(tenths)
+        self._transience = tenths / 10
 
     def sweep(self) -> bool:
         """Let go of former ways whose time is over, and of tunnels with the last of them. Whether there are others."""
@@ -333,16 +334,22 @@ class Tables:
 
         What comes for it waits in a buffer until the next bind, and goes on then, in order, before what comes later;
         what is still on its way through the tunnel that the prefix had is let in: from the node before it left, and to
-        it, given back by its router. Without a buffer it dies of NODE_AWAY, and so does what still waits. Raises
-        NotCompiled: the model keeps no packets.
+        it, given back by its router. Without a buffer what comes for it dies of NODE_AWAY, and so does what still
+        waits. Raises NotCompiled: the model keeps no packets.
         """
         expect("cannot hold", buffer, HoldBuffer, NoneType)
         network, kind = _octets(prefix)
         if buffer is None:
-            self.storage.hold(network, kind)
+            self.storage.hold(network, kind, True)
             self._forget_waiting(network, kind)
             return
         self._let_wait(network, kind, buffer, lambda: self.storage.hold(network, kind, True))
+
+    def close(self, prefix: Prefix) -> None:
+        """Nobody may use this prefix, which is anchored here: what comes for it dies of NODE_AWAY, none is let in."""
+        network, kind = _octets(prefix)
+        self.storage.hold(network, kind)
+        self._forget_waiting(network, kind)
 
     def leave_to_kernel(self, prefix: Prefix, buffer: HoldBuffer) -> None:
         """The node of this prefix, anchored here, is on a link of this router: the kernel delivers.
@@ -374,7 +381,8 @@ class Tables:
     def bring_home(self, prefix: Prefix) -> None:
         """The node of this prefix, anchored here, is on a link of this router again, where the kernel delivers.
 
-        What waits for it, and what still comes out of the TUN for it, goes back into the TUN, in order, until unbind.
+        What waits for it, and what still comes out of the TUN for it, goes back into the TUN, in order, until the
+        kernel delivers (leave_to_kernel) or it has another way.
         The kernel must send it on from there, and not into the TUN once more. Raises NotCompiled: the model keeps no
         packets.
         """

@@ -283,7 +283,7 @@ class Network:
             if path != before:
                 ends = self._ends(path.tunnels)
                 self._ways.bind(prefix, ends, side=Side.ANCHOR, policy=path.policy, node=node)
-                self._sweep_later(before)
+                self._sweep_later()
             self.paths[prefix] = path
             self.nodes[prefix] = node
             return
@@ -292,7 +292,7 @@ class Network:
             self._apply(prefix, edits(prefix, before, path, aggregated=self._aggregated), node, on_way)
         self.paths[prefix] = path
         self.nodes[prefix] = node
-        self._sweep_later(before)
+        self._sweep_later()
         self._open_doors(prefix, opened)
         if prefix.version == 4:
             self._follow_ipv4(prefix, path)
@@ -323,10 +323,15 @@ class Network:
         if prefix.version == 4:
             self._follow_ipv4(prefix, None)
 
-    def _sweep_later(self, before: actions.Path | None) -> None:
+    def _sweep_later(self) -> None:
         """What is still on the path before is let in a little longer: the router that a node left learns late of it."""
-        if self._sweeps is not None and before is not None:
+        if self._sweeps is not None:
             self._sweeps.begin()
+
+    def _settle(self, prefix: Prefix) -> None:
+        """The node is home, and its packets are the kernel's: what comes to us all the same waits."""
+        self._hold(prefix, native=True)
+        self._sweep_later()
 
     def _path_now(self, prefix: Prefix) -> actions.Path | None:
         """As kernel and engine have it; a homecoming ends here."""
@@ -347,7 +352,7 @@ class Network:
         native = Edits(set_routes=edits(prefix, None, path).set_routes)
         try:
             self._homecomings.begin(
-                prefix, rule, route, lambda: self._apply(prefix, native), lambda: self._hold(prefix, native=True)
+                prefix, rule, route, lambda: self._apply(prefix, native), lambda: self._settle(prefix)
             )
         except NetlinkError:  # the interface may just have gone
             return False
@@ -375,6 +380,7 @@ class Network:
                 binding = forwarding.wanted(prefix, path).binding
                 if binding is not None and binding.tunnels:
                     self._bind(binding, self.nodes[prefix])
+            self._sweep_later()
 
     def set_way(self, action: actions.SetWay) -> None:
         """What is known of a way, whether or not anything is bound to it yet."""
@@ -544,7 +550,10 @@ class Network:
                 else:
                     self._tables.hold(prefix, buffer=self._buffer)
                 return
-        self._tables.hold(prefix)
+        if waits:
+            self._tables.hold(prefix)
+        else:
+            self._tables.close(prefix)
 
     def _tunnel(self, end: actions.TunnelEnd) -> Tunnel:
         local = end.local

@@ -37,7 +37,7 @@ from router.plain_data import from_plain, to_plain
 if TYPE_CHECKING:
     from router.daemon import Router
 
-VERSION = "4"  # of all that is said between two processes: another one is refused
+VERSION = "5"  # of all that is said between two processes: another one is refused
 PREPARE_WITHIN, READY_WITHIN, SERVE_WITHIN = 30.0, 10.0, 5.0  # s; the one that runs goes on when it is over
 END_WITHIN = 5.0  # s for the one that ran to close its control server
 TAKEN_OVER = (RoleName.MAR,)  # roles whose state can be handed over

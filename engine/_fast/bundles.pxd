@@ -35,6 +35,7 @@ cdef struct Bundle:          # 24 octets
     uint32_t users           # bindings and handles; 0: the entry is free
     uint32_t sequence        # number of the next sequenced packet, on whichever tunnel (RFC 2890 2.2)
     uint32_t next_free
+    uint32_t former          # index in transients: its members before these; 0: none (atomic)
 
 cdef struct Bundles:
     Slab slab                # of Bundle

@@ -90,6 +90,8 @@ cdef void watch(Worker *worker) noexcept nogil:
             alarm.it_value.tv_sec = <long>(when // SECOND)
             alarm.it_value.tv_nsec = <long>(when % SECOND)
         timerfd_settime(worker.bell, TFD_TIMER_ABSTIME, &alarm, NULL)
+        if worker.doubts.burst.count != 0:
+            ask_to_be_told(worker)                        # it may have been rung just now, and that was overwritten
         when = earliest(worker)                           # who rang meanwhile has changed it, and was not heard
 
 
@@ -885,8 +887,8 @@ cdef void pop(Worker *worker) noexcept nogil:
     cdef State *tables = worker.tables
     cdef uint32_t i
     memset(worker.found, 0, burst.count * sizeof(worker.found[0]))
-    prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop, ANCHOR | HELD | HERE,
-                     worker.found)
+    prefixes.look_up(&tables.prefixes, burst.count, burst.source, burst.family, burst.drop,
+                     ANCHOR | HELD | HOME | HERE, worker.found)
     for i in range(burst.count):
         if burst.drop[i] == ALIVE and not may_come_by(worker, worker.found[i], burst.tunnel[i]):
             worker.found[i] = 0
@@ -948,13 +950,13 @@ cdef inline bint leads_to(State *tables, bint many, uint32_t target, uint32_t tu
 
 
 cdef bint came_by(const Worker *worker, const Binding *binding, uint32_t tunnel) noexcept nogil:
-    """By the way that the prefix had before, as long as its packets may still be on it (RFC 6058)."""
-    cdef uint32_t former = load32_relaxed(&binding.former)
-    cdef const transients.Transient *before
-    if former == 0:
-        return False
-    before = transients.standing(&worker.tables.transients, former, worker.fragments.clock)
-    return before != NULL and leads_to(worker.tables, before.many, load32_relaxed(&before.target), tunnel)
+    """By the way that the prefix, or its bundle, had before, as long as packets may still be on it (RFC 6058)."""
+    cdef const State *tables = worker.tables
+    cdef uint32_t clock = worker.fragments.clock
+    if transients.lets_in(&tables.transients, load32_relaxed(&binding.former), tunnel, clock):
+        return True
+    return binding.many and transients.lets_in(
+        &tables.transients, load32_relaxed(&bundles.at(&tables.bundles, binding.target).former), tunnel, clock)
 
 
 cdef inline bint is_member(const bundles.Members *members, uint32_t tunnel) noexcept nogil:

@@ -3,8 +3,8 @@
     2001:db8:a1:100::/64 -> chain -> Binding (64 octets, one cache line)
     10.1.0.0/16 is ::ffff:10.1.0.0 with kind 4 << 8 | 16
 
-A linked binding never changes, but for `last`, `crowded`, `hold` and `former`: an edit puts a new entry in the place of the old
-one by one store, so that a reader sees (side, many, target, policy) of one edit, and never misses a prefix that stays.
+A linked binding never changes, but for `last`, `crowded`, `hold` and `former`: an edit puts a new one in the place of the
+old by one store, so that a reader sees (side, many, target, policy) of one edit, and never misses a prefix that stays.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t

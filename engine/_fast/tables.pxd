@@ -11,7 +11,7 @@ from engine._fast.pins cimport Pins
 from engine._fast.prefixes cimport Binding, Prefixes
 from engine._fast.rules cimport Policies, RuleCount
 from engine._fast.slabs cimport Slab
-from engine._fast.transients cimport Transients
+from engine._fast.transients cimport Transient, Transients
 from engine._fast.tunnels cimport TunnelCount, Tunnels
 
 cdef enum:
@@ -77,11 +77,12 @@ cdef class Tables:
         self, Address address, uint16_t kind, uint8_t side, uint8_t many, uint32_t target, uint32_t policy, bint remember,
     ) except -1
     cdef uint32_t remembered(self, uint32_t before, Address address, uint8_t many, uint32_t target)
+    cdef uint32_t remember_tunnels(self, Transient *wanted)
+    cdef void remember_members(self, uint32_t bundle, const uint32_t *leaving, uint32_t count)
     cdef void forget_former(self, uint32_t index)
+    cdef bint sweep_one(self)
     cdef int keep_tunnel(self, Address address, uint16_t kind, uint8_t side) except -1
     cdef int leave_way(self, Address address, uint16_t kind, uint8_t side) except -1
-    cdef void unlink_way(self, uint8_t many, uint32_t target)
-    cdef void let_go_of_way(self, uint8_t many, uint32_t target)
     cdef void take_target(self, uint8_t many, uint32_t target)
     cdef void let_go(self, uint8_t many, uint32_t target, uint32_t policy)
     cdef void let_go_of_bundle(self, uint32_t bundle)

@@ -10,7 +10,7 @@ Every edit ends with all indices consistent: no Python object is made, and so no
 import os
 
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from engine._fast cimport (
     bundles, connections, epochs, hold, pins, prefixes, reorder, rules, slabs, transients, tunnels,
@@ -26,6 +26,9 @@ from engine._fast.kernel cimport (
 from engine._fast.prefixes cimport ACCESS, ANCHOR, HELD, HERE, HOME, Binding
 from engine._fast.rules cimport MOST_COUNTERS, MOST_RULES, RULE_OCTETS, Rule, Rules
 from engine._fast.tunnels cimport IDENTITY, TRAITS, Tunnel
+
+cdef enum:
+    SWEEP = 20000            # transient bindings that go at once: some milliseconds
 
 
 cdef class Tables:
@@ -156,7 +159,7 @@ cdef class Tables:
         if index == 0:
             raise KeyError(network)
         last = load32_relaxed(&prefixes.at(&self.state.prefixes, index).last)
-        return since_half(last) / 10 if last & 1 else None
+        return since_last(last) / 10 if last & 1 else None
 
     def idle(self, double seconds):
         """(network, kind) of every prefix without a packet for that long, counted from its first bind. No order."""
@@ -165,7 +168,7 @@ cdef class Tables:
         cdef uint32_t i = 1
         while i < self.state.prefixes.entries.used:
             binding = prefixes.at(&self.state.prefixes, i)
-            if binding.listed and since_half(load32_relaxed(&binding.last)) >= seconds * 10:
+            if binding.listed and since_last(load32_relaxed(&binding.last)) >= seconds * 10:
                 rows.append(self.row_of(i)[:2])
             i += 1
         return rows
@@ -248,22 +251,11 @@ cdef class Tables:
         transients.shorten(&self.state.transients, clock_now() + tenths)
 
     def sweep(self):
-        """Let go of ways whose time is over. Whether there are others."""
-        cdef uint32_t index = transients.pop(&self.state.transients, clock_now())
-        cdef transients.Transient *found
-        cdef Address network
-        cdef uint32_t binding
-        while index != 0:
-            found = transients.at(&self.state.transients, index)
-            network.high = found.high
-            network.low = found.low
-            binding = prefixes.find(&self.state.prefixes, network, found.kind)
-            if prefixes.at(&self.state.prefixes, binding).former == index:
-                store32_relaxed(&prefixes.at(&self.state.prefixes, binding).former, 0)
-            self.forget_former(index)
-            epochs.retire_entry(&self.state.epochs, &self.state.transients.slab, index)
-            index = transients.pop(&self.state.transients, clock_now())
-        epochs.reclaim(&self.state.epochs)
+        """Let go of ways whose time is over, SWEEP at most. Whether there are others."""
+        cdef uint32_t k
+        for k in range(<uint32_t>SWEEP):
+            if not self.sweep_one():
+                break
         return self.state.transients.oldest != 0
 
     # --- tunnels ---
@@ -597,6 +589,7 @@ cdef class Tables:
                 taken += 1
             if before != 0:
                 left = tunnels_of(&self.state, before, leaving)
+                self.remember_members(before, leaving, left)
             self.begin_edit()
             bundle = place_bundle(&self.state, &self.bound, before, members, taken)
             self.end_edit()
@@ -674,33 +667,81 @@ cdef class Tables:
             raise MemoryError
         if before != 0:
             self.let_go(old.many, old.target, old.policy)
-            if former != old.former:
+            if not remember:
                 self.forget_former(old.former)
         return 0
 
     cdef uint32_t remembered(self, uint32_t before, Address address, uint8_t many, uint32_t target):
         """The transient binding of a prefix that gets this way: of the one it has, or the one that it has already."""
         cdef Binding *now = prefixes.at(&self.state.prefixes, before)
-        cdef uint32_t index
+        cdef Transient wanted
         if self.transience == 0 or now.target == 0 or (now.many == many and now.target == target):
             return now.former
-        index = transients.add(
-            &self.state.transients, address, now.kind, now.many, now.target, clock_now() + self.transience)
-        if index == 0:
-            return 0                                      # no memory: late packets are lost, no more than that
+        memset(&wanted, 0, sizeof(wanted))
+        wanted.high = address.high
+        wanted.low = address.low
+        wanted.kind = now.kind
         if now.many:
-            bundles.keep(&self.state.bundles, now.target)
+            wanted.count = tunnels_of(&self.state, now.target, wanted.tunnel)
         else:
-            tunnels.hold(&self.state.tunnels, now.target)
+            wanted.count = 1
+            wanted.tunnel[0] = now.target
+        return self.remember_tunnels(&wanted)
+
+    cdef void remember_members(self, uint32_t bundle, const uint32_t *leaving, uint32_t count):
+        """A bundle has other members now: those before let in for a while."""
+        cdef Transient wanted
+        cdef uint32_t index
+        if self.transience == 0:
+            return
+        memset(&wanted, 0, sizeof(wanted))
+        wanted.bundle = bundle
+        wanted.count = count
+        memcpy(wanted.tunnel, leaving, count * sizeof(leaving[0]))
+        index = self.remember_tunnels(&wanted)
+        store32_relaxed(&bundles.at(&self.state.bundles, bundle).former, index)
+
+    cdef uint32_t remember_tunnels(self, Transient *wanted):
+        """A transient binding that holds these. 0: no memory: late packets are lost, no more than that."""
+        cdef uint32_t index, k
+        self.sweep_one()                                  # so that whoever never sweeps has few more than stand
+        self.sweep_one()
+        wanted.until = clock_now() + self.transience
+        index = transients.add(&self.state.transients, wanted)
+        if index != 0:
+            for k in range(wanted.count):
+                tunnels.hold(&self.state.tunnels, wanted.tunnel[k])
         return index
 
+    cdef bint sweep_one(self):
+        """The oldest transient binding goes, if it stands no more. False: it does, or there is none."""
+        cdef uint32_t index = transients.pop(&self.state.transients, clock_now())
+        cdef Transient *found = transients.at(&self.state.transients, index)
+        cdef uint32_t *former
+        cdef Address network
+        if index == 0:
+            return False
+        if found.bundle != 0:
+            former = &bundles.at(&self.state.bundles, found.bundle).former
+        else:
+            network.high = found.high
+            network.low = found.low
+            former = &prefixes.at(
+                &self.state.prefixes, prefixes.find(&self.state.prefixes, network, found.kind)).former
+        if former[0] == index:
+            store32_relaxed(former, 0)
+        self.forget_former(index)
+        epochs.retire_entry(&self.state.epochs, &self.state.transients.slab, index)
+        epochs.reclaim(&self.state.epochs)
+        return True
+
     cdef void forget_former(self, uint32_t index):
-        """Its way is let go; the entry stays until its time."""
-        cdef transients.Transient *found = transients.at(&self.state.transients, index)
-        cdef uint32_t target = found.target
-        if index != 0 and target != 0:
-            store32_relaxed(&found.target, 0)
-            self.let_go_of_way(found.many, target)
+        """Its tunnels are let go; the entry stays until it is the oldest."""
+        cdef Transient *found = transients.at(&self.state.transients, index)
+        cdef uint32_t count = found.count
+        if index != 0 and count != 0:
+            store32_relaxed(&found.count, 0)
+            release_tunnels(&self.state, found.tunnel, count)
 
     cdef int keep_tunnel(self, Address address, uint16_t kind, uint8_t side) except -1:
         """Put the prefix on that side, with the tunnel or the bundle that it has, if any, and without a policy."""
@@ -725,24 +766,14 @@ cdef class Tables:
 
     cdef void let_go(self, uint8_t many, uint32_t target, uint32_t policy):
         """A binding is gone: it gives back what it held."""
-        self.unlink_way(many, target)
-        self.let_go_of_way(many, target)
-        if policy != 0:
-            self.let_go_of_policy(policy)
-
-    cdef void unlink_way(self, uint8_t many, uint32_t target):
-        """One prefix less leads there."""
         if many:
             (<uint32_t *>self.bound.base)[target] -= 1
-        elif target != 0:
-            tunnels.at(&self.state.tunnels, target).prefixes -= 1
-
-    cdef void let_go_of_way(self, uint8_t many, uint32_t target):
-        """One reference less."""
-        if many:
             self.let_go_of_bundle(target)
         elif target != 0:
+            tunnels.at(&self.state.tunnels, target).prefixes -= 1
             tunnels.release(&self.state.tunnels, &self.state.epochs, target)
+        if policy != 0:
+            self.let_go_of_policy(policy)
 
     cdef void let_go_of_bundle(self, uint32_t bundle):
         cdef uint32_t leaving[MOST_MEMBERS]
@@ -984,9 +1015,9 @@ cdef bytes octets_of(Address address):
     return (<char *>octets)[:16]
 
 
-cdef uint32_t since_half(uint32_t doubled) noexcept:
-    """The same for Binding.last."""
-    cdef uint32_t passed = (clock_now() - (doubled >> 1)) & <uint32_t>0x7FFFFFFFU
+cdef uint32_t since_last(uint32_t last) noexcept:
+    """Units of 0.1 s since Binding.last, whose clock has 31 bits and which a worker may have read after us."""
+    cdef uint32_t passed = (clock_now() - (last >> 1)) & <uint32_t>0x7FFFFFFFU
     return passed if passed < <uint32_t>0x40000000U else 0
 
 

@@ -1,8 +1,10 @@
 """The queue of transient bindings: entries come at its end, and are taken from its front when their time is over."""
 
+from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from engine._fast cimport slabs
+from engine._fast.kernel cimport store32_relaxed
 
 
 cdef int create(Transients *transients) noexcept nogil:
@@ -17,21 +19,13 @@ cdef void destroy(Transients *transients) noexcept nogil:
     slabs.destroy(&transients.slab)
 
 
-cdef uint32_t add(
-    Transients *transients, Address network, uint16_t kind, uint8_t many, uint32_t target, uint32_t until,
-) noexcept nogil:
-    """A new entry, which is the last to go. 0: no memory, or too many."""
+cdef uint32_t add(Transients *transients, const Transient *wanted) noexcept nogil:
+    """A new entry like that one, which is the last to go."""
     cdef uint32_t index = slabs.take(&transients.slab)
-    cdef Transient *made = at(transients, index)
     if index == 0:
         return 0
-    made.high = network.high
-    made.low = network.low
-    made.kind = kind
-    made.many = many
-    made.target = target
-    made.until = until
-    made.following = 0
+    at(transients, index)[0] = wanted[0]
+    at(transients, index).following = 0
     if transients.newest != 0:
         at(transients, transients.newest).following = index
     else:
@@ -45,14 +39,14 @@ cdef void shorten(Transients *transients, uint32_t until) noexcept nogil:
     cdef uint32_t index = transients.oldest
     while index != 0:
         if <int32_t>(at(transients, index).until - until) > 0:
-            at(transients, index).until = until
+            store32_relaxed(&at(transients, index).until, until)
         index = at(transients, index).following
 
 
 cdef uint32_t pop(Transients *transients, uint32_t clock) noexcept nogil:
-    """The first entry, if it does not stand any more, out of the queue: the caller retires it. 0: it does."""
+    """The oldest entry, if its time is over or it was let go, out of the queue: the caller retires it. 0: none."""
     cdef uint32_t index = transients.oldest
-    if index == 0 or standing(transients, index, clock) != NULL:
+    if index == 0 or (at(transients, index).count != 0 and <int32_t>(at(transients, index).until - clock) >= 0):
         return 0
     transients.oldest = at(transients, index).following
     if transients.oldest == 0:

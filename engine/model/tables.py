@@ -34,6 +34,14 @@ TunnelRow: TypeAlias = tuple[Tunnel, int, int, int, int, int, int, int]
 PathRow: TypeAlias = tuple[Tunnel, int, int, int]  # tunnel, BID, label, weight
 
 
+@dataclass(slots=True, eq=False)
+class Former:
+    """Tunnels (their keys) that let in what is still on them, until then (s, monotonic)."""
+
+    tunnels: list[bytes]
+    until: float
+
+
 @dataclass(slots=True)
 class BindingEntry:
     """A prefix and what is known of it."""
@@ -43,7 +51,7 @@ class BindingEntry:
     policy: int
     born: float  # s, monotonic: first bind of the prefix
     last: float | None = None  # s, monotonic: its last packet
-    former: tuple[bytes | int, float] | None = None  # its way before; until when packets come by it, s, monotonic
+    former: Former | None = None  # its way before
     crowded: int | None = None  # clock of the last packet of connections that are open but not followed
 
 
@@ -67,6 +75,7 @@ class BundleEntry:
     paths: list[tuple[bytes, int, int, int]]  # key of the tunnel, BID, label, weight; in the order of BIDs
     users: int = 1
     sequence: int = 0
+    former: Former | None = None  # its paths before
 
 
 @dataclass(slots=True)
@@ -92,6 +101,7 @@ class Tables:
         self._generation = 0
         self._serial = 0
         self._transience = 0.0  # s
+        self._formers: list[Former] = []  # all that hold tunnels
 
     # --- prefixes ---
 
@@ -127,7 +137,7 @@ class Tables:
         self._kinds[kind] -= 1
         self._kinds += Counter()  # forgets kinds nobody uses
         self._let_go(entry.to, entry.policy)
-        self._forget_former(entry)
+        self._forget(entry.former)
         return True
 
     def bindings(self) -> list[BindingRow]:
@@ -222,17 +232,14 @@ class Tables:
     def set_transience(self, tenths: int) -> None:
         """0.1 s that the way a prefix had lets in what is of it, from when it has another; 0: not at all."""
         self._transience = tenths / 10
-        until = time.monotonic() + self._transience
-        for entry in self._bindings.values():
-            if entry.former is not None:
-                entry.former = entry.former[0], min(entry.former[1], until)
+        for former in self._formers:
+            former.until = min(former.until, time.monotonic() + self._transience)
 
     def sweep(self) -> bool:
         """Let go of ways whose time is over. Whether there are others."""
-        for entry in self._bindings.values():
-            if entry.former is not None and entry.former[1] < time.monotonic():
-                self._forget_former(entry)
-        return any(entry.former is not None for entry in self._bindings.values())
+        for former in [each for each in self._formers if each.until < time.monotonic()]:
+            self._forget(former)
+        return bool(self._formers)
 
     # --- tunnels ---
 
@@ -290,8 +297,8 @@ class Tables:
         for binding in self._bindings.values():
             if binding.to == key:
                 binding.to = face.key
-            if binding.former is not None and binding.former[0] == key:
-                binding.former = face.key, binding.former[1]
+        for former in self._formers:
+            former.tunnels = [face.key if each == key else each for each in former.tunnels]
         for bundle in self._bundles.values():
             bundle.paths = [(face.key if path[0] == key else path[0], *path[1:]) for path in bundle.paths]
         return True
@@ -328,6 +335,7 @@ class Tables:
         """Other paths for all that is bound to the bundle."""
         entry = self._bundles[bundle]
         _check_paths(paths)
+        entry.former = self._remembered(self._tunnels_of(bundle))
         before, entry.paths = entry.paths, self._use_all(paths)
         entry.serial = self._next_serial()
         for key, *_ in before:
@@ -422,26 +430,39 @@ class Tables:
             return
         after = BindingEntry(side, to, policy, before.born, before.last, crowded=before.crowded)
         self._bindings[prefix] = after
-        if remember and self._transience and before.to not in (None, to):
-            self._keep(before.to)
-            after.former = before.to, time.monotonic() + self._transience
-            self._forget_former(before)
+        if remember and before.to not in (None, to):
+            after.former = self._remembered(self._tunnels_of(before.to)) or before.former
         elif remember:
             after.former = before.former
         else:
-            self._forget_former(before)
+            self._forget(before.former)
         self._let_go(before.to, before.policy)
+
+    def _tunnels_of(self, to: bytes | int | None) -> list[bytes]:
+        if isinstance(to, int):
+            return [key for key, *_ in self._bundles[to].paths]
+        return [] if to is None else [to]
+
+    def _remembered(self, tunnels: list[bytes]) -> Former | None:
+        if not self._transience:
+            return None
+        for key in tunnels:
+            self._tunnels[key].users += 1
+        self._formers.append(Former(tunnels, time.monotonic() + self._transience))
+        return self._formers[-1]
+
+    def _forget(self, former: Former | None) -> None:
+        if former in self._formers:
+            self._formers.remove(former)
+            for key in former.tunnels:
+                self._let_go_of_tunnel(key)
+            former.tunnels = []
 
     def _keep(self, to: bytes | int) -> None:
         if isinstance(to, int):
             self._bundles[to].users += 1
         else:
             self._tunnels[to].users += 1
-
-    def _forget_former(self, entry: BindingEntry) -> None:
-        if entry.former is not None:
-            self._let_go(entry.former[0], 0)
-            entry.former = None
 
     def _row(self, prefix: tuple[int, int]) -> BindingRow:
         entry = self._bindings[prefix]
@@ -451,13 +472,10 @@ class Tables:
     def leads_to(self, row: BindingRow, tunnel: Tunnel) -> bool:
         """Whether what comes out of that tunnel may be of the prefix of a row, by the way it has, or had just now."""
         entry = self._bindings[_prefix(row[0], row[1])]
-        ways = [entry.to, *([entry.former[0]] if entry.former and entry.former[1] >= time.monotonic() else [])]
-        return any(self._goes_by(way, tunnel) for way in ways)
-
-    def _goes_by(self, to: bytes | int | None, tunnel: Tunnel) -> bool:
-        if isinstance(to, int):
-            return tunnel.key in (path[0] for path in self._bundles[to].paths)
-        return to is not None and self._tunnels[to].face == tunnel
+        formers = [entry.former, self._bundles[entry.to].former if isinstance(entry.to, int) else None]
+        now = time.monotonic()
+        keys = [key for former in formers if former is not None and former.until >= now for key in former.tunnels]
+        return any(self._tunnels[key].face == tunnel for key in (*self._tunnels_of(entry.to), *keys))
 
     def _next_serial(self) -> int:
         self._serial += 1

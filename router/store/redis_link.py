@@ -66,10 +66,10 @@ class Certificates(RedisSSLContext):
         files = [file for file in (self._url.ca, self._url.cert, self._url.key) if file is not None]
         now = [(file, found.st_ino, found.st_mtime_ns) for file in files for found in (os.stat(file),)]
         if self.context is None or now != self._of:
-            self.context = ssl.create_default_context(cafile=self._url.ca)
+            context = ssl.create_default_context(cafile=self._url.ca)
             if self._url.cert is not None:
-                self.context.load_cert_chain(self._url.cert, self._url.key)
-            self._of = now
+                context.load_cert_chain(self._url.cert, self._url.key)
+            self.context, self._of = context, now
         return self.context
 
 

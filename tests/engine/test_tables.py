@@ -222,15 +222,15 @@ def test_a_tunnel_goes_with_its_last_prefix(tables: Tables) -> None:
     assert tables.tunnels() == []
 
 
-def test_a_prefix_whose_packets_wait_keeps_its_tunnel_until_it_is_bound_anew(tables: Tables) -> None:
+def test_a_prefix_that_is_held_keeps_its_tunnel_until_it_is_bound_anew_or_closed(tables: Tables) -> None:
     tables.bind(ANCHORED, TUNNEL, side=Side.ANCHOR)
     for _ in range(2):
-        tables.storage.hold(packed(ANCHORED.network_address), 6 << 8 | ANCHORED.prefixlen, True)
+        tables.hold(ANCHORED)
         assert [(stats.tunnel, stats.prefixes) for stats in tables.tunnels()] == [(TUNNEL, 1)]
         assert [binding.tunnel for binding in tables.bindings()] == [None]
     tables.bind(ANCHORED, OTHER, side=Side.ANCHOR)
     assert [stats.tunnel for stats in tables.tunnels()] == [OTHER]
-    tables.hold(ANCHORED)
+    tables.close(ANCHORED)
     assert tables.tunnels() == []
 
 

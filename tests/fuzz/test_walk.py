@@ -120,7 +120,8 @@ class World:
 
     def __init__(self, dice: random.Random, *, compiled: bool) -> None:
         # the twins look at the clock one after the other: a pause is over for both, or for none
-        self.tables = Tables(compiled=compiled, flow_pause=dice.choice([0.0, 3600.0]))
+        pause, transience = dice.choice([0.0, 3600.0]), dice.choice([0.0, 3600.0])
+        self.tables = Tables(compiled=compiled, flow_pause=pause, transience=transience)
         self.tables.open_idle_after = 7440.0
         self.engine = Engine(self.tables, clamp_mss=dice.choice([0, 1280, 1400]))
         self.bundles = [self.tables.bundle(paths(dice)) for _ in range(3)]
