@@ -351,15 +351,19 @@ class Tables:
         self.storage.hold(network, kind)
         self._forget_waiting(network, kind)
 
-    def leave_to_kernel(self, prefix: Prefix, buffer: HoldBuffer) -> None:
+    def leave_to_kernel(self, prefix: Prefix, buffer: HoldBuffer | None = None) -> None:
         """The node of this prefix, anchored here, is on a link of this router: the kernel delivers.
 
-        What the kernel brings to us all the same, as that link is lost, waits as if it were held; what the routers that
-        had the node before still give back is the kernel's. Raises NotCompiled: the model keeps no packets.
+        What the kernel brings to us all the same, as that link is lost, waits as if it were held, or dies without a
+        buffer; what the routers that had the node before still give back is the kernel's. Raises NotCompiled: the model
+        keeps no packets.
         """
         network, kind = _octets(prefix)
-        queues = self._made_queues()
-        self._let_wait(network, kind, buffer, lambda: queues.leave_to_kernel(network, kind))
+        if buffer is None:
+            self.storage.leave(network, kind)
+            self._forget_waiting(network, kind)
+        else:
+            self._let_wait(network, kind, buffer, lambda: self.storage.leave(network, kind))
 
     def _let_wait(self, network: bytes, kind: int, buffer: HoldBuffer, close_way: Callable[[], object]) -> None:
         bounds = buffer.packets, buffer.octets, round(buffer.seconds * 1e9)

@@ -543,17 +543,14 @@ class Network:
         return known[1]
 
     def _hold(self, prefix: Prefix, *, native: bool, waits: bool = True) -> None:
-        if waits and self._buffer is not None:
-            with suppress(MemoryError):  # as many as there can be are in use: the packets of this node are lost
-                if native:
-                    self._tables.leave_to_kernel(prefix, self._buffer)
-                else:
-                    self._tables.hold(prefix, buffer=self._buffer)
-                return
-        if waits:
-            self._tables.hold(prefix)
-        else:
+        if not waits:
             self._tables.close(prefix)
+            return
+        let_wait = self._tables.leave_to_kernel if native else self._tables.hold
+        try:
+            let_wait(prefix, buffer=self._buffer)
+        except MemoryError:  # as many as there can be are in use: the packets of this node are lost
+            let_wait(prefix, buffer=None)
 
     def _tunnel(self, end: actions.TunnelEnd) -> Tunnel:
         local = end.local

@@ -51,10 +51,6 @@ cdef class Queues:
         """The node is here: what comes out of the TUN for its prefix goes back into it."""
         self.tables.keep_tunnel(tables.network_of(network, kind), <unsigned short>kind, prefixes.HOME)
 
-    def leave_to_kernel(self, bytes network, int kind):
-        """The node is here, and the kernel delivers: what it brings to us waits, what is given back it gets."""
-        self.tables.leave_way(tables.network_of(network, kind), <unsigned short>kind, prefixes.HERE)
-
     def release(self, bytes network, int kind, uint64_t pace):
         """The node is somewhere again: what waited may go, pace octets/s (0: at once). False: nothing is held for it."""
         cdef object index = self.held.get((network, kind))

@@ -28,7 +28,7 @@ from engine._fast.rules cimport MOST_COUNTERS, MOST_RULES, RULE_OCTETS, Rule, Ru
 from engine._fast.tunnels cimport IDENTITY, TRAITS, Tunnel
 
 cdef enum:
-    SWEEP = 20000            # transient bindings that go at once: some milliseconds
+    SWEEP = 100000           # transient bindings that go at once: some 20 ms
 
 
 cdef class Tables:
@@ -97,6 +97,10 @@ cdef class Tables:
             self.keep_tunnel(network_of(network, kind), <uint16_t>kind, HELD)
         else:
             self.put(network_of(network, kind), <uint16_t>kind, HELD, False, 0, 0, False)
+
+    def leave(self, bytes network, int kind):
+        """The node is here, where the kernel delivers: what it brings to us dies of NODE_AWAY, or waits in a buffer."""
+        self.leave_way(network_of(network, kind), <uint16_t>kind, HERE)
 
     def unbind(self, bytes network, int kind):
         """Forget the prefix. False: it was not known."""
@@ -589,9 +593,10 @@ cdef class Tables:
                 taken += 1
             if before != 0:
                 left = tunnels_of(&self.state, before, leaving)
-                self.remember_members(before, leaving, left)
             self.begin_edit()
             bundle = place_bundle(&self.state, &self.bound, before, members, taken)
+            if bundle != 0 and not are_among(leaving, left, acquired, taken):
+                self.remember_members(bundle, leaving, left)
             self.end_edit()
             if bundle == 0:
                 raise MemoryError
@@ -661,7 +666,7 @@ cdef class Tables:
                              policy, former, clock_now())
         self.end_edit()
         if index == 0:
-            if former != old.former:
+            if former != prefixes.at(&self.state.prefixes, before).former:
                 self.forget_former(former)
             self.let_go(many, target, policy)
             raise MemoryError
@@ -674,18 +679,17 @@ cdef class Tables:
     cdef uint32_t remembered(self, uint32_t before, Address address, uint8_t many, uint32_t target):
         """The transient binding of a prefix that gets this way: of the one it has, or the one that it has already."""
         cdef Binding *now = prefixes.at(&self.state.prefixes, before)
+        cdef uint32_t coming[MOST_MEMBERS]
         cdef Transient wanted
-        if self.transience == 0 or now.target == 0 or (now.many == many and now.target == target):
+        if self.transience == 0 or (now.many == many and now.target == target):
             return now.former
         memset(&wanted, 0, sizeof(wanted))
         wanted.high = address.high
         wanted.low = address.low
         wanted.kind = now.kind
-        if now.many:
-            wanted.count = tunnels_of(&self.state, now.target, wanted.tunnel)
-        else:
-            wanted.count = 1
-            wanted.tunnel[0] = now.target
+        wanted.count = tunnels_of_way(&self.state, now.many, now.target, wanted.tunnel)
+        if are_among(wanted.tunnel, wanted.count, coming, tunnels_of_way(&self.state, many, target, coming)):
+            return now.former                             # nothing leaves
         return self.remember_tunnels(&wanted)
 
     cdef void remember_members(self, uint32_t bundle, const uint32_t *leaving, uint32_t count):
@@ -699,7 +703,7 @@ cdef class Tables:
         wanted.count = count
         memcpy(wanted.tunnel, leaving, count * sizeof(leaving[0]))
         index = self.remember_tunnels(&wanted)
-        store32_relaxed(&bundles.at(&self.state.bundles, bundle).former, index)
+        store32_release(&bundles.at(&self.state.bundles, bundle).former, index)
 
     cdef uint32_t remember_tunnels(self, Transient *wanted):
         """A transient binding that holds these. 0: no memory: late packets are lost, no more than that."""
@@ -864,6 +868,26 @@ cdef uint32_t tunnels_of(State *state, uint32_t bundle, uint32_t *into) noexcept
     for k in range(members.count):
         into[k] = members.member[k].tunnel
     return members.count
+
+
+cdef uint32_t tunnels_of_way(State *state, uint8_t many, uint32_t target, uint32_t *into) noexcept:
+    """The same of what a prefix is bound to: a bundle, a tunnel, or nothing (0)."""
+    if many:
+        return tunnels_of(state, target, into)
+    into[0] = target
+    return target != 0
+
+
+cdef bint are_among(const uint32_t *some, uint32_t count, const uint32_t *others, uint32_t number) noexcept:
+    """Each of some is one of the others."""
+    cdef uint32_t i, k
+    for i in range(count):
+        k = 0
+        while k < number and others[k] != some[i]:
+            k += 1
+        if k == number:
+            return False
+    return True
 
 
 cdef void release_tunnels(State *state, const uint32_t *leaving, uint32_t count) noexcept:

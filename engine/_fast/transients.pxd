@@ -7,7 +7,8 @@
 
 A node that has moved is heard through its new router before all has come that it sent through the one before. Of several
 ways before only the last is let in by; but each keeps its tunnels, which others may give packets back by, until its
-time. An entry holds a reference on each of its tunnels; one that is let go early has none, and is passed over.
+time. An entry holds a reference on each of its tunnels; one that is let go early has none, and is passed over. What a
+bundle had lets in for all its prefixes, those that come to it meanwhile too.
 """
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t

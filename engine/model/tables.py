@@ -129,6 +129,10 @@ class Tables:
             self._keep(to)
         self._put(prefix, HELD, to, 0, remember=waits)
 
+    def leave(self, network: bytes, kind: int) -> None:
+        """The node is here, where the kernel delivers: what it brings to us dies of NODE_AWAY."""
+        self._put(_prefix(network, kind), HELD, None, 0, remember=True)
+
     def unbind(self, network: bytes, kind: int) -> bool:
         """Forget the prefix. False: it was not known."""
         entry = self._bindings.pop(_prefix(network, kind), None)
@@ -335,7 +339,8 @@ class Tables:
         """Other paths for all that is bound to the bundle."""
         entry = self._bundles[bundle]
         _check_paths(paths)
-        entry.former = self._remembered(self._tunnels_of(bundle))
+        coming = [tunnel.key for tunnel, *_ in paths]
+        entry.former = self._remembered(self._tunnels_of(bundle), coming) or entry.former
         before, entry.paths = entry.paths, self._use_all(paths)
         entry.serial = self._next_serial()
         for key, *_ in before:
@@ -430,10 +435,8 @@ class Tables:
             return
         after = BindingEntry(side, to, policy, before.born, before.last, crowded=before.crowded)
         self._bindings[prefix] = after
-        if remember and before.to not in (None, to):
-            after.former = self._remembered(self._tunnels_of(before.to)) or before.former
-        elif remember:
-            after.former = before.former
+        if remember:
+            after.former = self._remembered(self._tunnels_of(before.to), self._tunnels_of(to)) or before.former
         else:
             self._forget(before.former)
         self._let_go(before.to, before.policy)
@@ -443,8 +446,8 @@ class Tables:
             return [key for key, *_ in self._bundles[to].paths]
         return [] if to is None else [to]
 
-    def _remembered(self, tunnels: list[bytes]) -> Former | None:
-        if not self._transience:
+    def _remembered(self, tunnels: list[bytes], now: list[bytes]) -> Former | None:
+        if not self._transience or set(tunnels) <= set(now):
             return None
         for key in tunnels:
             self._tunnels[key].users += 1

@@ -117,6 +117,28 @@ def test_what_a_router_gives_back_is_let_in_for_as_long_however_often_its_node_m
         assert decapsulate(any_engine, DOWN, tunnel) == DOWN
 
 
+def test_paths_that_come_to_those_there_are_forget_nothing(any_engine: Engine) -> None:
+    tables = any_engine.tables
+    bundle = tables.bundle([Path(OTHER, bid=1)])
+    tables.bind(ANCHORED, bundle, side=Side.ANCHOR)
+    third = Tunnel(local=TUNNEL.local, remote=TUNNEL.remote, encapsulation=TUNNEL.encapsulation, port=7)
+    tables.change(bundle, [Path(OTHER, bid=1, weight=3), Path(third, bid=2)])
+    more = tables.bundle(paths([OTHER, third]))
+    tables.bind(ANCHORED, more, side=Side.ANCHOR)
+    assert decapsulate(any_engine, BACK, TUNNEL) == BACK
+
+
+def test_a_node_on_a_link_of_ours_is_heard_by_its_former_router_for_as_long(any_engine: Engine) -> None:
+    tables = any_engine.tables
+    last_long(tables)
+    tables.leave_to_kernel(ANCHORED)
+    assert decapsulate(any_engine, BACK, TUNNEL) == BACK
+    tables.transience = SHORT
+    eventually(lambda: not tables.sweep(), PATIENCE)
+    assert known(tables) == set()
+    assert decapsulate(any_engine, BACK, TUNNEL) is Drop.UNKNOWN_TUNNEL
+
+
 def test_what_was_held_in_between_is_let_in_by_the_way_before_that(any_engine: Engine) -> None:
     any_engine.tables.hold(ANCHORED)
     assert decapsulate(any_engine, BACK, TUNNEL) == BACK
