@@ -57,6 +57,8 @@ class AnchorAnswers:
         if item.stage is Stage.LEAVING:
             item.taken_back = True  # whatever it says of it: it has been told
             return self._keeper.settled(item.session, now)
+        if question.lifetime == 0:
+            return []  # the node came back before this answer, and what is asked for it now has its time
         # to grant no time at all is to refuse
         served = ack.accepted and ack.lifetime > 0
         return self._accepted(item, ack, question, now) if served else self._refused(item, ack, question, now)

@@ -190,6 +190,23 @@ def test_a_node_that_returns_at_once_gets_its_prefix_back() -> None:
     assert not world.mag.did(Unbind)
 
 
+def test_the_answer_to_a_deregistration_refuses_nothing_to_a_node_that_came_back_before_it() -> None:
+    world = attached()
+    prefix = world.prefix("mn1")
+    world.delay = 0.1
+    for _ in range(2):  # so often that the next update has to wait
+        world.detach("mn1")
+        world.run(0.01)
+        world.attach("mn1")
+        world.run(0.01)
+    assert [it.update.lifetime for it in world.lma.updates] == [300]
+    world.run(0.5)
+    assert [it.update.lifetime for it in world.lma.updates] == [300, 0, 300, 0]
+    world.run(1.0)
+    assert world.lma.updates[-1].update.lifetime == 300
+    assert isinstance(world.mag.paths[prefix], TowardAnchor)
+
+
 def test_a_gateway_that_loses_a_node_says_no_farewell_to_it() -> None:
     world = attached()
     before = len(world.hosts["mn1"].advertisements)
